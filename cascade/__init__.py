@@ -1,0 +1,29 @@
+"""Cascade: densely annotated microscopy data sets from sparse annotations, with cascaded diffusion models."""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "CascadePipeline": "cascade.pipelines.cascade",
+    "MaskDDPMPipeline": "cascade.pipelines.mask_ddpm",
+    "MultiviewPipeline": "cascade.pipelines.multiview",
+    "TexturePipeline": "cascade.pipelines.texture",
+    "embedded": "cascade.assets",
+    "prepare": "cascade.data.prepare",
+    "Grid": "cascade.grid",
+    "Volume": "cascade.grid",
+    "voxelize": "cascade.grid",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str):
+    # Public names are imported on first use, so that `import cascade` and `cascade --help` stay free of torch.
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'cascade' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__():
+    return sorted(__all__)

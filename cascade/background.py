@@ -1,0 +1,233 @@
+"""What a camera sees where there is no cell: level, slow field and noise, fitted from real images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft, ndimage
+
+from cascade.rng import stream
+
+_LAG = 4  # noise correlation is measured up to this many pixels
+_LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+
+
+@dataclass(frozen=True)
+class Background:
+    """Background level and field, camera units.
+
+    levels: mean level of each real image. field_sd, field_px: spread and length in pixels of the slow field within
+    an image; haze_sd, haze_px: those of the finer structure of out-of-focus light.
+    """
+
+    levels: list[float]
+    field_sd: float
+    field_px: float
+    haze_sd: float
+    haze_px: float
+
+    @property
+    def level(self) -> float:
+        """The data set's reference level: the median over its images."""
+        return float(np.median(self.levels))
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator, level: float | None = None) -> np.ndarray:
+        """A noise-free background (Y, X) or (Z, Y, X), float32.
+
+        `level` (default: that of a random real image) plus the slow field, the same in every slice, plus haze.
+        """
+        level = float(rng.choice(self.levels)) if level is None else level
+        background = np.full(shape, level, np.float32) + self.field_sd * _smooth_field(shape[-2:], self.field_px, rng)
+        if self.haze_sd > 0:
+            for plane in background.reshape(-1, *shape[-2:]):
+                plane += self.haze_sd * _smooth_field(shape[-2:], self.haze_px, rng)
+        return background
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Camera noise: variance = read_variance + gain · (signal − offset), correlated over a few pixels.
+
+    Its marginal is a gamma distribution, which has a photon count's variance and skew; its spatial correlation is
+    that of the real background, carried as a unit-energy kernel (K, K) on the last two axes. Slices are independent.
+    """
+
+    offset: float
+    read_variance: float
+    gain: float
+    kernel: list[list[float]]
+
+    def variance(self, signal: np.ndarray) -> np.ndarray:
+        """Variance at a noise-free signal, both in camera units."""
+        return self.read_variance + self.gain * np.maximum(signal - self.offset, 0)
+
+    def gaussian(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        """A unit-variance Gaussian field with the noise's spatial correlation, float32, slice by slice."""
+        kernel = np.asarray(self.kernel, np.float32)
+        white = rng.standard_normal(shape, dtype=np.float32)
+        if kernel.size == 1:
+            return white
+        return ndimage.convolve(white, kernel.reshape((1,) * (len(shape) - 2) + kernel.shape), mode="wrap")
+
+    def add(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """One noisy exposure of a noise-free image (Y, X) or stack (Z, Y, X), camera units, float32."""
+        mean = np.maximum(signal - self.offset, 1e-3).astype(np.float32)
+        variance = np.maximum(self.variance(signal), 1e-6).astype(np.float32)
+        # Wilson & Hilferty (1931): the cube root of a gamma variable is nearly normal. k is the gamma's shape.
+        k = mean**2 / variance
+        z = self.gaussian(signal.shape, rng)
+        cube = np.maximum(1 - 1 / (9 * k) + z / (3 * np.sqrt(k)), 0) ** 3
+        gaussian = mean + z * np.sqrt(variance)
+        # Below k ≈ 1 the approximation fails; such pixels are all read noise, which is Gaussian anyway.
+        return (self.offset + np.where(k > 1, mean * cube, gaussian)).astype(np.float32)
+
+
+def background_mask(image: np.ndarray, cells: np.ndarray | None = None, margin_px: int = 4) -> np.ndarray:
+    """Pixels that show background only: away from `cells`, and no brighter than the darkest mode of the image.
+
+    `cells` (same shape, bool) may be incomplete: cells nobody annotated are left out by their brightness.
+    """
+    sigma = (0,) * (image.ndim - 2) + (2, 2)
+    smooth = ndimage.gaussian_filter(image.astype(np.float32), sigma)
+    mode = half_sample_mode(smooth[(slice(None, None, 2),) * image.ndim].ravel())
+    below = mode - smooth[smooth < mode]
+    spread = 1.5 * np.median(below) if below.size else 1.0  # median of a half-normal is 0.67 sigma
+    mask = smooth < mode + 4 * spread + 1e-6
+    if cells is not None and cells.any():
+        near = ndimage.binary_dilation(cells, ndimage.generate_binary_structure(cells.ndim, 1), iterations=margin_px)
+        mask &= ~near
+    return mask if mask.sum() > 100 else smooth <= np.percentile(smooth, 20)
+
+
+def background_field(image: np.ndarray, mask: np.ndarray, length_px: float) -> np.ndarray:
+    """Local background level of a plane (Y, X): the mean over background pixels, Gaussian-weighted over `length_px`."""
+    step = max(int(length_px // 6), 1)  # the field is smooth: work on blocks of pixels
+    sums = _blocks(np.where(mask, image, 0).astype(np.float32), step)
+    counts = _blocks(mask.astype(np.float32), step)
+    sigma = length_px / step
+    level = ndimage.gaussian_filter(sums, sigma, mode="reflect") + 1e-3 * float(image[mask].mean())
+    coarse = level / (ndimage.gaussian_filter(counts, sigma, mode="reflect") + 1e-3)
+    offset = 0.5 / step - 0.5  # pixel centres in units of blocks
+    return ndimage.affine_transform(coarse, np.full(2, 1 / step), offset, image.shape, order=1, mode="nearest")
+
+
+def _blocks(plane: np.ndarray, step: int) -> np.ndarray:
+    """Means over step × step blocks; blocks cut by the border are filled up by reflection."""
+    pad = [(0, -n % step) for n in plane.shape]
+    plane = np.pad(plane, pad, mode="symmetric")
+    return plane.reshape(plane.shape[0] // step, step, -1, step).mean((1, 3))
+
+
+def fit_camera(
+    images: list[np.ndarray], masks: list[np.ndarray], length_px: float
+) -> tuple[Background, Noise]:
+    """Background and camera noise of real images; `masks` as from `background_mask`, `length_px` of the slow field.
+
+    Background pixels give levels, slow field and, through the covariance of what is left, the noise (lags below 2
+    pixels) and the haze (what stays correlated beyond). How the noise grows with brightness comes from the cells, by
+    the 3×3 Laplacian-of-noise estimator (Immerkær, CVIU 64, 1996), which does not see smooth structure; what it
+    misses of correlated noise is calibrated on the background, where the variance is known.
+    """
+    covariance, pairs = np.zeros((2 * _LAG + 1,) * 2), np.zeros((2 * _LAG + 1,) * 2)
+    spreads, levels, laplacians, known = [], [], [], []
+    for plane, inside in _planes(images, masks):
+        field = background_field(plane, inside, length_px)
+        residual = np.where(inside, plane - field, 0)
+        inside = inside & (np.abs(residual) < 6 * residual[inside].std() + 1e-6)
+        residual = np.where(inside, residual, 0)
+        spreads.append(field[inside].std())
+        covariance += _correlate(residual)
+        pairs += _correlate(inside.astype(np.float32))
+        laplacian = ndimage.convolve(plane, _LAPLACIAN) ** 2 / 36
+        known.append((plane[inside].mean(), laplacian[inside].mean()))
+        smooth = ndimage.gaussian_filter(plane, 1.5)
+        levels.append(smooth[~inside][::3])
+        laplacians.append(laplacian[~inside][::3])
+    covariance /= np.maximum(pairs, 1)
+    haze = max(float(_ring(covariance, 2)), 0.0)
+    decay = float(np.clip(_ring(covariance, _LAG) / haze, 0.01, 0.95)) if haze > 0 else 0.5
+    # exp(−d²/4ℓ²) is the correlation of white noise smoothed by a Gaussian of length ℓ.
+    haze_px = float(np.sqrt((_LAG**2 - 2**2) / (-4 * np.log(decay))))
+    camera = covariance - haze
+    lags = np.abs(np.arange(-_LAG, _LAG + 1))
+    camera[np.maximum(lags[:, None], lags[None]) >= 2] = 0
+    variance = float(camera[_LAG, _LAG])
+
+    level, seen = np.mean(known, axis=0)
+    offset = float(min(image.min() for image in images))
+    gain = _slope(np.concatenate(levels), np.concatenate(laplacians), level, seen) * variance / max(seen, 1e-9)
+    gain = float(np.clip(gain, 0, variance / max(level - offset, 1e-6)))  # read noise cannot be negative
+    background = Background(
+        levels=[float(image[mask].mean()) for image, mask in zip(images, masks, strict=True)],
+        field_sd=float(np.median(spreads)),
+        field_px=float(length_px),
+        haze_sd=float(np.sqrt(haze)),
+        haze_px=haze_px,
+    )
+    return background, Noise(offset, float(variance - gain * (level - offset)), gain, _kernel(camera).tolist())
+
+
+def _planes(images, masks):
+    """Planes with enough background; of stacks every fifth."""
+    for image, mask in zip(images, masks, strict=True):
+        for plane, inside in [(image, mask)] if image.ndim == 2 else zip(image[::5], mask[::5], strict=True):
+            if inside.sum() > 100:
+                yield plane.astype(np.float32), inside
+
+
+def _ring(covariance: np.ndarray, lag: int) -> float:
+    """Mean covariance at a lag along the two axes."""
+    return float(np.mean([covariance[_LAG + lag, _LAG], covariance[_LAG, _LAG + lag]]))
+
+
+def _smooth_field(shape: tuple[int, int], length_px: float, rng: np.random.Generator) -> np.ndarray:
+    """A Gaussian random field of unit variance: white knots smoothed, then interpolated between."""
+    step = max(0.7 * length_px, 1.0)
+    sigma = length_px / step
+    count = [int(np.ceil(n / step)) + 3 for n in shape]
+    knots = ndimage.gaussian_filter(rng.standard_normal(count), sigma, mode="wrap", truncate=3)
+    knots *= 2 * np.sqrt(np.pi) * sigma  # a Gaussian of width σ keeps 1 / (4πσ²) of white noise's variance
+    return ndimage.affine_transform(knots, np.full(2, 1 / step), rng.uniform(0.5, 1.5, 2), shape, order=3, mode="nearest")
+
+
+def half_sample_mode(values: np.ndarray) -> float:
+    """The mode of a sample, by repeatedly keeping its densest half (Bickel & Frühwirth, CSDA 50, 2006)."""
+    values = np.sort(np.asarray(values, float).ravel())
+    if len(values) > 50_000:
+        values = values[stream(0, "half-sample mode").choice(len(values), 50_000, replace=False, shuffle=False)]
+        values.sort()
+    while len(values) > 3:
+        half = (len(values) + 1) // 2
+        start = int(np.argmin(values[half - 1 :] - values[: len(values) - half + 1]))
+        values = values[start : start + half]
+    return float(values.mean())
+
+
+def _correlate(plane: np.ndarray) -> np.ndarray:
+    """Sums of products at every lag up to _LAG, by FFT."""
+    shape = [fft.next_fast_len(n + _LAG) for n in plane.shape]
+    spectrum = np.abs(fft.rfft2(plane, shape)) ** 2
+    full = fft.irfft2(spectrum, shape)
+    lags = np.arange(-_LAG, _LAG + 1)
+    return full[np.ix_(lags, lags)]
+
+
+def _slope(levels: np.ndarray, variances: np.ndarray, level0: float, variance0: float) -> float:
+    """Growth of variance per unit of level above the background, through the median of brightness bins."""
+    edges = np.unique(np.quantile(levels, np.linspace(0, 1, 13)))
+    bins = np.digitize(levels, edges[1:-1])
+    slopes = []
+    for k in range(len(edges) - 1):
+        inside = bins == k
+        mean = levels[inside].mean() if inside.any() else level0
+        if inside.sum() > 50 and mean > level0 + 3 * np.sqrt(variance0):
+            slopes.append((variances[inside].mean() - variance0) / (mean - level0))
+    return max(float(np.median(slopes)), 0.0) if slopes else 0.0
+
+
+def _kernel(covariance: np.ndarray) -> np.ndarray:
+    """A kernel of unit energy whose autocorrelation is the given covariance, made positive semi-definite."""
+    spectrum = np.maximum(fft.fft2(fft.ifftshift(covariance)).real, 0)
+    kernel = fft.fftshift(fft.ifft2(np.sqrt(spectrum)).real)
+    kernel[np.abs(kernel) < 0.02 * np.abs(kernel).max()] = 0
+    kernel = kernel[_LAG - 1 : _LAG + 2, _LAG - 1 : _LAG + 2]
+    return kernel / np.sqrt((kernel**2).sum())

@@ -1,0 +1,180 @@
+"""How cells extend and lie along z, read from stacks of which single slices are annotated."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from skimage import feature, measure
+
+from cascade.background import background_mask
+
+_U = np.linspace(0, 2, 21)  # relative heights at which the profile is kept
+
+
+@dataclass(frozen=True)
+class Axial:
+    """Cells along z. Relative height u is 0 in a cell's middle plane and 1 at its top and bottom.
+
+    elongation: mean and spread of (height / diameter of the middle plane), in µm/µm.
+    profile: light at relative heights `u` as a fraction of the middle plane's; beyond u = 1 it is out-of-focus light.
+    """
+
+    elongation: tuple[float, float]
+    u: list[float]
+    profile: list[float]
+
+    def at(self, u: np.ndarray) -> np.ndarray:
+        """Relative light at relative heights |u|; 0 beyond the measured range."""
+        return np.interp(np.abs(u), self.u, self.profile, right=0.0)
+
+
+@dataclass(frozen=True)
+class StackCells:
+    """What a stack with one annotated slice tells of its cells: their number, centres, and the annotated heights."""
+
+    count: int
+    centres_um: np.ndarray  # (N, 3), the ones that could be told apart
+    relative_height: dict[int, float]  # u of the annotated slice in each cell, by label
+
+
+@dataclass(frozen=True)
+class _Followed:
+    """Annotated cells of one stack, followed up and down to where they are brightest; lengths in µm."""
+
+    image: np.ndarray  # (Z, Y, X) smoothed, background subtracted
+    z: int  # the annotated slice
+    labels: list[int]
+    offsets: np.ndarray  # (C,) annotated slice minus brightest slice
+    diameters: np.ndarray  # (C,) in the annotated slice
+    columns: list[np.ndarray]  # light per slice through each cell, (Z,)
+    peaks: list[tuple[int, int, int]]  # brightest voxel column position of each cell
+
+
+def measure_axial(
+    stacks: Iterable[tuple[np.ndarray, np.ndarray]], spacing_um: tuple[float, float, float]
+) -> tuple[Axial, list[StackCells]] | None:
+    """The same as `fit_axial`, read off where whole stacks (Z, Y, X) are annotated."""
+    ratios, columns, cells = [], [], []
+    for image, labels in stacks:
+        light = image.astype(np.float32) - np.median(image[background_mask(image, labels > 0)])
+        regions = [r for r in measure.regionprops(labels) if r.area >= 12]
+        centres = np.array([r.centroid for r in regions]).reshape(-1, 3) * np.array(spacing_um)
+        for region in regions:
+            area = region.image.reshape(len(region.image), -1).sum(1).max()
+            diameter = 2 * np.sqrt(area * spacing_um[1] * spacing_um[2] / np.pi)
+            slices = len(region.image)
+            ratios.append(slices * spacing_um[0] / diameter)
+            cy, cx = (round(c) for c in region.centroid[1:])
+            r = max(int(0.25 * diameter / spacing_um[1]), 1)
+            column = light[:, max(cy - r, 0) : cy + r + 1, max(cx - r, 0) : cx + r + 1].mean((1, 2))
+            columns.append((column, region.bbox[0] + 0.5 * (slices - 1), 0.5 * slices))
+        cells.append(StackCells(len(regions), centres, {}))
+    if len(ratios) < 3:
+        return None
+    spread = 0.741 * float(np.subtract(*np.percentile(ratios, [75, 25])))
+    return Axial((float(np.median(ratios)), spread), _U.tolist(), _profile(columns)[0]), cells
+
+
+def fit_axial(
+    stacks: Iterable[tuple[np.ndarray, np.ndarray, int]], spacing_um: tuple[float, float, float]
+) -> tuple[Axial, list[StackCells]] | None:
+    """Fit from stacks with one annotated slice each: (image (Z, Y, X), labels (Y, X), z).
+
+    An annotated slice cuts each of its cells at a height that is uniform between bottom and top, so the mean distance
+    of the slice to a cell's middle is a quarter of the cell's height (stereology; no annotation along z is needed).
+    The middle is taken where the cell is brightest, and the diameter from slices near it.
+
+    Returns the fit and what was found in every stack, or None if fewer than ten cells are annotated.
+    """
+    followed = [_follow(image, labels, z, spacing_um) for image, labels, z in stacks]
+    offsets = np.concatenate([f.offsets for f in followed])
+    if len(offsets) < 10:
+        return None
+    height = 4 * float(np.abs(offsets).mean())
+    near = np.abs(offsets) < 0.25 * height
+    # The mean of √(1 − u²) over |u| < 1/2, an ellipsoid's diameter at height u, is 0.957.
+    diameter = float(np.concatenate([f.diameters for f in followed])[near].mean()) / 0.957
+    half = 0.5 * height / spacing_um[0]
+    columns = [(c, p[0], half) for f in followed for c, p in zip(f.columns, f.peaks, strict=True)]
+    profile, spread = _profile(columns)
+    elongation = height / diameter
+    axial = Axial((elongation, elongation * spread), _U.tolist(), profile)
+    return axial, _count(followed, diameter, height, spacing_um)
+
+
+def _follow(image: np.ndarray, labels: np.ndarray, z: int, spacing_um) -> _Followed:
+    image = ndimage.gaussian_filter(image.astype(np.float32), (0.7, 1, 1))
+    image -= np.median(image[background_mask(image)])
+    regions = measure.regionprops(labels)
+    offsets, diameters, columns, peaks = [], [], [], []
+    for region in regions:
+        radius = np.sqrt(region.area * spacing_um[1] * spacing_um[2] / np.pi)
+        cy, cx = region.centroid
+        y, x = np.ogrid[: image.shape[1], : image.shape[2]]
+        reach = max(0.5 * radius, 1.5 * spacing_um[1])
+        disc = ((y - cy) * spacing_um[1]) ** 2 + ((x - cx) * spacing_um[2]) ** 2 <= reach**2
+        column = image[:, disc].mean(1)
+        peak = _uphill(column, z)
+        offsets.append((z - peak) * spacing_um[0])
+        diameters.append(2 * radius)
+        columns.append(column)
+        peaks.append((peak, round(cy), round(cx)))
+    ids = [int(region.label) for region in regions]
+    return _Followed(image, z, ids, np.array(offsets), np.array(diameters), columns, peaks)
+
+
+def _uphill(column: np.ndarray, start: int) -> int:
+    while True:
+        window = np.arange(max(start - 2, 0), min(start + 3, len(column)))
+        best = int(window[np.argmax(column[window])])
+        if best == start:
+            return start
+        start = best
+
+
+def _profile(columns: list[tuple[np.ndarray, float, float]]) -> tuple[list[float], float]:
+    """Median light at relative heights, and the relative spread of cell heights at half maximum.
+
+    columns: light per slice, middle and half height in slices. Other cells above or below only ever add light and
+    height: so of each cell the darker side counts, and of the heights the lower half.
+    """
+    profiles, widths = [], []
+    for column, middle, half in columns:
+        u = (np.arange(len(column)) - middle) / half
+        sides = [np.interp(s * _U, u, column, left=np.inf, right=np.inf) for s in (1, -1)]
+        darker = np.minimum(*sides)
+        top = max(float(np.interp(0, u, column)), 1e-6)
+        profiles.append(np.where(np.isinf(darker), 0, darker) / top)
+        below = np.flatnonzero(darker < 0.5 * top)
+        widths.append(_U[below[0]] if len(below) else np.inf)
+    median = np.minimum.accumulate(np.maximum(np.median(profiles, 0), 0))
+    low, middle = np.percentile(widths, [25, 50])
+    return (median / median[0]).tolist(), float(np.clip((middle - low) / (0.674 * middle), 0.05, 0.3))
+
+
+def _count(followed: list[_Followed], diameter: float, height: float, spacing_um) -> list[StackCells]:
+    """Cells per stack: blobs told apart by scale, corrected by how many of the annotated cells they account for."""
+    centres = [_centres(f, diameter, height, spacing_um) for f in followed]
+    near = [int((np.abs(c[:, 0] - f.z * spacing_um[0]) < 0.5 * height).sum()) for c, f in zip(centres, followed, strict=True)]
+    overall = sum(len(f.labels) for f in followed) / max(sum(near), 1)
+    cells = []
+    for f, c, seen in zip(followed, centres, near, strict=True):
+        ratio = (len(f.labels) + 5 * overall) / (seen + 5)  # few annotated cells: lean on the whole data set
+        u = {label: float(2 * offset / height) for label, offset in zip(f.labels, f.offsets, strict=True)}
+        cells.append(StackCells(max(round(len(c) * ratio), len(f.labels)), c, u))
+    return cells
+
+
+def _centres(stack: _Followed, diameter: float, height: float, spacing_um) -> np.ndarray:
+    """Blobs of about the cells' size, at least a third as strong as the annotated cells' lower quartile."""
+    own = stack.diameters[np.abs(stack.offsets) < 0.25 * height]
+    width = min(float(np.median(own)), diameter) if len(own) else diameter
+    sigma = np.array([height / diameter, 1, 1]) * 0.7 * width / (2 * np.sqrt(3)) / np.array(spacing_um)
+    blobs = ndimage.gaussian_filter(stack.image, sigma) - ndimage.gaussian_filter(stack.image, 1.6 * sigma)
+    known = [blobs[p] for p in stack.peaks if blobs[p] > 0]
+    if not known:
+        return np.zeros((0, 3))
+    footprint = np.ones([2 * int(max(0.8 * s, 1)) + 1 for s in sigma], bool)
+    threshold = 0.35 * np.percentile(known, 25)
+    return feature.peak_local_max(blobs, footprint=footprint, threshold_abs=threshold) * np.array(spacing_um)

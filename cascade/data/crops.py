@@ -1,0 +1,183 @@
+"""One annotated cell per crop: centred, resampled, its neighbours replaced by what its own light would leave there."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from skimage import measure
+
+from cascade.background import background_field, background_mask
+from cascade.grid import signed_distance
+
+_REACH = 12  # pixels around a cell in which its halo is measured
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One annotated plane with its local background: `image` and `field` in camera units, `labels` integer."""
+
+    image: np.ndarray  # (Y, X) float32
+    labels: np.ndarray  # (Y, X) int32, every id one connected piece
+    field: np.ndarray  # (Y, X) float32
+    split: int  # ids that lay in several pieces, of which the largest was kept
+    chosen: frozenset[int] | None  # the ids that crops are cut of; None: all
+
+    @property
+    def signal(self) -> np.ndarray:
+        """Light above the local background."""
+        return self.image - self.field
+
+
+@dataclass(frozen=True)
+class Halo:
+    """Light outside a cell's outline as a fraction of its mean inside, at 1, 2, … pixels from the outline."""
+
+    profile: list[float]
+
+    @property
+    def radius_px(self) -> int:
+        """Beyond this distance a cell leaves no light."""
+        return len(self.profile)
+
+    def at(self, distance_px: np.ndarray) -> np.ndarray:
+        """The profile at a distance ≥ 0, linear in between, 0 beyond its end."""
+        steps = np.arange(len(self.profile) + 1)
+        return np.interp(distance_px, steps + 0.5, [*self.profile, 0.0]).astype(np.float32)
+
+
+def plane_of(image: np.ndarray, labels: np.ndarray, length_px: float, chosen: list[int] | None = None) -> Plane:
+    """Prepare an annotated plane (Y, X): every id one piece, background estimated over `length_px`."""
+    labels, split = one_piece(labels)
+    field = background_field(image, background_mask(image, labels > 0), length_px)
+    return Plane(image.astype(np.float32), labels, field, split, None if chosen is None else frozenset(chosen))
+
+
+def one_piece(labels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Keep the largest connected piece of every id; also returns how many ids had several."""
+    labels = labels.astype(np.int32)
+    pieces = measure.label(labels, connectivity=labels.ndim)
+    regions = measure.regionprops(pieces)
+    owner = np.array([0] + [int(labels[tuple(r.coords[0])]) for r in regions])
+    sizes = np.array([0] + [r.area for r in regions])
+    order = np.lexsort((-sizes, owner))  # by id, the largest piece first
+    keep = np.zeros(len(owner), bool)
+    first = np.unique(owner[order], return_index=True)[1]
+    keep[order[first]] = True
+    keep[0] = False
+    return np.where(keep[pieces], labels, 0), len(owner) - 1 - int(keep.sum())
+
+
+def fit_halo(planes: list[Plane], max_cells: int = 400) -> Halo:
+    """The mean halo of a data set's cells, measured where no other annotated cell is near.
+
+    The median over cells leaves out neighbours that nobody annotated.
+    """
+    profiles = []
+    for plane in planes:
+        signal = plane.signal
+        for region in measure.regionprops(plane.labels):
+            window = _window(region.bbox, plane.labels.shape, _REACH)
+            own = plane.labels[window] == region.label
+            distance = ndimage.distance_transform_edt(~own)
+            others = (plane.labels[window] > 0) & ~own
+            free = ndimage.distance_transform_edt(~others) > distance + 4 if others.any() else ~own
+            inside = signal[window][own].mean()
+            rings = np.ceil(distance).astype(int)
+            values = [signal[window][free & (rings == d)] for d in range(1, _REACH + 1)]
+            if inside > 0 and all(len(v) > 5 for v in values):
+                profiles.append([np.median(v) / inside for v in values])
+        if len(profiles) >= max_cells:
+            break
+    if not profiles:
+        return Halo([0.3, 0.1, 0.03])
+    median = np.minimum.accumulate(np.maximum(np.median(profiles, 0), 0))
+    below = np.flatnonzero(median < max(0.02, 1.2 * median[-1]))
+    return Halo([float(v) for v in median[: max(int(below[0]) if len(below) else _REACH, 2)]])
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One cell, centred: `image` camera units float32 on a flat background, `mask` bool, both (size, size)."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    label: int
+    centroid_px: tuple[float, float]
+    area_um2: float
+    brightness: float  # mean over the mask, camera units
+
+
+def cut_crops(
+    plane: Plane, spacing_um: tuple[float, float], size: int, pixel_um: float, halo: Halo, level: float
+) -> tuple[list[Crop], dict[str, int]]:
+    """Crops of every whole cell of a plane, and how many cells were left out and why.
+
+    Inside the outline a crop shows the image. Outside, it shows the cell's own halo: the image where it is no
+    brighter than the fitted halo allows, else the halo, fading into the data set's background `level`. A network
+    that sees one outline therefore never learns to invent cells that nobody outlined.
+    """
+    crops, skipped = [], {"cut by the border": 0, "larger than the crop": 0, "smaller than 12 pixels": 0}
+    signal, shape = plane.signal, plane.labels.shape
+    noise = _spread(signal[plane.labels == 0])
+    scale = np.array([pixel_um / spacing_um[0], pixel_um / spacing_um[1]])  # source pixels per crop pixel
+    for region in measure.regionprops(plane.labels):
+        if plane.chosen is not None and region.label not in plane.chosen:
+            continue
+        y0, x0, y1, x1 = region.bbox
+        if region.area < 12:
+            skipped["smaller than 12 pixels"] += 1
+            continue
+        if min(y0, x0) == 0 or y1 == shape[0] or x1 == shape[1]:
+            skipped["cut by the border"] += 1
+            continue
+        if max((y1 - y0) / scale[0], (x1 - x0) / scale[1]) > size - 4:
+            skipped["larger than the crop"] += 1
+            continue
+        window = _window(region.bbox, shape, halo.radius_px + 2)
+        own = plane.labels[window] == region.label
+        own = ndimage.binary_fill_holes(own)
+        light = _own_light(signal[window], own, plane.labels[window], halo, noise)
+        centre = np.array([0.5 * (y0 + y1 - 1) - window[0].start, 0.5 * (x0 + x1 - 1) - window[1].start])
+        offset = centre - 0.5 * (size - 1) * scale
+        image = ndimage.affine_transform(light, scale, offset, (size, size), order=1, mode="constant")
+        distance = signed_distance(np.pad(own, 2), (1, 1))[2:-2, 2:-2]
+        if scale.min() < 0.75:  # finer than the annotation: no staircase
+            distance = ndimage.gaussian_filter(distance, 0.7)
+        mask = ndimage.affine_transform(distance, scale, offset, (size, size), order=1, mode="constant", cval=9) < 0
+        crops.append(
+            Crop(
+                image=image + level,
+                mask=mask,
+                label=region.label,
+                centroid_px=tuple(float(c) for c in region.centroid),
+                area_um2=float(region.area * spacing_um[0] * spacing_um[1]),
+                brightness=float(signal[window][own].mean() + level),
+            )
+        )
+    return crops, skipped
+
+
+def _own_light(signal: np.ndarray, own: np.ndarray, labels: np.ndarray, halo: Halo, noise: float) -> np.ndarray:
+    """The light above background that comes from one cell, (h, w) float32."""
+    distance, nearest = ndimage.distance_transform_edt(~own, return_indices=True)
+    edge = ndimage.uniform_filter(np.where(own, signal, 0), 5) / np.maximum(
+        ndimage.uniform_filter(own.astype(np.float32), 5), 1e-3
+    )  # mean light just inside the outline
+    expected = edge[tuple(nearest)] * halo.at(distance)
+    foreign = (labels > 0) & ~own
+    too_bright = ndimage.uniform_filter(signal, 3) > 1.6 * expected + 2 * noise
+    outside = np.where(foreign | too_bright, expected, signal)
+    fade = np.clip(2 - 2 * distance / (halo.radius_px + 1), 0, 1)  # 1 up to half the radius, 0 at its end
+    return np.where(own, signal, outside * fade).astype(np.float32)
+
+
+def _spread(values: np.ndarray) -> float:
+    return float(1.48 * np.median(np.abs(values - np.median(values)))) if values.size else 0.0
+
+
+def _window(bbox: tuple[int, ...], shape: tuple[int, ...], margin: int) -> tuple[slice, ...]:
+    ndim = len(shape)
+    return tuple(
+        slice(max(lo - margin, 0), min(hi + margin, n))
+        for lo, hi, n in zip(bbox[:ndim], bbox[ndim:], shape, strict=True)
+    )

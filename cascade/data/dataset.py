@@ -1,0 +1,79 @@
+"""Crops as tensors, for training."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cascade.data.frames import DataError
+from cascade.data.statistics import Statistics
+
+
+class CropDataset(torch.utils.data.Dataset):
+    """The crops of one or more `cascade prepare` folders in memory; indexed by a list, it gives a batch.
+
+    Batches hold image (B, 1, H, W) float32 in [−1, 1] after the window of its own data set, mask (B, 1, H, W)
+    float32 in {0, 1}, brightness (B,) float32 in [0, 1] after the same window, relative_height (B,).
+
+    With several folders, a smaller one is repeated until it counts at least a quarter of the largest.
+    """
+
+    def __init__(self, folders: list[str] | str, max_relative_height: float = 1e9):
+        folders = [folders] if isinstance(folders, str | Path) else list(folders)
+        self.statistics = [Statistics.load(folder) for folder in folders]
+        parts = [_load(folder, s, max_relative_height) for folder, s in zip(folders, self.statistics, strict=True)]
+        sizes = {part["image"].shape[-2:] for part in parts}
+        pixels = sorted({part.pop("pixel_size_um") for part in parts})
+        if len(sizes) > 1:
+            raise DataError(f"crops of different sizes in {folders}: prepare them with one --crop_size")
+        self.pixel_size_um = pixels[0]
+        self.columns = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        counts = [len(part["image"]) for part in parts]
+        order, start = [], 0
+        for count in counts:
+            repeats = max(round(max(counts) / 4 / count), 1)
+            order += list(range(start, start + count)) * repeats
+            start += count
+        self.order = torch.tensor(order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        rows = self.order[torch.as_tensor(indices)]
+        batch = {key: column[rows] for key, column in self.columns.items()}
+        batch["image"] = batch["image"].float()
+        batch["mask"] = batch["mask"].float()
+        return batch
+
+
+def _load(folder: str, statistics: Statistics, max_relative_height: float) -> dict:
+    import datasets  # heavy; only needed here
+
+    files = sorted(str(p) for p in Path(folder).glob("data/*.parquet"))
+    if not files:
+        raise DataError(f"{folder}: holds no crops (data/*.parquet); make them with 'cascade prepare'")
+    table = datasets.Dataset.from_parquet(files, keep_in_memory=True).with_format("numpy")[:]
+    keep = np.abs(table["relative_height"]) <= max_relative_height
+    if not keep.any():
+        raise DataError(f"{folder}: no crop is within --max_relative_height {max_relative_height}; raise it")
+    window = statistics.window
+    return {
+        "image": torch.from_numpy(2 * window.stretch(np.stack(table["image"][keep])) - 1)[:, None].half(),
+        "mask": torch.from_numpy(np.stack(table["mask"][keep]))[:, None].bool(),
+        "brightness": torch.from_numpy(window.stretch(table["brightness"][keep])),
+        "relative_height": torch.from_numpy(table["relative_height"][keep].astype(np.float32)),
+        "pixel_size_um": float(table["pixel_size_um"][0]),
+    }
+
+
+def random_symmetry(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One of the eight flips and quarter turns of a square for every sample, (B, C, H, H) -> the same shape."""
+    kinds = torch.randint(0, 8, (len(batch),), generator=generator, device=generator.device)
+    result = torch.empty_like(batch)
+    for kind in range(8):
+        chosen = kinds == kind
+        if chosen.any():
+            turned = torch.rot90(batch[chosen], kind % 4, (-2, -1))
+            result[chosen] = turned.flip(-1) if kind >= 4 else turned
+    return result

@@ -1,0 +1,203 @@
+"""Annotated frames of a data set, found by layout and read with their mistakes named."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from skimage import io, measure
+
+_IMAGE_SUFFIXES = (".tif", ".tiff", ".png")
+_MASK_TAG = "_masks"
+
+
+class DataError(ValueError):
+    """A mistake in the user's data; its message names the file and the mend."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One annotated image: a plane, a stack, or a stack of which one slice is annotated.
+
+    z is that slice, or None where the labels cover the whole image.
+    """
+
+    name: str
+    image_path: Path
+    label_path: Path
+    z: int | None = None
+
+    def image(self) -> np.ndarray:
+        """(Y, X) or (Z, Y, X), in the file's own dtype."""
+        return read_image(self.image_path)
+
+    def labels(self) -> np.ndarray:
+        """Instance labels, integer: of the whole image, or (Y, X) of slice z."""
+        return read_labels(self.label_path)
+
+
+def find_frames(source: str | Path, truth: str = "gt", sequences: list[str] | None = None) -> tuple[list[Frame], int]:
+    """The annotated frames under `source`, and how many images there have no annotation.
+
+    Layouts: Cell Tracking Challenge (`01/t000.tif` with `01_GT/SEG/man_seg000.tif`, `man_seg_000_012.tif` for one
+    slice of a stack, or `01_ST/SEG/…` with `truth="st"`), or Cellpose pairs (`x.tif` with `x_masks.tif`).
+    Raises DataError where nothing annotated is found.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder; name the folder that holds the images")
+    folders = sorted(p for p in source.iterdir() if p.is_dir() and re.fullmatch(r"\d{2,}", p.name))
+    if folders:
+        return _ctc_frames(source, folders, truth, sequences)
+    if sequences:
+        raise DataError(f"{source}: --sequences needs the Cell Tracking Challenge layout (folders 01, 02, …)")
+    return _pair_frames(source)
+
+
+def _ctc_frames(source: Path, folders: list[Path], truth: str, sequences) -> tuple[list[Frame], int]:
+    if sequences:
+        missing = sorted(set(sequences) - {p.name for p in folders})
+        if missing:
+            raise DataError(f"{source}: no sequence {', '.join(missing)}; there are {_names(folders)}")
+        folders = [p for p in folders if p.name in sequences]
+    frames, bare = [], 0
+    for folder in folders:
+        images = {int(p.stem[1:]): p for p in _images(folder) if re.fullmatch(r"t\d{3,}", p.stem)}
+        if not images:
+            raise DataError(f"{folder}: no images named t000.tif, t001.tif, …")
+        seg = source / f"{folder.name}_{truth.upper()}" / "SEG"
+        if not seg.is_dir():
+            other = "st" if truth == "gt" else "gt"
+            there = (source / f"{folder.name}_{other.upper()}" / "SEG").is_dir()
+            mend = f"use --truth {other}" if there else "annotated masks belong there"
+            raise DataError(f"{seg}: no such folder; {mend}")
+        annotated = set()
+        for path in sorted(seg.iterdir()):
+            match = re.fullmatch(r"man_seg_?(\d{3,})(?:_(\d{3,}))?\.tif", path.name)
+            if not match:
+                continue
+            time = int(match[1])
+            if time not in images:
+                raise DataError(f"{path}: there is no image t{match[1]}.tif for it in {folder}")
+            annotated.add(time)
+            name = f"{folder.name}/t{match[1]}" + (f"/z{match[2]}" if match[2] else "")
+            frames.append(Frame(name, images[time], path, int(match[2]) if match[2] else None))
+        bare += len(images) - len(annotated)
+    if not frames:
+        raise DataError(f"{source}: no man_seg*.tif under {_names(folders)} with --truth {truth}")
+    return frames, bare
+
+
+def _pair_frames(source: Path) -> tuple[list[Frame], int]:
+    paths = {p.stem: p for p in _images(source)}
+    masks = {stem: p for stem, p in paths.items() if stem.endswith(_MASK_TAG)}
+    if not masks:
+        raise DataError(
+            f"{source}: no annotated images; expected Cell Tracking Challenge folders (01, 01_GT) "
+            f"or pairs x.tif with x{_MASK_TAG}.tif"
+        )
+    for stem, path in masks.items():
+        if stem.removesuffix(_MASK_TAG) not in paths:
+            raise DataError(f"{path}: there is no image {stem.removesuffix(_MASK_TAG)}.tif for it")
+    images = {stem: p for stem, p in paths.items() if stem not in masks}
+    pairs = [(s, p, masks[s + _MASK_TAG]) for s, p in sorted(images.items()) if s + _MASK_TAG in masks]
+    return [Frame(stem, image, mask) for stem, image, mask in pairs], len(images) - len(pairs)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """A greyscale image or stack; raises DataError for files that are truncated, coloured or not images."""
+    array = _read(path)
+    if array.ndim == 3 and array.shape[-1] in (3, 4) and array.shape[0] > 4:
+        raise DataError(f"{path}: a colour image {array.shape}; convert it to greyscale")
+    if array.ndim not in (2, 3):
+        raise DataError(f"{path}: {array.ndim} axes {array.shape}; an image is (Y, X) or (Z, Y, X), one channel")
+    if array.dtype.kind not in "uif" or not np.isfinite(array).all():
+        raise DataError(f"{path}: {array.dtype} with values that are no intensities; save it as uint16")
+    return array
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Instance labels, 0 = background; raises DataError for colour, float and binary label images."""
+    array = _read(path)
+    if array.ndim == 3 and array.shape[-1] in (3, 4) and array.shape[0] > 4:
+        raise DataError(f"{path}: labels in colour {array.shape}; save one integer id per cell (0 = background)")
+    if array.ndim not in (2, 3):
+        raise DataError(f"{path}: {array.ndim} axes {array.shape}; labels are (Y, X) or (Z, Y, X)")
+    if _is_binary(array):
+        raise DataError(f"{path}: a binary mask of several cells; give every cell its own id (skimage.measure.label)")
+    if array.dtype.kind not in "ui" or (array.dtype.kind == "i" and array.size and array.min() < 0):
+        raise DataError(f"{path}: labels are {array.dtype}; save unsigned integers (labels.astype('uint16'))")
+    return array
+
+
+def _is_binary(labels: np.ndarray) -> bool:
+    """One value only, in several pieces of which the second is no mere crumb of the first."""
+    if labels.dtype != bool and len(np.unique(labels)) != 2:
+        return False
+    sizes = np.sort(np.bincount(measure.label(labels > 0).ravel())[1:])
+    return len(sizes) > 1 and bool(sizes[-2] > 0.2 * sizes[-1])
+
+
+def check_pair(frame: Frame, image: np.ndarray, labels: np.ndarray) -> None:
+    """Raises DataError unless the labels fit the image (its slice z)."""
+    if frame.z is None:
+        expected = image.shape
+    elif image.ndim != 3 or not 0 <= frame.z < len(image):
+        raise DataError(f"{frame.label_path}: slice {frame.z} is not in {frame.image_path} of shape {image.shape}")
+    else:
+        expected = image.shape[1:]
+    if labels.shape != expected:
+        raise DataError(
+            f"{frame.label_path}: shape {labels.shape} does not fit {frame.image_path} with {expected}; "
+            f"export both from the same image"
+        )
+
+
+def spacing_of(source: str | Path, frames: list[Frame], ndim: int) -> tuple[tuple[float, ...], str]:
+    """Voxel spacing in µm and where it was found: dataset.json, the TIFF's own metadata, or the fallback of 1 µm."""
+    record = Path(source) / "dataset.json"
+    if record.is_file():
+        spacing = json.loads(record.read_text()).get("spacing_um")
+        if spacing and len(spacing) >= ndim:
+            return tuple(float(s) for s in spacing[-ndim:]), "dataset.json"
+    spacing = _tiff_spacing(frames[0].image_path, ndim)
+    return (spacing, "TIFF metadata") if spacing else ((1.0,) * ndim, "assumed")
+
+
+def _tiff_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
+    if path.suffix == ".png":
+        return None
+    with tifffile.TiffFile(path) as tiff:
+        if tiff.ome_metadata:
+            pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]
+            pixels = (pixels[0] if isinstance(pixels, list) else pixels)["Pixels"]
+            sizes = [pixels.get(f"PhysicalSize{axis}") for axis in "ZYX"[-ndim:]]
+            units = {pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"[-ndim:]}
+            return tuple(float(s) for s in sizes) if all(sizes) and units == {"µm"} else None
+        meta, page = tiff.imagej_metadata or {}, tiff.pages[0]
+        if meta.get("unit") not in ("um", "µm", "micron", "\\u00B5m"):
+            return None
+        plane = []
+        for tag in ("YResolution", "XResolution"):
+            count, per = page.tags[tag].value if tag in page.tags else (0, 1)
+            plane.append(per / count if count else 0.0)
+        spacing = (float(meta.get("spacing", 0)), *plane) if ndim == 3 else tuple(plane)
+        return spacing if all(spacing) else None
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        return io.imread(path) if path.suffix == ".png" else tifffile.imread(path)
+    except Exception as error:  # tifffile and its codecs raise many kinds for a broken file
+        raise DataError(f"{path}: cannot be read ({str(error).splitlines()[0]}); replace the file") from error
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    return (p for p in sorted(folder.iterdir()) if p.suffix.lower() in _IMAGE_SUFFIXES)
+
+
+def _names(folders: list[Path]) -> str:
+    return ", ".join(p.name for p in folders)

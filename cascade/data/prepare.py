@@ -1,0 +1,222 @@
+"""From a folder of annotated images to crops and statistics: `cascade prepare`."""
+
+import logging
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+from tqdm.auto import tqdm
+
+from cascade.data.axial import StackCells
+from cascade.data.crops import Crop, Plane, cut_crops, fit_halo, plane_of
+from cascade.data.fit import Annotated, fit_statistics
+from cascade.data.frames import DataError, Frame, check_pair, find_frames, spacing_of
+from cascade.data.statistics import FILE_NAME, Statistics
+from cascade.rng import stream
+
+log = logging.getLogger(__name__)
+
+
+def prepare(
+    source: str | Path,
+    output_dir: str | Path,
+    truth: str = "gt",
+    sequences: list[str] | None = None,
+    crop_size: int = 128,
+    pixel_size_um: float | None = None,
+    spacing_um: list[float] | None = None,
+    slices_per_cell: int = 3,
+    seed: int = 0,
+) -> Path:
+    """Cut a data set into crops of one cell each, and fit what generation needs to know about it.
+
+    Args:
+        source: Cell Tracking Challenge folder or Cellpose pairs, see `find_frames`.
+        output_dir: written as a Hugging Face data set (`datasets.load_dataset(output_dir)`): `data/*.parquet` with
+            columns image (uint16 camera units), mask, brightness, area_um2, relative_height, pixel_size_um, source,
+            z, label; beside it `statistics.json`, a preview and a card. Replaced whole, and only once everything
+            has succeeded.
+        truth: "gt" or "st", the Cell Tracking Challenge's gold or silver truth.
+        sequences: which of its sequences, default all.
+        crop_size: pixels.
+        pixel_size_um: resample to this pixel size, default the data set's own.
+        spacing_um: voxel spacing, (Y, X) or (Z, Y, X); default as stored with the images.
+        slices_per_cell: how many planes of a cell are used where whole volumes are annotated.
+        seed: of the choice of planes and of the clustering fit.
+
+    Raises:
+        DataError: input that cannot be used, naming the file and the mend.
+    """
+    output_dir = Path(output_dir)
+    frames, bare = find_frames(source, truth, sequences)
+    _check_replaceable(output_dir)
+    notes = Counter({"images without annotation": bare})
+    spacing = _spacing(source, frames, spacing_um)
+    pixel_um = pixel_size_um or spacing[-1]
+
+    planes, names, images = _read_planes(frames, spacing, slices_per_cell, stream(seed, "planes"), notes)
+    halo = fit_halo(planes)
+    statistics, found = fit_statistics(Path(source).name, images, planes, spacing, halo, seed)
+    heights = _relative_heights(images, found)
+    rows = []
+    for plane, (frame, z) in zip(tqdm(planes, desc="cutting crops", unit="plane"), names, strict=True):
+        crops, skipped = cut_crops(plane, spacing[-2:], crop_size, pixel_um, halo, statistics.background.level)
+        rows += [_row(crop, frame, z, pixel_um, heights) for crop in crops]
+        notes.update({f"cells {reason}": count for reason, count in skipped.items()})
+        notes["ids in several pieces (largest kept)"] += plane.split
+    if not rows:
+        raise DataError(
+            f"{source}: no cell fits a {crop_size} px crop at {pixel_um:g} µm per pixel; "
+            f"raise --crop_size or --pixel_size_um"
+        )
+    _write(output_dir, rows, _with_cells(statistics, rows), notes)
+    for reason, count in sorted(notes.items()):
+        if count:
+            log.warning("left out or mended: %d %s", count, reason)
+    return output_dir
+
+
+def _spacing(source, frames: list[Frame], given: list[float] | None) -> tuple[float, ...]:
+    ndim = frames[0].image().ndim
+    if given is None:
+        spacing, origin = spacing_of(source, frames, ndim)
+        if origin == "assumed":
+            log.warning("no voxel size stored with %s: taking 1 µm per pixel; --spacing_um sets it", source)
+        return spacing
+    if len(given) != ndim or min(given) <= 0:
+        raise DataError(f"--spacing_um {given}: {frames[0].image_path} needs {ndim} lengths above 0, in µm")
+    return tuple(float(s) for s in given)
+
+
+def _read_planes(frames: list[Frame], spacing, slices_per_cell: int, rng: np.random.Generator, notes: Counter):
+    """All annotated planes, the (frame, z) of each, and the images that they are from."""
+    planes: list[Plane] = []
+    names: list[tuple[Frame, int]] = []
+    images: dict[Path, list[Frame]] = {}
+    length_px = None
+    for frame in tqdm(frames, desc="reading", unit="frame"):
+        image, labels = frame.image(), frame.labels()
+        if image.ndim != len(spacing):
+            raise DataError(f"{frame.image_path}: {image.ndim} axes, but {frames[0].image_path} has {len(spacing)}")
+        check_pair(frame, image, labels)
+        if not labels.any():
+            notes["empty frames"] += 1
+            continue
+        images.setdefault(frame.image_path, []).append(frame)
+        if length_px is None:
+            sizes = np.bincount(labels.ravel())[1:]
+            length_px = 3.0 * float(np.median(sizes[sizes > 0])) ** (1 / labels.ndim)
+        if labels.ndim == 2:
+            planes.append(plane_of(image if frame.z is None else image[frame.z], labels, length_px))
+            names.append((frame, -1 if frame.z is None else frame.z))
+        else:
+            for z, kept in sorted(_chosen_slices(labels, slices_per_cell, rng).items()):
+                planes.append(plane_of(image[z], labels[z], length_px, kept))
+                names.append((frame, z))
+    if not planes:
+        raise DataError(f"{frames[0].label_path}: every annotated frame is empty; there is no cell to learn from")
+    return planes, names, [Annotated(path, group) for path, group in images.items()]
+
+
+def _chosen_slices(labels: np.ndarray, count: int, rng: np.random.Generator) -> dict[int, list[int]]:
+    """For every cell of a fully annotated volume `count` random heights: {z: [labels]}."""
+    chosen: dict[int, list[int]] = {}
+    for label, box in enumerate(ndimage.find_objects(labels), 1):
+        if box is not None:
+            heights = np.arange(box[0].start, box[0].stop)
+            for z in rng.choice(heights, min(count, len(heights)), replace=False):
+                chosen.setdefault(int(z), []).append(label)
+    return chosen
+
+
+def _relative_heights(images: list[Annotated], found: list[StackCells]) -> dict[tuple[str, int], float]:
+    """Relative height of the annotated slice in its cell, by (frame name, label), where single slices are annotated."""
+    frames = [frame for image in images for frame in image.frames]
+    return {
+        (frame.name, label): u
+        for frame, cells in zip(frames, found, strict=len(found) == len(frames))
+        for label, u in cells.relative_height.items()
+    }
+
+
+def _row(crop: Crop, frame: Frame, z: int, pixel_um: float, heights: dict) -> dict:
+    limit = np.iinfo(np.uint16).max
+    return {
+        "image": np.clip(np.rint(crop.image), 0, limit).astype(np.uint16),
+        "mask": crop.mask.astype(np.uint8),
+        "brightness": crop.brightness,
+        "area_um2": crop.area_um2,
+        "relative_height": heights.get((frame.name, crop.label), 0.0),
+        "pixel_size_um": pixel_um,
+        "source": frame.name,
+        "z": z,
+        "label": crop.label,
+    }
+
+
+def _with_cells(statistics: Statistics, rows: list[dict]) -> Statistics:
+    names = {name: n for n, name in enumerate(dict.fromkeys(row["source"] for row in rows))}
+    return replace(
+        statistics,
+        cell_area_um2=[round(row["area_um2"], 3) for row in rows],
+        cell_brightness=[round(row["brightness"], 2) for row in rows],
+        cell_image=[names[row["source"]] for row in rows],
+    )
+
+
+def _check_replaceable(output_dir: Path) -> None:
+    if output_dir.exists() and any(output_dir.iterdir()) and not (output_dir / FILE_NAME).is_file():
+        raise DataError(f"{output_dir}: holds something else than crops; name another --output_dir")
+
+
+def _write(output_dir: Path, rows: list[dict], statistics: Statistics, notes: Counter) -> None:
+    """Write everything under a temporary name, then swap it in."""
+    import datasets  # heavy; only needed here
+
+    from cascade.export.preview import crop_sheet
+
+    size = len(rows[0]["mask"])
+    kinds = {"image": "uint16", "mask": "uint8", "source": "string", "z": "int32", "label": "int32"}
+    features = datasets.Features(
+        {
+            key: datasets.Array2D((size, size), kinds[key])
+            if key in ("image", "mask")
+            else datasets.Value(kinds.get(key, "float32"))
+            for key in rows[0]
+        }
+    )
+    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    partial = output_dir.with_name(output_dir.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "data").mkdir(parents=True)
+    datasets.Dataset.from_dict(columns, features).to_parquet(partial / "data" / "train-00000-of-00001.parquet")
+    statistics.save(partial)
+    crop_sheet(columns["image"], columns["mask"], statistics.window, partial / "preview.png")
+    (partial / "README.md").write_text(_card(statistics, rows, notes))
+    if output_dir.exists():
+        shutil.rmtree(output_dir)
+    partial.rename(output_dir)
+    log.info("%d crops in %s; look at %s", len(rows), output_dir, output_dir / "preview.png")
+
+
+def _card(statistics: Statistics, rows: list[dict], notes: Counter) -> str:
+    size, pixel_um = len(rows[0]["mask"]), rows[0]["pixel_size_um"]
+    left_out = "".join(f"- {count} {reason}\n" for reason, count in sorted(notes.items()) if count)
+    return f"""---
+configs:
+- config_name: default
+  data_files: data/*.parquet
+---
+# {len(rows)} single-cell crops of {statistics.source}
+
+{size}×{size} pixels at {pixel_um:g} µm, one cell each, its neighbours removed; made with `cascade prepare`.
+`statistics.json` holds the intensity window, background, noise and population that generation needs:
+{np.mean(statistics.cells_per_image):.1f} cells per image, clustering probability {statistics.clustering_probability:.2f}.
+
+Left out or mended:
+
+{left_out or "- nothing"}
+"""

@@ -1,0 +1,232 @@
+"""Placing cells on a canvas and adding up their light: the population synthesis of the cascade."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import ndimage, spatial
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell in a box of voxels: `mask` bool and `signal` float32 (camera units above background), same shape.
+
+    `signal` may reach beyond the mask: light that the microscope spreads around a cell.
+    """
+
+    mask: np.ndarray
+    signal: np.ndarray
+    info: dict = field(default_factory=dict)
+
+
+def place(
+    masks: list[np.ndarray],
+    canvas_shape: tuple[int, ...],
+    clustering_probability: float,
+    rng: np.random.Generator,
+    region: np.ndarray | None = None,
+    max_tries: int = 60,
+) -> np.ndarray:
+    """Find a free site for every mask, one after the other, without overlap.
+
+    With probability `clustering_probability` (Bernoulli) a cell is put next to one that is already there, in contact
+    along a random direction; else anywhere free (cascaded diffusion paper, §2, after Svoboda & Ulman, 2017). A cell's
+    box centre stays on the canvas, and in `region` (bool, canvas_shape) where given; cells may be cut by the border.
+
+    Returns corners (N, D) int64: where each mask's first voxel goes, possibly negative. A cell for which no site was
+    found has the corner `UNPLACED`, in every axis.
+    """
+    if not 0 <= clustering_probability <= 1:
+        raise ValueError(f"clustering_probability must be in [0, 1], got {clustering_probability}")
+    canvas = _Canvas(canvas_shape, max((max(m.shape) for m in masks), default=1), region)
+    corners = np.full((len(masks), len(canvas_shape)), UNPLACED, np.int64)
+    centres: list[np.ndarray] = []
+    radii: list[float] = []
+    for n, mask in enumerate(masks):
+        half, radius = np.array(mask.shape) // 2, 0.5 * float(np.linalg.norm(mask.shape))
+        corner = None
+        if centres and rng.random() < clustering_probability:
+            corner = _beside(canvas, mask, centres, radii, rng, max_tries)
+        if corner is None:
+            corner = _anywhere(canvas, mask, rng, max_tries)
+        if corner is not None:
+            canvas.fill(corner, mask)
+            corners[n] = corner
+            centres.append(corner + half)
+            radii.append(radius)
+    return corners
+
+
+UNPLACED = np.iinfo(np.int64).min
+
+
+class _Canvas:
+    """Which voxels are taken; padded, so that cells cut by the border need no special case."""
+
+    def __init__(self, shape, pad: int, region: np.ndarray | None):
+        if region is not None and region.shape != tuple(shape):
+            raise ValueError(f"region has shape {region.shape}, the canvas {tuple(shape)}: they must be equal")
+        if region is not None and not region.any():
+            raise ValueError("region is empty: no cell can be placed in it")
+        self.shape, self.pad, self.region = tuple(shape), pad, region
+        self.taken = np.zeros([n + 2 * pad for n in shape], bool)
+        self.sites = None if region is None else np.flatnonzero(region)
+        self.room: np.ndarray | None = None  # distance to the nearest taken voxel when it was last computed
+
+    def window(self, corner, mask) -> tuple[slice, ...]:
+        return tuple(slice(c + self.pad, c + self.pad + n) for c, n in zip(corner, mask.shape, strict=True))
+
+    def allows(self, centre) -> bool:
+        inside = all(0 <= c < n for c, n in zip(centre, self.shape, strict=True))
+        return inside and (self.region is None or bool(self.region[tuple(centre)]))
+
+    def free(self, corner, mask) -> bool:
+        return not (self.taken[self.window(corner, mask)] & mask).any()
+
+    def fill(self, corner, mask) -> None:
+        self.taken[self.window(corner, mask)] |= mask
+
+    def random_centre(self, rng) -> np.ndarray:
+        if self.sites is None:
+            return rng.integers(0, self.shape)
+        return np.array(np.unravel_index(self.sites[rng.integers(len(self.sites))], self.shape))
+
+    def roomy(self, radius: float, refresh: bool) -> np.ndarray:
+        """Flat indices of centres that had at least `radius` of room; computed anew with `refresh`."""
+        if self.room is None or refresh:
+            inner = self.taken[tuple(slice(self.pad, -self.pad) for _ in self.shape)]
+            distance = ndimage.distance_transform_edt(~inner).astype(np.float32) if inner.any() else np.inf
+            self.room = np.where(self.region, distance, -1) if self.region is not None else distance + np.zeros(inner.shape)
+        return np.flatnonzero(self.room > radius)
+
+
+def _anywhere(canvas: _Canvas, mask: np.ndarray, rng: np.random.Generator, max_tries: int) -> np.ndarray | None:
+    half = np.array(mask.shape) // 2
+    for _ in range(max_tries):
+        corner = canvas.random_centre(rng) - half
+        if canvas.free(corner, mask):
+            return corner
+    radius = 0.5 * float(np.linalg.norm(mask.shape))
+    for refresh in (False, True):  # a crowded canvas: look at every site with room for the whole box
+        sites = canvas.roomy(radius, refresh)
+        for site in rng.permutation(sites)[:max_tries] if len(sites) else ():
+            corner = np.array(np.unravel_index(site, canvas.shape)) - half
+            if canvas.free(corner, mask):
+                return corner
+    return None
+
+
+def _beside(canvas, mask, centres, radii, rng, max_tries) -> np.ndarray | None:
+    half, radius = np.array(mask.shape) // 2, 0.5 * float(np.linalg.norm(mask.shape))
+    for _ in range(max_tries):
+        n = rng.integers(len(centres))
+        direction = rng.standard_normal(mask.ndim)
+        direction /= np.linalg.norm(direction)
+        reach = radii[n] + radius
+        for step in np.arange(0.3 * reach, 1.3 * reach):  # outwards until it fits: in contact with what is there
+            centre = np.rint(centres[n] + step * direction).astype(np.int64)
+            if not canvas.allows(centre):
+                break
+            if canvas.free(centre - half, mask):
+                return centre - half
+    return None
+
+
+def compose(
+    cells: list[Cell], corners: np.ndarray, background: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Two canvases: the cells' light added to `background` (camera units), and their labels.
+
+    Returns image float32, labels int32 (1, 2, … in the order of `cells`, unplaced ones left out) and, per label,
+    the index of its cell. A cell that the border cuts to nothing, or into pieces, keeps its largest piece.
+    """
+    image, labels = background.astype(np.float32, copy=True), np.zeros(background.shape, np.int32)
+    placed = []
+    for n, (cell, corner) in enumerate(zip(cells, corners, strict=True)):
+        if (corner == UNPLACED).any():
+            continue
+        here, there = _overlap(corner, cell.mask.shape, image.shape)
+        visible = _largest_piece(cell.mask[there])
+        if visible.any():
+            image[here] += cell.signal[there]
+            placed.append(n)
+            labels[here][visible] = len(placed)
+    return image, labels, placed
+
+
+def touching_fraction(labels: np.ndarray, spacing_um, gap_um: float) -> float:
+    """Fraction of cells with another cell within `gap_um` of their outline: a measure of clustering."""
+    ids, boxes = _boxes(labels)
+    margin = [int(np.ceil(gap_um / s)) + 1 for s in spacing_um]
+    touching = 0
+    for label, box in zip(ids, boxes, strict=True):
+        window = tuple(
+            slice(max(b.start - m, 0), b.stop + m) for b, m in zip(box, margin, strict=True)
+        )
+        around = labels[window]
+        own = around == label
+        others = (around > 0) & ~own
+        touching += bool(others.any()) and bool(
+            (ndimage.distance_transform_edt(~own, spacing_um)[others] <= gap_um).any()
+        )
+    return touching / len(ids) if len(ids) else 0.0
+
+
+def fit_clustering(
+    touching: float, radii_px: np.ndarray, density: float, gap_px: float, rng: np.random.Generator, canvas: int = 512
+) -> float:
+    """The clustering probability whose random populations of discs touch as often as the real cells do.
+
+    radii_px: sizes of real cells; density: cells per pixel. The touching fraction is simulated on a grid of p and
+    the answer interpolated.
+    """
+    count = max(int(density * canvas * canvas), 2)
+    count = min(count, int(0.6 * canvas * canvas / np.mean(np.pi * radii_px**2)))
+    probabilities, simulated = np.linspace(0, 1, 6), []
+    for p in probabilities:
+        radii = rng.choice(radii_px, count)
+        corners = place([_disc(r) for r in radii], (canvas, canvas), float(p), rng)
+        placed = (corners != UNPLACED).all(1)
+        centres = corners[placed] + np.array([_disc(r).shape[0] // 2 for r in radii[placed]])[:, None]
+        gaps = spatial.distance.cdist(centres, centres) - radii[placed][:, None] - radii[placed][None]
+        np.fill_diagonal(gaps, np.inf)
+        simulated.append((gaps.min(1) <= gap_px).mean())
+    return float(np.clip(np.interp(touching, np.maximum.accumulate(simulated), probabilities), 0, 1))
+
+
+def ellipsoid_region(shape: tuple[int, ...], spacing_um, semi_axes_um) -> np.ndarray:
+    """A centred ellipsoid on the canvas, bool: where the cells of an embryo or a spheroid lie."""
+    axes = [
+        ((np.arange(n) - 0.5 * (n - 1)) * s / a) ** 2
+        for n, s, a in zip(shape, spacing_um, semi_axes_um, strict=True)
+    ]
+    return sum(np.meshgrid(*axes, indexing="ij", sparse=True)) <= 1
+
+
+def _disc(radius: float) -> np.ndarray:
+    r = int(np.ceil(radius))
+    y, x = np.ogrid[-r : r + 1, -r : r + 1]
+    return y * y + x * x <= radius * radius
+
+
+def _overlap(corner, size, shape) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Slices of the canvas and of the box that lie on each other."""
+    here, there = [], []
+    for c, n, limit in zip(corner, size, shape, strict=True):
+        start, stop = max(int(c), 0), min(int(c) + n, limit)
+        stop = max(stop, start)
+        here.append(slice(start, stop))
+        there.append(slice(start - int(c), stop - int(c)))
+    return tuple(here), tuple(there)
+
+
+def _largest_piece(mask: np.ndarray) -> np.ndarray:
+    pieces, count = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, mask.ndim))
+    if count <= 1:
+        return mask
+    return pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1
+
+
+def _boxes(labels: np.ndarray) -> tuple[np.ndarray, list[tuple[slice, ...]]]:
+    boxes = ndimage.find_objects(labels)
+    ids = [i + 1 for i, box in enumerate(boxes) if box is not None]
+    return np.array(ids, int), [box for box in boxes if box is not None]

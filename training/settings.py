@@ -1,0 +1,26 @@
+"""Settings of a training script: a dataclass from YAML and the command line."""
+
+import dataclasses
+import logging
+import sys
+
+from jsonargparse import ArgumentParser
+
+
+def parse(settings: type, description: str, argv: list[str] | None = None):
+    """An instance of the dataclass `settings`, from `--config FILE.yaml` and flags named like its fields.
+
+    Flags win over the file; unknown keys and missing values end the program with one line that names them.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("httpx", "accelerate", "datasets", "diffusers"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    parser = ArgumentParser(description=description)
+    parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
+    lists = {f.name for f in dataclasses.fields(settings) if f.type == list[str]}
+    parser.add_class_arguments(settings, skip=lists)
+    for name in sorted(lists):  # --data A B, as well as a YAML list
+        parser.add_argument(f"--{name}", nargs="+", type=str, required=True)
+    values = parser.parse_args(argv).as_dict()
+    values.pop("config", None)
+    return settings(**values)

@@ -1,0 +1,145 @@
+"""Train the small foundation: a KL autoencoder, then an unconditional latent diffusion model, on many nuclei crops.
+
+    accelerate launch training/train_ldm.py --config configs/ldm_nuclei.yaml --data crops_a crops_b --output_dir base
+
+The output folder is a Stable-Diffusion-layout model: `train_controlnet.py --base_model base` finetunes it.
+"""
+
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+
+from cascade.data.dataset import CropDataset
+from cascade.diffusion.losses import AutoencoderLoss, DenoisingLoss, LatentEncoder, Unconditional, to_channels
+from cascade.diffusion.prompt import EmptyPrompt
+from cascade.export.preview import image_grid
+from cascade.pipelines.texture import decode_latents, denoise
+from cascade.rng import torch_stream
+from cascade.training.settings import parse
+from cascade.training_loop import TrainingSettings, make_accelerator, training_loop
+
+
+@dataclass
+class Settings(TrainingSettings):
+    """Settings of the foundation; the loop's own hold for the diffusion model, `vae_` ones for the autoencoder."""
+
+    data: list[str] = field(default_factory=list)
+    """Folders of `cascade prepare`, all of one crop size."""
+    vae: dict = field(default_factory=lambda: dict(block_out_channels=[32, 64, 96], layers_per_block=1))
+    """Arguments of diffusers' AutoencoderKL."""
+    vae_max_train_steps: int = 4000
+    vae_train_batch_size: int = 32
+    vae_learning_rate: float = 5e-4
+    vae_noise_sd: float = 0.03
+    vae_kl_weight: float = 0.05
+    unet: dict = field(default_factory=lambda: dict(block_out_channels=[48, 96, 144], layers_per_block=2))
+    """Arguments of diffusers' UNet2DConditionModel."""
+    prediction_type: str = "v_prediction"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    settings = parse(Settings, __doc__.splitlines()[0], argv)
+    output = Path(settings.output_dir)
+    dataset = CropDataset(settings.data)
+    vae = _train_vae(settings, dataset, output)
+    _train_unet(settings, dataset, vae, output)
+
+
+def _train_vae(settings: Settings, dataset: CropDataset, output: Path) -> AutoencoderKL:
+    if (output / "vae" / "config.json").is_file() and settings.resume_from_checkpoint:
+        return AutoencoderKL.from_pretrained(output / "vae")
+    phase = replace(
+        settings,
+        output_dir=str(output / "training_vae"),
+        max_train_steps=settings.vae_max_train_steps,
+        train_batch_size=settings.vae_train_batch_size,
+        learning_rate=settings.vae_learning_rate,
+    )
+    accelerator = make_accelerator(phase)
+    levels = len(settings.vae["block_out_channels"])
+    defaults = dict(
+        in_channels=1,
+        out_channels=1,
+        latent_channels=4,
+        down_block_types=["DownEncoderBlock2D"] * levels,
+        up_block_types=["UpDecoderBlock2D"] * levels,
+        norm_num_groups=16,
+        sample_size=dataset.columns["image"].shape[-1],
+    )
+    torch.manual_seed(settings.seed)
+    vae = AutoencoderKL(**(defaults | settings.vae))
+    loss = AutoencoderLoss(vae, settings.vae_noise_sd, settings.vae_kl_weight)
+    shown = dataset[torch.linspace(0, len(dataset) - 1, 32).long().tolist()]["image"]
+    for step in training_loop(loss, dataset, phase, accelerator):
+        if step.preview and accelerator.is_main_process:
+            with torch.no_grad():
+                images = to_channels(shown.to(accelerator.device), vae)
+                decoded = vae.decode(vae.encode(images).latent_dist.mode()).sample
+            pairs = torch.stack([images.mean(1), decoded.mean(1)], 1).flatten(0, 1)
+            image_grid(pairs.cpu().numpy() / 2 + 0.5, Path(phase.output_dir) / f"preview_{step.number:06d}.png")
+    _normalise_latents(vae, dataset)
+    if accelerator.is_main_process:
+        vae.save_pretrained(output / "vae")
+    accelerator.end_training()
+    return vae.to("cpu")
+
+
+@torch.no_grad()
+def _normalise_latents(vae: AutoencoderKL, dataset: CropDataset) -> None:
+    """Set scaling_factor and shift_factor so that latents have mean 0 and variance 1."""
+    images = dataset[torch.linspace(0, len(dataset) - 1, 512).long().tolist()]["image"].to(vae.device)
+    latents = torch.cat([vae.encode(to_channels(part, vae)).latent_dist.sample() for part in images.split(32)])
+    vae.register_to_config(scaling_factor=float(1 / latents.std()), shift_factor=float(latents.mean()))
+
+
+def _train_unet(settings: Settings, dataset: CropDataset, vae: AutoencoderKL, output: Path) -> None:
+    phase = replace(settings, output_dir=str(output / "training_unet"))
+    accelerator = make_accelerator(phase)
+    channels, levels = vae.config.latent_channels, len(settings.unet["block_out_channels"])
+    side = dataset.columns["image"].shape[-1] // 2 ** (len(vae.config.block_out_channels) - 1)
+    defaults = dict(
+        sample_size=side,
+        in_channels=channels,
+        out_channels=channels,
+        down_block_types=["DownBlock2D"] + ["CrossAttnDownBlock2D"] * (levels - 1),
+        up_block_types=["CrossAttnUpBlock2D"] * (levels - 1) + ["UpBlock2D"],
+        cross_attention_dim=32,
+        attention_head_dim=8,
+        norm_num_groups=16,
+    )
+    torch.manual_seed(settings.seed)
+    unet = UNet2DConditionModel(**(defaults | settings.unet))
+    prompt = EmptyPrompt(1, unet.config.cross_attention_dim)
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=settings.prediction_type,
+        rescale_betas_zero_snr=settings.prediction_type == "v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=False,
+    )
+    network = Unconditional(unet, prompt)
+    vae.to(accelerator.device)
+    loss = DenoisingLoss(network, LatentEncoder(vae), scheduler)
+    noise = torch.randn((32, channels, side, side), generator=torch_stream(settings.seed, "preview"))
+    for step in training_loop(loss, dataset, phase, accelerator):
+        if step.preview and accelerator.is_main_process:
+            latents = denoise(network, scheduler, noise.to(accelerator.device), {}, 25)
+            images = decode_latents(vae, latents)
+            image_grid(images.cpu().numpy(), Path(phase.output_dir) / f"preview_{step.number:06d}.png")
+    if accelerator.is_main_process:
+        unet.save_pretrained(output / "unet")
+        scheduler.save_pretrained(output / "scheduler")
+        prompt.save_pretrained(output / "prompt")
+        shutil.copy(Path(phase.output_dir) / f"preview_{step.number:06d}.png", output / "preview.png")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()
