@@ -117,9 +117,7 @@ def _blocks(plane: np.ndarray, step: int) -> np.ndarray:
     return plane.reshape(plane.shape[0] // step, step, -1, step).mean((1, 3))
 
 
-def fit_camera(
-    images: list[np.ndarray], masks: list[np.ndarray], length_px: float
-) -> tuple[Background, Noise]:
+def fit_camera(images: list[np.ndarray], masks: list[np.ndarray], length_px: float) -> tuple[Background, Noise]:
     """Background and camera noise of real images; `masks` as from `background_mask`, `length_px` of the slow field.
 
     Background pixels give levels, slow field and, through the covariance of what is left, the noise (lags below 2
@@ -186,7 +184,9 @@ def _smooth_field(shape: tuple[int, int], length_px: float, rng: np.random.Gener
     count = [int(np.ceil(n / step)) + 3 for n in shape]
     knots = ndimage.gaussian_filter(rng.standard_normal(count), sigma, mode="wrap", truncate=3)
     knots *= 2 * np.sqrt(np.pi) * sigma  # a Gaussian of width σ keeps 1 / (4πσ²) of white noise's variance
-    return ndimage.affine_transform(knots, np.full(2, 1 / step), rng.uniform(0.5, 1.5, 2), shape, order=3, mode="nearest")
+    return ndimage.affine_transform(
+        knots, np.full(2, 1 / step), rng.uniform(0.5, 1.5, 2), shape, order=3, mode="nearest"
+    )
 
 
 def half_sample_mode(values: np.ndarray) -> float:

@@ -63,9 +63,7 @@ def ring(count: int = 16, elevation_deg: float = 30.0) -> Cameras:
     """SyncDreamer's view set: a ring of azimuths at one elevation, about the y axis, starting towards z."""
     azimuth, elevation = 2 * np.pi * np.arange(count) / count, np.deg2rad(elevation_deg)
     flat = np.cos(elevation)
-    return look_along(
-        np.stack([flat * np.cos(azimuth), np.full(count, np.sin(elevation)), flat * np.sin(azimuth)], -1)
-    )
+    return look_along(np.stack([flat * np.cos(azimuth), np.full(count, np.sin(elevation)), flat * np.sin(azimuth)], -1))
 
 
 def view_set(name: str, count: int) -> Cameras:

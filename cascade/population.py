@@ -10,11 +10,13 @@ from scipy import ndimage, spatial
 class Cell:
     """One cell in a box of voxels: `mask` bool and `signal` float32 (camera units above background), same shape.
 
-    `signal` may reach beyond the mask: light that the microscope spreads around a cell.
+    `signal` may reach beyond the mask: light that the microscope spreads around a cell. `centre` is where in the box,
+    in voxels, the shape that it was cut from has its origin.
     """
 
     mask: np.ndarray
     signal: np.ndarray
+    centre: tuple[float, ...]
     info: dict = field(default_factory=dict)
 
 
@@ -95,7 +97,9 @@ class _Canvas:
         if self.room is None or refresh:
             inner = self.taken[tuple(slice(self.pad, -self.pad) for _ in self.shape)]
             distance = ndimage.distance_transform_edt(~inner).astype(np.float32) if inner.any() else np.inf
-            self.room = np.where(self.region, distance, -1) if self.region is not None else distance + np.zeros(inner.shape)
+            self.room = (
+                np.where(self.region, distance, -1) if self.region is not None else distance + np.zeros(inner.shape)
+            )
         return np.flatnonzero(self.room > radius)
 
 
@@ -131,9 +135,7 @@ def _beside(canvas, mask, centres, radii, rng, max_tries) -> np.ndarray | None:
     return None
 
 
-def compose(
-    cells: list[Cell], corners: np.ndarray, background: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, list[int]]:
+def compose(cells: list[Cell], corners: np.ndarray, background: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Two canvases: the cells' light added to `background` (camera units), and their labels.
 
     Returns image float32, labels int32 (1, 2, … in the order of `cells`, unplaced ones left out) and, per label,
@@ -159,9 +161,7 @@ def touching_fraction(labels: np.ndarray, spacing_um, gap_um: float) -> float:
     margin = [int(np.ceil(gap_um / s)) + 1 for s in spacing_um]
     touching = 0
     for label, box in zip(ids, boxes, strict=True):
-        window = tuple(
-            slice(max(b.start - m, 0), b.stop + m) for b, m in zip(box, margin, strict=True)
-        )
+        window = tuple(slice(max(b.start - m, 0), b.stop + m) for b, m in zip(box, margin, strict=True))
         around = labels[window]
         own = around == label
         others = (around > 0) & ~own
@@ -172,7 +172,12 @@ def touching_fraction(labels: np.ndarray, spacing_um, gap_um: float) -> float:
 
 
 def fit_clustering(
-    touching: float, radii_px: np.ndarray, density: float, gap_px: float, rng: np.random.Generator, canvas: int = 512
+    touching: float,
+    radii_px: np.ndarray,
+    density: float,
+    gap_px: float,
+    rng: np.random.Generator,
+    canvas: int = 512,
 ) -> float:
     """The clustering probability whose random populations of discs touch as often as the real cells do.
 
@@ -196,8 +201,7 @@ def fit_clustering(
 def ellipsoid_region(shape: tuple[int, ...], spacing_um, semi_axes_um) -> np.ndarray:
     """A centred ellipsoid on the canvas, bool: where the cells of an embryo or a spheroid lie."""
     axes = [
-        ((np.arange(n) - 0.5 * (n - 1)) * s / a) ** 2
-        for n, s, a in zip(shape, spacing_um, semi_axes_um, strict=True)
+        ((np.arange(n) - 0.5 * (n - 1)) * s / a) ** 2 for n, s, a in zip(shape, spacing_um, semi_axes_um, strict=True)
     ]
     return sum(np.meshgrid(*axes, indexing="ij", sparse=True)) <= 1
 

@@ -113,7 +113,11 @@ def training_loop(
         pin_memory=device.type == "cuda",
     )
     bar = tqdm(
-        total=settings.max_train_steps, initial=start, desc="training", unit="step", disable=not accelerator.is_main_process
+        total=settings.max_train_steps,
+        initial=start,
+        desc="training",
+        unit="step",
+        disable=not accelerator.is_main_process,
     )
     losses, mean, clock = [], float("nan"), time.perf_counter()
     micro_steps = settings.gradient_accumulation_steps
@@ -250,7 +254,9 @@ def _resume(settings: TrainingSettings, accelerator: Accelerator, output: Path) 
     else:
         folder = Path(settings.resume_from_checkpoint)
     if not (folder / _STATE).is_file():
-        raise FileNotFoundError(f"{folder} is no checkpoint; --resume_from_checkpoint latest finds the newest in {output}")
+        raise FileNotFoundError(
+            f"{folder} is no checkpoint; --resume_from_checkpoint latest finds the newest in {output}"
+        )
     accelerator.load_state(str(folder))
     step = json.loads((folder / _STATE).read_text())["step"]
     log.info("resuming from %s at step %d of %d", folder, step, settings.max_train_steps)

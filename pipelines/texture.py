@@ -1,18 +1,147 @@
 """Masks to textured cells: a Stable-Diffusion-layout model steered by a ControlNet."""
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from diffusers import AutoencoderKL, ControlNetModel, DiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import BaseOutput
 
-from cascade.diffusion.losses import unscale_latents
+from cascade import hub
+from cascade.diffusion.conditioning import conditioning_image
+from cascade.diffusion.latents import slice_latents
+from cascade.diffusion.losses import Controlled, unscale_latents
+from cascade.diffusion.prompt import EmptyPrompt
+from cascade.diffusion.sampling import denoise
+from cascade.intensity import Window
+from cascade.rng import seed_from
 
 
-@torch.inference_mode()
-def denoise(network, scheduler, latents: torch.Tensor, batch: dict, num_inference_steps: int) -> torch.Tensor:
-    """DDIM with η = 0 from noise `latents` to clean ones, in place of diffusers' own loop; returns (B, C, h, w)."""
-    scheduler.set_timesteps(num_inference_steps, device=latents.device)
-    for t in scheduler.timesteps:
-        prediction = network(scheduler.scale_model_input(latents, t), t, batch)
-        latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
-    return latents
+@dataclass
+class TextureOutput(BaseOutput):
+    """images: (S, H, W) float32 in [0, 1] after the data set's intensity window (`TexturePipeline.window`)."""
+
+    images: np.ndarray
+
+
+class TexturePipeline(DiffusionPipeline):
+    """Gives slices of cells their texture (cascaded diffusion paper, §2 "Cell Texture Generation").
+
+    Components have Stable Diffusion's classes and layout; the prompt is empty and its embedding stored, so there is
+    no text encoder. DDIM with η = 0 makes the image a function of its latent, and latents of one cell's slices are
+    correlated (Eq. 2).
+
+    Args:
+        vae, unet, controlnet, scheduler: as in diffusers' Stable Diffusion pipelines.
+        prompt: the empty prompt's embedding.
+        pixel_size_um: pixel size of the crops that it was finetuned on.
+        window: `low`, `high`, `gamma` of their intensity window.
+    """
+
+    model_cpu_offload_seq = "controlnet->unet->vae"
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        unet: UNet2DConditionModel,
+        controlnet: ControlNetModel,
+        scheduler,
+        prompt: EmptyPrompt,
+        pixel_size_um: float = 1.0,
+        window: dict | None = None,
+    ):
+        super().__init__()
+        self.register_modules(vae=vae, unet=unet, controlnet=controlnet, scheduler=scheduler, prompt=prompt)
+        self.register_to_config(pixel_size_um=pixel_size_um, window=window or {"low": 0.0, "high": 65535.0})
+
+    @classmethod
+    def from_pretrained(cls, path_or_repo_id, revision: str | None = None, token: str | None = None, **kwargs):
+        """Load from a folder or a Hub repository; raises `hub.ModelError` if something is missing or pickled."""
+        folder = hub.model_folder(path_or_repo_id, revision, token)
+        parts = {name: "config.json" for name in ("vae", "unet", "controlnet", "prompt")}
+        hub.check_components(folder, cls.__name__, parts | {"scheduler": "scheduler_config.json"})
+        return super().from_pretrained(folder, use_safetensors=True, **kwargs)
+
+    @property
+    def window(self) -> Window:
+        """Camera units to [0, 1] and back."""
+        return Window(**self.config.window)
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent along an axis."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        masks: np.ndarray,
+        brightness: np.ndarray,
+        cells: np.ndarray | None = None,
+        rho: float = 0.7,
+        num_inference_steps: int = 25,
+        guidance_scale: float = 1.0,
+        generator: torch.Generator | None = None,
+        micro_batch_size: int = 32,
+        attempt: int = 0,
+    ) -> TextureOutput:
+        """Texture for slices, all of them one batch dimension.
+
+        Args:
+            masks: (S, H, W) bool; H and W multiples of `factor`. A slice whose mask is empty costs nothing and
+                comes back as zeros.
+            brightness: (S,) wanted mean inside the mask, in [0, 1] after the window.
+            cells: (S,) int, which cell a slice belongs to; default: every slice its own.
+            rho: strength of the texture that a cell's slices share (Eq. 2), 0 to inf.
+            num_inference_steps: DDIM steps.
+            guidance_scale: guidance towards the mask, against an empty one; 1 is none and costs nothing.
+            generator: one seed is drawn from it; each cell then has its own stream.
+            micro_batch_size: slices per network call. Results are reproducible for one size on one machine; sizes
+                differ in the last digits.
+            attempt: further draws for the same seed and cells.
+
+        Raises ValueError for shapes that do not fit.
+        """
+        masks = np.asarray(masks, bool)
+        if masks.ndim != 3 or any(n % self.factor for n in masks.shape[1:]):
+            raise ValueError(f"masks must be (S, H, W), H and W multiples of {self.factor}, got {masks.shape}")
+        if len(brightness) != len(masks):
+            raise ValueError(f"{len(brightness)} brightness values for {len(masks)} masks")
+        seed = seed_from(generator)
+        images = np.zeros(masks.shape, np.float32)
+        filled = np.flatnonzero(masks.any((1, 2)))
+        cells = np.arange(len(masks)) if cells is None else np.asarray(cells)
+        channels = self.unet.config.in_channels
+        shape = (channels, masks.shape[1] // self.factor, masks.shape[2] // self.factor)
+        latents = slice_latents(torch.as_tensor(cells[filled]), shape, rho, seed, attempt)
+        mask = torch.from_numpy(masks[filled]).float()[:, None]
+        light = torch.as_tensor(np.asarray(brightness, np.float32)[filled])
+        with self.progress_bar(total=len(filled)) as bar:
+            for start in range(0, len(filled), micro_batch_size):
+                part = slice(start, start + micro_batch_size)
+                condition = conditioning_image(mask[part], light[part]).to(self.device, self.unet.dtype)
+                noise = latents[part].to(self.device, self.unet.dtype)
+                clean = denoise(
+                    self._network(guidance_scale),
+                    self.scheduler,
+                    noise,
+                    {"condition": condition},
+                    num_inference_steps,
+                )
+                images[filled[part]] = decode_latents(self.vae, clean).cpu().numpy()
+                bar.update(len(noise))
+        return TextureOutput(images=images)
+
+    def _network(self, guidance_scale: float):
+        controlled = Controlled(self.unet, self.controlnet, self.prompt)
+        if guidance_scale == 1.0:
+            return controlled
+
+        def guided(noisy, t, batch):
+            free = controlled(noisy, t, {"condition": torch.zeros_like(batch["condition"])})
+            return free + guidance_scale * (controlled(noisy, t, batch) - free)
+
+        return guided
 
 
 @torch.inference_mode()

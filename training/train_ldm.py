@@ -6,17 +6,18 @@ The output folder is a Stable-Diffusion-layout model: `train_controlnet.py --bas
 """
 
 import shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from cascade.data.dataset import CropDataset
 from cascade.diffusion.losses import AutoencoderLoss, DenoisingLoss, LatentEncoder, Unconditional, to_channels
 from cascade.diffusion.prompt import EmptyPrompt
+from cascade.diffusion.sampling import denoise, make_scheduler
 from cascade.export.preview import image_grid
-from cascade.pipelines.texture import decode_latents, denoise
+from cascade.pipelines.texture import decode_latents
 from cascade.rng import torch_stream
 from cascade.training.settings import parse
 from cascade.training_loop import TrainingSettings, make_accelerator, training_loop
@@ -114,16 +115,7 @@ def _train_unet(settings: Settings, dataset: CropDataset, vae: AutoencoderKL, ou
     torch.manual_seed(settings.seed)
     unet = UNet2DConditionModel(**(defaults | settings.unet))
     prompt = EmptyPrompt(1, unet.config.cross_attention_dim)
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        prediction_type=settings.prediction_type,
-        rescale_betas_zero_snr=settings.prediction_type == "v_prediction",
-        timestep_spacing="trailing",
-        clip_sample=False,
-        set_alpha_to_one=False,
-    )
+    scheduler = make_scheduler(settings.prediction_type)
     network = Unconditional(unet, prompt)
     vae.to(accelerator.device)
     loss = DenoisingLoss(network, LatentEncoder(vae), scheduler)

@@ -1,0 +1,18 @@
+"""Weights that come with the package."""
+
+from pathlib import Path
+
+NAMES = ("nuclei2d", "nuclei3d")
+
+
+def embedded(name: str) -> Path:
+    """The folder of an embedded model, for `CascadePipeline.from_pretrained`: "nuclei2d" or "nuclei3d".
+
+    Raises ValueError for another name, FileNotFoundError if the installation lacks the weights.
+    """
+    if name not in NAMES:
+        raise ValueError(f"no embedded model {name!r}; there are {', '.join(NAMES)}")
+    folder = Path(__file__).parent / name
+    if not (folder / "model_index.json").is_file():
+        raise FileNotFoundError(f"{folder} is not part of this installation: install cascade-microscopy anew")
+    return folder

@@ -156,7 +156,10 @@ def _profile(columns: list[tuple[np.ndarray, float, float]]) -> tuple[list[float
 def _count(followed: list[_Followed], diameter: float, height: float, spacing_um) -> list[StackCells]:
     """Cells per stack: blobs told apart by scale, corrected by how many of the annotated cells they account for."""
     centres = [_centres(f, diameter, height, spacing_um) for f in followed]
-    near = [int((np.abs(c[:, 0] - f.z * spacing_um[0]) < 0.5 * height).sum()) for c, f in zip(centres, followed, strict=True)]
+    near = [
+        int((np.abs(c[:, 0] - f.z * spacing_um[0]) < 0.5 * height).sum())
+        for c, f in zip(centres, followed, strict=True)
+    ]
     overall = sum(len(f.labels) for f in followed) / max(sum(near), 1)
     cells = []
     for f, c, seen in zip(followed, centres, near, strict=True):

@@ -36,7 +36,12 @@ class Annotated:
 
 
 def fit_statistics(
-    source: str, images: list[Annotated], planes: list[Plane], spacing_um: tuple[float, ...], halo: Halo, seed: int
+    source: str,
+    images: list[Annotated],
+    planes: list[Plane],
+    spacing_um: tuple[float, ...],
+    halo: Halo,
+    seed: int,
 ) -> tuple[Statistics, list[StackCells]]:
     """Everything but the records of single cells; and for stacks what was found in each annotated frame."""
     some = images[:: max(len(images) // _MANY, 1)][:_MANY]
@@ -48,7 +53,9 @@ def fit_statistics(
     areas = np.concatenate([_areas(plane.labels) for plane in planes])
     diameter_px = float(np.median(2 * np.sqrt(areas / np.pi)))
     background, noise = bg.fit_camera(arrays, masks, 2 * diameter_px)
-    axial, found = _fit_depth(images, spacing_um) if len(spacing_um) == 3 else (None, _read_plane_cells(images, spacing_um))
+    axial, found = (
+        _fit_depth(images, spacing_um) if len(spacing_um) == 3 else (None, _read_plane_cells(images, spacing_um))
+    )
     shape = tuple(int(n) for n in np.median([array.shape for array in arrays], 0))
     region = _region(found, np.array(shape) * np.array(spacing_um))
     gap_px = 0.1 * diameter_px
@@ -69,7 +76,11 @@ def fit_statistics(
         cells_per_image=[cells.count for cells in found],
         region_um=region,
         clustering_probability=fit_clustering(
-            float(touching), np.sqrt(areas / np.pi), len(areas) / len(planes) / plane_px, gap_px, stream(seed, "clustering")
+            float(touching),
+            np.sqrt(areas / np.pi),
+            len(areas) / len(planes) / plane_px,
+            gap_px,
+            stream(seed, "clustering"),
         ),
         cell_area_um2=[],
         cell_brightness=[],

@@ -158,11 +158,17 @@ def _row(crop: Crop, frame: Frame, z: int, pixel_um: float, heights: dict) -> di
 
 
 def _with_cells(statistics: Statistics, rows: list[dict]) -> Statistics:
+    """Records of single cells. Where slices of stacks are annotated, of those cut near the middle, and with the
+    brightness of the middle plane."""
+    rows = [row for row in rows if abs(row["relative_height"]) <= 0.7] or rows
+    level, axial = statistics.background.level, statistics.axial
     names = {name: n for n, name in enumerate(dict.fromkeys(row["source"] for row in rows))}
+    share = axial.at(np.array([row["relative_height"] for row in rows])) if axial else np.ones(len(rows))
+    light = np.array([row["brightness"] for row in rows]) - level
     return replace(
         statistics,
         cell_area_um2=[round(row["area_um2"], 3) for row in rows],
-        cell_brightness=[round(row["brightness"], 2) for row in rows],
+        cell_brightness=(level + light / share).round(2).tolist(),
         cell_image=[names[row["source"]] for row in rows],
     )
 
@@ -214,7 +220,7 @@ configs:
 
 {size}×{size} pixels at {pixel_um:g} µm, one cell each, its neighbours removed; made with `cascade prepare`.
 `statistics.json` holds the intensity window, background, noise and population that generation needs:
-{np.mean(statistics.cells_per_image):.1f} cells per image, clustering probability {statistics.clustering_probability:.2f}.
+{np.mean(statistics.cells_per_image):.1f} cells per image, clustering {statistics.clustering_probability:.2f}.
 
 Left out or mended:
 

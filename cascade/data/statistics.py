@@ -32,7 +32,7 @@ class Statistics:
     region_um: tuple[float, ...] | None  # semi-axes of the ellipsoid that the cells' centres fill; None: everywhere
     clustering_probability: float
     cell_area_um2: list[float]
-    cell_brightness: list[float]  # mean in the annotated plane, on the reference background
+    cell_brightness: list[float]  # mean over the middle plane, on the reference background
     cell_image: list[int]  # which image a cell is from
 
     @property
@@ -58,7 +58,9 @@ class Statistics:
             record["region_um"] = tuple(record["region_um"]) if record["region_um"] else None
             return cls(**record)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"these are no complete statistics ({error}): make them anew with 'cascade prepare'") from error
+            raise ValueError(
+                f"these are no complete statistics ({error}): make them anew with 'cascade prepare'"
+            ) from error
 
     def save(self, folder: str | Path) -> None:
         """Write `statistics.json` into a folder."""

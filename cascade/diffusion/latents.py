@@ -5,9 +5,7 @@ import torch
 from cascade.rng import torch_stream
 
 
-def correlated_noise(
-    count: int, shape: tuple[int, ...], rho: float, generator: torch.Generator
-) -> torch.Tensor:
+def correlated_noise(count: int, shape: tuple[int, ...], rho: float, generator: torch.Generator) -> torch.Tensor:
     """Latents of one cell's slices, (count, *shape), unit variance, corr(i, j) = ρ² / (1 + ρ²) for every pair.
 
     c_T^s = ρ/√(1+ρ²) · c_cmn + 1/√(1+ρ²) · c_unq^s   (cascaded diffusion paper, Eq. 2)
@@ -23,9 +21,7 @@ def correlated_noise(
     return share * common + (1 - share**2) ** 0.5 * unique
 
 
-def slice_latents(
-    cells: torch.Tensor, shape: tuple[int, ...], rho: float, seed: int, attempt: int = 0
-) -> torch.Tensor:
+def slice_latents(cells: torch.Tensor, shape: tuple[int, ...], rho: float, seed: int, attempt: int = 0) -> torch.Tensor:
     """Latents (S, *shape) for slices that belong to `cells` (S,) int64: correlated within a cell, not between cells.
 
     Every cell has its own stream, so its latents do not depend on what else is in the batch. `attempt` names further

@@ -42,7 +42,11 @@ class DenoisingLoss(torch.nn.Module):
         clean, batch = self.encode(batch, generator)
         noise = torch.randn(clean.shape, generator=generator, device=clean.device)
         timesteps = torch.randint(
-            0, self.scheduler.config.num_train_timesteps, (len(clean),), generator=generator, device=clean.device
+            0,
+            self.scheduler.config.num_train_timesteps,
+            (len(clean),),
+            generator=generator,
+            device=clean.device,
         )
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         kind = self.scheduler.config.prediction_type
@@ -53,6 +57,49 @@ class DenoisingLoss(torch.nn.Module):
         else:
             target = clean
         return F.mse_loss(self.network(noisy, timesteps, batch).float(), target)
+
+
+class OutlineEncoder:
+    """x_0 of the MaskDDPM: outlines turned by any angle and flipped, as distance maps or binary masks in [−1, 1].
+
+    distances: signed distances (N, 1, H, W) to the outlines in pixels, negative inside; batches name rows of it.
+    """
+
+    def __init__(self, distances: torch.Tensor, size: int, representation: str, truncation_px: float):
+        if representation not in ("distance", "binary"):
+            raise ValueError(f'representation must be "distance" or "binary", got {representation!r}')
+        self.distances, self.size = distances, size
+        self.representation, self.truncation_px = representation, truncation_px
+
+    @torch.no_grad()
+    def __call__(self, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict]:
+        device = generator.device
+        distance = self.distances[batch["row"].cpu()].to(device)
+        angle = 2 * torch.pi * torch.rand(len(distance), generator=generator, device=device)
+        flip = 1 - 2 * torch.randint(0, 2, (len(distance),), generator=generator, device=device)
+        cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+        turn = torch.stack([cosine * flip, -sine, zero, sine * flip, cosine, zero], 1).view(-1, 2, 3)
+        grid = F.affine_grid(turn, list(distance.shape), align_corners=False)
+        turned = F.grid_sample(distance, grid, padding_mode="border", align_corners=False)
+        edge = torch.cat([turned[..., 0, :], turned[..., -1, :], turned[..., :, 0], turned[..., :, -1]], -1)
+        cut = edge.amin((1, 2)) < 1  # too long to be turned: left as it is
+        turned = torch.where(cut[:, None, None, None], distance, turned)
+        if self.representation == "binary":
+            clean = torch.where(turned < 0, -1.0, 1.0)
+        else:
+            clean = (turned / self.truncation_px).clamp(-1, 1)
+        return F.interpolate(clean, size=(self.size, self.size), mode="area"), {}
+
+
+class Outlines(torch.nn.Module):
+    """The MaskDDPM's UNet as the denoising loss calls it."""
+
+    def __init__(self, unet):
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: dict) -> torch.Tensor:
+        return self.unet(noisy, timesteps).sample
 
 
 class LatentEncoder:
@@ -94,7 +141,11 @@ class Controlled(torch.nn.Module):
         prompt = self.prompt(len(noisy))
         down, middle = self.controlnet(noisy, timesteps, prompt, batch["condition"], return_dict=False)
         return self.unet(
-            noisy, timesteps, prompt, down_block_additional_residuals=down, mid_block_additional_residual=middle
+            noisy,
+            timesteps,
+            prompt,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
         ).sample
 
 

@@ -5,12 +5,25 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+from skimage import segmentation
 
 from cascade.intensity import Window
 
+_COLOURS = np.array(
+    [
+        [1, 0.35, 0.3],
+        [0.3, 0.8, 1],
+        [0.6, 1, 0.3],
+        [1, 0.8, 0.2],
+        [1, 0.45, 0.9],
+        [0.45, 0.55, 1],
+        [0.3, 1, 0.75],
+    ]
+)
+
 
 def crop_sheet(images, masks, window: Window, path: str | Path, rows: int = 6, columns: int = 12) -> None:
-    """A contact sheet of crops, each above itself with its outline; images in camera units, (N, H, W) each."""
+    """A contact sheet of crops with their outlines; images in camera units, (N, H, W) each."""
     count = min(rows * columns, len(images))
     pick = np.linspace(0, len(images) - 1, count).astype(int)
     figure = Figure(figsize=(columns * 1.1, -(-count // columns) * 1.1))
@@ -25,7 +38,7 @@ def crop_sheet(images, masks, window: Window, path: str | Path, rows: int = 6, c
 
 
 def image_grid(images: np.ndarray, path: str | Path, columns: int = 16) -> None:
-    """Images (N, H, W) in [0, 1] side by side, one pixel to one pixel and then doubled."""
+    """Images (N, H, W) in [0, 1] side by side, each pixel doubled."""
     count, height, width = images.shape
     rows = -(-count // columns)
     sheet = np.ones((rows * (height + 1), columns * (width + 1)), np.float32)
@@ -35,6 +48,60 @@ def image_grid(images: np.ndarray, path: str | Path, columns: int = 16) -> None:
     write_png(path, np.kron(sheet, np.ones((2, 2), np.float32)))
 
 
+def sample_preview(sample, path: str | Path) -> None:
+    """A sample as a person would look at it, each view twice: the image, and the image with its label outlines.
+
+    2D: the plane. 3D: sections xy, xz and yz through the middle of the most populated planes, at their true
+    proportions, and the maximum projection along z.
+    """
+    low, high = np.percentile(sample.image, [1, 99.7])
+    window = Window(float(low), float(max(high, low + 1)), 0.7)
+    grey, labels = window.stretch(sample.image), sample.labels
+    if grey.ndim == 2:
+        panels = [(grey, labels)]
+    else:
+        z, y, x = (int(np.argmax((labels > 0).sum(tuple({0, 1, 2} - {axis})))) for axis in range(3))
+        dz, dy, dx = sample.spacing_um
+        panels = [
+            (grey[z], labels[z]),
+            (_stretch_rows(grey[:, y], dz / dx), _stretch_rows(labels[:, y], dz / dx)),
+            (_stretch_rows(grey[:, :, x], dz / dy), _stretch_rows(labels[:, :, x], dz / dy)),
+            (grey.max(0), labels.max(0)),
+        ]
+    zoom = max(int(np.ceil(420 / max(panels[0][0].shape))), 1)
+    rows = [_beside([_enlarge(g, zoom)[..., None].repeat(3, -1) for g, _ in panels])]
+    rows.append(_beside([_outlined(_enlarge(g, zoom), _enlarge(label, zoom)) for g, label in panels]))
+    sheet = _below(rows) if len(panels) > 1 else _beside(rows)
+    write_png(path, sheet)
+
+
 def write_png(path: str | Path, image: np.ndarray) -> None:
     """A grey (H, W) or colour (H, W, 3) image in [0, 1] as an 8-bit PNG."""
     Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(path)
+
+
+def _outlined(grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    colour = np.repeat(grey[..., None], 3, -1)
+    edge = segmentation.find_boundaries(labels, mode="inner")
+    colour[edge] = _COLOURS[labels[edge] % len(_COLOURS)]
+    return colour
+
+
+def _enlarge(plane: np.ndarray, zoom: int) -> np.ndarray:
+    return plane.repeat(zoom, 0).repeat(zoom, 1)
+
+
+def _stretch_rows(plane: np.ndarray, ratio: float) -> np.ndarray:
+    """Repeat rows so that a section along z has its true proportions."""
+    rows = np.minimum((np.arange(round(len(plane) * ratio)) / ratio).astype(int), len(plane) - 1)
+    return plane[rows]
+
+
+def _beside(images: list[np.ndarray]) -> np.ndarray:
+    height = max(len(image) for image in images)
+    padded = [np.pad(image, ((0, height - len(image)), (0, 6), (0, 0)), constant_values=1) for image in images]
+    return np.concatenate(padded, 1)
+
+
+def _below(images: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.pad(image, ((0, 6), (0, 0), (0, 0)), constant_values=1) for image in images])

@@ -33,7 +33,10 @@ class ShapeLaw:
 
 @dataclass(frozen=True)
 class HarmonicShapes:
-    """B star-convex solids around the origin. `form` (B, 3, 3): the ellipsoid dᵀ·form·d = r⁻²; `coefficients` (B, K)."""
+    """B star-convex solids around the origin.
+
+    form: (B, 3, 3), the ellipsoid dᵀ · form · d = r⁻². coefficients: (B, K) of the harmonics.
+    """
 
     form: torch.Tensor
     coefficients: torch.Tensor

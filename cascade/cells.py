@@ -1,0 +1,128 @@
+"""Between the stages: outlines and solids to slices, slices with texture to cells that a population can be made of."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from cascade.data.axial import Axial
+from cascade.data.crops import Halo
+from cascade.grid import Grid, SignedDistance, resample, signed_distance, voxelize
+from cascade.intensity import Window
+from cascade.neus.fit import NeuSFit
+from cascade.population import Cell
+
+
+@dataclass(frozen=True)
+class Slices:
+    """One cell cut into planes: `masks` (S, H, W) bool at the texture model's pixels, `voxels` (S, h, w) bool at the
+    data set's spacing, same centre; `height` (S,) relative to the cell's half height, 0 in its middle. A plane cell
+    has S = 1."""
+
+    masks: np.ndarray
+    voxels: np.ndarray
+    height: np.ndarray
+
+
+def plane_slices(mask: np.ndarray, pixel_um: float, spacing_um: tuple[float, float]) -> Slices:
+    """An outline (H, W) as the single slice of a 2D cell."""
+    voxels = mask
+    if not np.allclose(spacing_um, pixel_um, rtol=1e-3):
+        voxels = resample(signed_distance(mask, (1, 1)), (pixel_um,) * 2, spacing_um) < 0
+    return Slices(mask[None], voxels[None], np.zeros(1))
+
+
+def solids_um(fit: NeuSFit, unit_um: np.ndarray, elongation: np.ndarray) -> list[SignedDistance]:
+    """Fitted solids as signed-distance callables in µm, (P, 3) zyx -> (P,), stretched along z by `elongation` (B,).
+
+    The views know nothing of the microscope's blur along z; the stretch brings in how much taller than wide the data
+    set's cells appear. Where it is not 1 the sign stays exact and the size is a distance in the unstretched frame.
+    """
+
+    def solid(cell: int) -> SignedDistance:
+        inner = fit.solid(cell)
+        scale = torch.tensor([unit_um[cell] * elongation[cell], unit_um[cell], unit_um[cell]], dtype=torch.float32)
+
+        def sdf(points: np.ndarray) -> np.ndarray:
+            local = torch.from_numpy(np.asarray(points, np.float32)) / scale
+            return (inner(local.to(fit.residual.device)).cpu() * unit_um[cell]).numpy()
+
+        return sdf
+
+    return [solid(cell) for cell in range(len(unit_um))]
+
+
+def solid_slices(
+    sdf: SignedDistance, height_um: float, size: int, pixel_um: float, spacing_um: tuple[float, float, float]
+) -> Slices:
+    """Cut a solid at the data set's slice distance; `height_um` is a bound on its total height.
+
+    The light of a cell reaches beyond its top and bottom, so the planes cover twice its height.
+    """
+    reach = Grid.covering((2 * height_um, 0, 0), spacing_um).shape[0]
+    side = round(size * pixel_um / spacing_um[1])
+    voxels = voxelize(sdf, Grid.centred((reach, side, side), spacing_um)).array
+    masks = voxelize(sdf, Grid.centred((reach, size, size), (spacing_um[0], pixel_um, pixel_um))).array
+    filled = np.flatnonzero(masks.any((1, 2)))
+    if not len(filled):
+        return Slices(masks, voxels, np.zeros(reach))
+    middle, half = 0.5 * (filled[0] + filled[-1]), 0.5 * (filled[-1] - filled[0] + 1)
+    return Slices(masks, voxels & masks.any((1, 2))[:, None, None], (np.arange(reach) - middle) / half)
+
+
+def slice_light(slices: Slices, light: float, axial: Axial | None) -> np.ndarray:
+    """Mean light above background of every slice, (S,), from that of the middle plane: both camera units."""
+    return np.full(len(slices.masks), light) if axial is None else light * axial.at(slices.height)
+
+
+def textured_cell(
+    slices: Slices,
+    images: np.ndarray,
+    light: np.ndarray,
+    window: Window,
+    level: float,
+    halo: Halo,
+    pixel_um: float,
+    spacing_um: tuple[float, ...],
+    info: dict,
+) -> Cell:
+    """Join a cell's textured slices (S, H, W) in [0, 1] into a Cell at the data set's spacing.
+
+    Each slice is scaled to its wanted mean `light` (S,), so that brightness neither drifts nor flickers along z;
+    outside the outline it fades to nothing over the data set's halo; and slices beyond top and bottom continue the
+    last one, at the light that `light` says.
+    """
+    signal = (window.restore(images) - level).astype(np.float32)
+    reach = halo.radius_px * spacing_um[-1] / pixel_um
+    for image, mask, wanted in zip(signal, slices.masks, light, strict=True):
+        if mask.any():
+            distance = ndimage.distance_transform_edt(~mask)
+            image *= np.clip(2 - 2 * distance / (reach + 1), 0, 1)
+            image *= np.clip(wanted / max(float(image[mask].mean()), 1e-3), 0.3, 3.0)
+        else:
+            image[:] = 0
+    filled = np.flatnonzero(slices.masks.any((1, 2)))
+    if len(filled):
+        for z in range(len(signal)):
+            nearest = int(np.clip(z, filled[0], filled[-1]))
+            if z != nearest and light[nearest] > 0:
+                signal[z] = signal[nearest] * (light[z] / light[nearest])
+    if not np.allclose(spacing_um[-2:], pixel_um, rtol=1e-3):
+        signal = np.stack(
+            [_fit(resample(s, (pixel_um,) * 2, spacing_um[-2:]), slices.voxels.shape[1:]) for s in signal]
+        )
+    used = np.flatnonzero(np.abs(signal).max((1, 2)) > 1e-3)
+    span = slice(used[0], used[-1] + 1) if len(used) else slice(0, len(signal))
+    voxels = slices.voxels[span]
+    centre = tuple(0.5 * (n - 1) for n in slices.voxels.shape)
+    centre = (centre[0] - span.start, *centre[1:])
+    if len(spacing_um) == 2:
+        return Cell(voxels[0], signal[0], centre[1:], info)
+    return Cell(voxels, signal[span], centre, info)
+
+
+def _fit(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Crop or pad a plane by the odd pixel that rounding may have added, at its far end."""
+    pad = [(0, max(n - m, 0)) for n, m in zip(shape, plane.shape, strict=True)]
+    return np.pad(plane, pad)[: shape[0], : shape[1]]

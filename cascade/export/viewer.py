@@ -1,0 +1,55 @@
+"""Looking at solids and casting rays on their meshes with open3d, which is imported only here."""
+
+import ctypes
+import types
+
+import numpy as np
+import trimesh
+
+
+def open3d() -> types.ModuleType:
+    """The open3d module; raises ImportError naming the system package that is missing."""
+    try:
+        import libusb_package  # its copy of libusb-1.0 serves where the system has none
+
+        ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
+    except (ImportError, OSError):
+        pass
+    try:
+        import open3d
+    except (ImportError, OSError) as error:
+        packages = {
+            "libusb": "libusb-1.0-0",
+            "libGL": "libgl1",
+            "libEGL": "libegl1",
+            "libX11": "libx11-6",
+            "gomp": "libgomp1",
+        }
+        wanted = next((package for name, package in packages.items() if name in str(error)), "")
+        raise ImportError(f"open3d needs a system library ({error}); install {wanted or 'it'}") from error
+    return open3d
+
+
+def scene_of(mesh: trimesh.Trimesh):
+    """An open3d RaycastingScene of a mesh, for ray casting, occupancy and distances; (x, y, z) like the mesh."""
+    o3d = open3d()
+    scene = o3d.t.geometry.RaycastingScene()
+    scene.add_triangles(
+        o3d.core.Tensor(np.asarray(mesh.vertices, np.float32)),
+        o3d.core.Tensor(np.asarray(mesh.faces, np.uint32)),
+    )
+    return scene
+
+
+def show(meshes: list[trimesh.Trimesh]) -> None:
+    """Open a window with the meshes, each in its own colour."""
+    o3d = open3d()
+    shown = []
+    for n, mesh in enumerate(meshes):
+        surface = o3d.geometry.TriangleMesh(
+            o3d.utility.Vector3dVector(mesh.vertices), o3d.utility.Vector3iVector(mesh.faces)
+        )
+        surface.compute_vertex_normals()
+        surface.paint_uniform_color(np.random.default_rng(n).uniform(0.3, 1, 3))
+        shown.append(surface)
+    o3d.visualization.draw_geometries(shown)

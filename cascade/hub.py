@@ -1,0 +1,56 @@
+"""Finding a model folder: on disk, or on the Hugging Face Hub; safetensors only."""
+
+import json
+from pathlib import Path
+
+_WANTED = ("*.json", "*.safetensors", "*.md", "*.txt", "*.png")
+
+
+class ModelError(ValueError):
+    """A model folder that cannot be used; the message names it and the mend."""
+
+
+def model_folder(path_or_repo_id: str | Path, revision: str | None = None, token: str | None = None) -> Path:
+    """The folder of a model; a Hub repository is downloaded into the cache first, its configs and safetensors only.
+
+    Raises ModelError if there is neither such a folder nor such a repository, or if a component has pickled weights
+    but no safetensors.
+    """
+    folder = Path(path_or_repo_id)
+    if not folder.is_dir():
+        folder = _download(str(path_or_repo_id), revision, token)
+    for pickled in (p for suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl") for p in folder.rglob("*" + suffix)):
+        if "checkpoint-" in str(pickled.relative_to(folder)):
+            continue  # a training's own state, which is not read here
+        if not any(pickled.parent.glob("*.safetensors")):
+            raise ModelError(f"{pickled}: pickled weights are not read; save the model with safe_serialization=True")
+    return folder
+
+
+def check_components(folder: Path, pipeline: str, components: dict[str, str]) -> None:
+    """Raise ModelError unless every component's subfolder holds its file; `components` maps folder to file name."""
+    for name, file in components.items():
+        if not (folder / name / file).is_file():
+            made_by = "" if (folder / "model_index.json").is_file() else ", and model_index.json"
+            raise ModelError(
+                f"{folder}: {name}/{file}{made_by} is missing for a {pipeline}; train it, or copy it there"
+            )
+
+
+def pipeline_class(folder: Path) -> str | None:
+    """The class name in a folder's model_index.json, or None without one."""
+    index = folder / "model_index.json"
+    return json.loads(index.read_text()).get("_class_name") if index.is_file() else None
+
+
+def _download(repo_id: str, revision: str | None, token: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo_id, revision=revision, token=token, allow_patterns=list(_WANTED)))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{repo_id}: neither a folder nor a model on the Hub that can be reached ({reason})"
+        ) from error

@@ -1,0 +1,35 @@
+"""The multiview model's training loss."""
+
+import torch
+
+from cascade.multiview.renders import HarmonicRenders
+
+
+class MultiviewEncoder:
+    """x_0 of the multiview model: freshly drawn solids' views; the batch carries the condition.
+
+    With probability `drop_condition` a solid's condition is blanked (all outside), for classifier-free guidance.
+    """
+
+    def __init__(self, renders: HarmonicRenders, drop_condition: float = 0.1):
+        self.renders, self.drop_condition = renders, drop_condition
+
+    @torch.no_grad()
+    def __call__(self, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict]:
+        count = len(batch["index"])
+        _, condition, views = self.renders.draw(count, generator)
+        dropped = torch.rand(count, generator=generator, device=views.device) < self.drop_condition
+        condition = torch.where(dropped[:, None, None], torch.ones_like(condition), condition)
+        return views, {"condition": condition}
+
+
+class Multiview(torch.nn.Module):
+    """The network with its cameras, as the denoising loss and loop call it."""
+
+    def __init__(self, network, cameras):
+        super().__init__()
+        self.network = network
+        self.cameras = cameras
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: dict) -> torch.Tensor:
+        return self.network(noisy, timesteps, batch["condition"], self.cameras.to(noisy.device))

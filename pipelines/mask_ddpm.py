@@ -1,0 +1,121 @@
+"""MaskDDPM: noise to outlines of cells."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, UNet2DModel
+from diffusers.utils import BaseOutput
+from scipy import ndimage
+from torch.nn import functional as F
+
+from cascade import hub
+from cascade.diffusion.sampling import denoise
+from cascade.rng import seed_from, torch_stream
+
+
+@dataclass
+class MaskOutput(BaseOutput):
+    """masks: (N, H, W) bool, one connected piece each, no holes. rejected: how many draws were not usable."""
+
+    masks: np.ndarray
+    pixel_size_um: float
+    rejected: int
+
+
+class MaskDDPMPipeline(DiffusionPipeline):
+    """Draws 2D outlines of cells (MaskDDPM: cascaded diffusion paper, §2 "Mask Synthesis in 2D").
+
+    Args:
+        unet: a DDPM's UNet over one channel.
+        scheduler: the noise schedule.
+        crop_size: pixels of the masks that come out; the UNet may work at a lower resolution.
+        pixel_size_um: of those masks.
+        representation: "distance", the signed distance to the outline cut off at `truncation_px`, or "binary", the
+            mask itself as in the paper.
+        truncation_px: in pixels of the masks.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        scheduler,
+        crop_size: int = 64,
+        pixel_size_um: float = 1.0,
+        representation: str = "distance",
+        truncation_px: float = 8.0,
+    ):
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_to_config(
+            crop_size=crop_size,
+            pixel_size_um=pixel_size_um,
+            representation=representation,
+            truncation_px=truncation_px,
+        )
+
+    @classmethod
+    def from_pretrained(cls, path_or_repo_id, revision: str | None = None, token: str | None = None, **kwargs):
+        """Load from a folder or a Hub repository; raises `hub.ModelError` if something is missing or pickled."""
+        folder = hub.model_folder(path_or_repo_id, revision, token)
+        hub.check_components(folder, cls.__name__, {"unet": "config.json", "scheduler": "scheduler_config.json"})
+        return super().from_pretrained(folder, use_safetensors=True, **kwargs)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        num_masks: int = 1,
+        num_inference_steps: int = 25,
+        generator: torch.Generator | None = None,
+        micro_batch_size: int = 32,
+        min_area_px: int = 12,
+        max_rounds: int = 10,
+    ) -> MaskOutput:
+        """Draw `num_masks` outlines.
+
+        A draw that touches the border or is smaller than `min_area_px` is drawn again from new noise, at most
+        `max_rounds` times; RuntimeError if that was not enough. Mask n depends on the seed and on n alone (to the
+        rounding of the batch it is computed in).
+        """
+        seed = seed_from(generator)
+        masks = np.zeros((num_masks, self.config.crop_size, self.config.crop_size), bool)
+        missing, rejected = np.arange(num_masks), 0
+        for attempt in range(max_rounds):
+            for part in np.split(missing, range(micro_batch_size, len(missing), micro_batch_size)):
+                masks[part] = [
+                    clean_mask(d < 0, min_area_px) for d in self._draw(part, seed, attempt, num_inference_steps)
+                ]
+            missing = np.flatnonzero(~masks.any((1, 2)))
+            rejected += len(missing)
+            if not len(missing):
+                return MaskOutput(masks=masks, pixel_size_um=self.config.pixel_size_um, rejected=rejected)
+        raise RuntimeError(
+            f"{len(missing)} of {num_masks} outlines were unusable {max_rounds} times over: "
+            f"the model in {self.name_or_path or 'memory'} is not trained well enough"
+        )
+
+    def _draw(self, numbers: np.ndarray, seed: int, attempt: int, steps: int) -> np.ndarray:
+        """Distance-like maps (B, crop_size, crop_size), negative inside."""
+        side = self.unet.config.sample_size
+        noise = [
+            torch.randn((1, side, side), generator=torch_stream(seed, "outline", int(n), attempt)) for n in numbers
+        ]
+        sample = denoise(
+            lambda x, t, _: self.unet(x, t).sample,
+            self.scheduler,
+            torch.stack(noise).to(self.device, self.unet.dtype),
+            {},
+            steps,
+        )
+        size = self.config.crop_size
+        return F.interpolate(sample.float(), size=(size, size), mode="bicubic")[:, 0].cpu().numpy()
+
+
+def clean_mask(mask: np.ndarray, min_area_px: int = 12) -> np.ndarray:
+    """The largest connected piece without holes; empty if it is too small or touches the border. (H, W) bool."""
+    pieces, count = ndimage.label(mask)
+    if count == 0:
+        return np.zeros_like(mask)
+    largest = ndimage.binary_fill_holes(pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1)
+    border = np.concatenate([largest[0], largest[-1], largest[:, 0], largest[:, -1]])
+    return largest if largest.sum() >= min_area_px and not border.any() else np.zeros_like(mask)

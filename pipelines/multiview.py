@@ -1,0 +1,116 @@
+"""One outline to N consistent views of a solid."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
+
+from cascade import hub
+from cascade.cameras import Cameras, view_set
+from cascade.diffusion.sampling import denoise
+from cascade.multiview.network import MultiviewNetwork
+from cascade.multiview.outlines import frame_outlines
+from cascade.rng import seed_from, torch_stream
+
+
+@dataclass
+class MultiviewOutput(BaseOutput):
+    """views: (B, N, S, S) distance maps in [−1, 1], negative inside, over `truncation` half-widths of the frame.
+
+    condition: (B, S, S), the framed outlines. unit_um: (B,) µm per half-width of the frame.
+    """
+
+    views: torch.Tensor
+    condition: torch.Tensor
+    cameras: Cameras
+    unit_um: np.ndarray
+    truncation: float
+
+
+class MultiviewPipeline(DiffusionPipeline):
+    """Imagines views of the solid whose silhouette along z is a given outline (SyncDreamer; cascaded paper, Eq. 1).
+
+    Args:
+        network: the joint denoiser.
+        scheduler: the noise schedule.
+        view_set: "hemisphere" or "ring", see `cascade.cameras`.
+        num_views: cameras in it.
+        law: the shapes that it was trained on, for the record (`ShapeLaw`).
+        truncation: distance at which the maps saturate, in half-widths of the frame.
+    """
+
+    def __init__(
+        self,
+        network: MultiviewNetwork,
+        scheduler,
+        view_set: str = "hemisphere",
+        num_views: int = 16,
+        law: dict | None = None,
+        truncation: float = 0.25,
+    ):
+        super().__init__()
+        self.register_modules(network=network, scheduler=scheduler)
+        self.register_to_config(view_set=view_set, num_views=num_views, law=law, truncation=truncation)
+
+    @classmethod
+    def from_pretrained(cls, path_or_repo_id, revision: str | None = None, token: str | None = None, **kwargs):
+        """Load from a folder or a Hub repository; raises `hub.ModelError` if something is missing or pickled."""
+        folder = hub.model_folder(path_or_repo_id, revision, token)
+        hub.check_components(folder, cls.__name__, {"network": "config.json", "scheduler": "scheduler_config.json"})
+        return super().from_pretrained(folder, use_safetensors=True, **kwargs)
+
+    @property
+    def cameras(self) -> Cameras:
+        """The N cameras of its views."""
+        return view_set(self.config.view_set, self.config.num_views)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        masks: np.ndarray,
+        pixel_size_um: float,
+        num_inference_steps: int = 12,
+        guidance_scale: float = 1.0,
+        generator: torch.Generator | None = None,
+        micro_batch_size: int = 8,
+        cameras: Cameras | None = None,
+    ) -> MultiviewOutput:
+        """Views for outlines (B, H, W) bool, one piece each; `cameras` replaces the view set it was trained with.
+
+        guidance_scale: classifier-free guidance; 1 is none and costs nothing.
+        """
+        masks = np.asarray(masks, bool)
+        if masks.ndim != 3:
+            raise ValueError(f"masks must be (B, H, W), got {masks.shape}: add the batch axis")
+        seed = seed_from(generator)
+        cameras = (cameras or self.cameras).to(self.device)
+        size = self.network.config.sample_size
+        framed = frame_outlines(masks, pixel_size_um, size, self.config.truncation)
+        condition = torch.from_numpy(framed.maps)
+        shape = (len(cameras), size, size)
+        noise = [torch.randn(shape, generator=torch_stream(seed, "views", n)) for n in range(len(masks))]
+
+        def predict(noisy, t, batch):
+            guided = self.network(noisy, t, batch["condition"], cameras)
+            if guidance_scale == 1.0:
+                return guided
+            free = self.network(noisy, t, torch.ones_like(batch["condition"]), cameras)
+            return free + guidance_scale * (guided - free)
+
+        views = []
+        with self.progress_bar(total=len(masks)) as bar:
+            for start in range(0, len(masks), micro_batch_size):
+                part = slice(start, start + micro_batch_size)
+                batch = {"condition": condition[part].to(self.device, self.network.dtype)}
+                start_noise = torch.stack(noise[part]).to(self.device, self.network.dtype)
+                views.append(denoise(predict, self.scheduler, start_noise, batch, num_inference_steps).float())
+                bar.update(len(start_noise))
+        return MultiviewOutput(
+            views=torch.cat(views).clamp(-1, 1),
+            condition=condition.to(self.device),
+            cameras=cameras,
+            unit_um=framed.unit_um,
+            truncation=self.config.truncation,
+        )

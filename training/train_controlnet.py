@@ -1,0 +1,136 @@
+"""Finetune a Stable-Diffusion-layout model with a ControlNet, to give masks the texture of a data set's cells.
+
+    accelerate launch training/train_controlnet.py --base_model base --data crops --output_dir model/texture
+
+--base_model is a folder of `train_ldm.py`, or any Stable Diffusion such as stable-diffusion-v1-5/stable-diffusion-v1-5.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+
+from cascade import hub
+from cascade.data.dataset import CropDataset
+from cascade.diffusion.conditioning import conditioning_image
+from cascade.diffusion.losses import Controlled, DenoisingLoss, LatentEncoder
+from cascade.diffusion.prompt import EmptyPrompt
+from cascade.diffusion.sampling import denoise
+from cascade.export.preview import image_grid
+from cascade.pipelines.texture import TexturePipeline, decode_latents
+from cascade.rng import torch_stream
+from cascade.training.settings import parse
+from cascade.training_loop import TrainingSettings, make_accelerator, training_loop
+
+
+@dataclass
+class Settings(TrainingSettings):
+    """Settings of the texture model."""
+
+    base_model: str = ""
+    """Folder or Hub id of the pretrained model."""
+    data: list[str] = field(default_factory=list)
+    """Folders of `cascade prepare`."""
+    trainable_unet: str = "all"
+    """all, decoder (the authors' sd_locked=False) or none."""
+    from_scratch: bool = False
+    """Ablation: keep the autoencoder, but start UNet and ControlNet from random weights."""
+    gradient_checkpointing: bool = False
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    settings = parse(Settings, __doc__.splitlines()[0], argv)
+    if not settings.base_model:
+        raise SystemExit("train_controlnet: --base_model is missing: a folder of train_ldm.py or a Stable Diffusion")
+    output = Path(settings.output_dir)
+    crops = CropDataset(settings.data)
+    accelerator = make_accelerator(settings)
+    device = accelerator.device
+    vae, unet, prompt, scheduler = _load_base(settings.base_model)
+    torch.manual_seed(settings.seed)
+    if settings.from_scratch:
+        unet = UNet2DConditionModel.from_config(unet.config)
+    factor_steps = len(vae.config.block_out_channels) - 1
+    controlnet = ControlNetModel.from_unet(
+        unet,
+        conditioning_embedding_out_channels=(16, 32, 96, 256)[: factor_steps + 1],
+        conditioning_channels=3,
+    )
+    _freeze(unet, settings.trainable_unet)
+    if settings.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+        controlnet.enable_gradient_checkpointing()
+    network = Controlled(unet, controlnet, prompt)
+    loss = DenoisingLoss(network, LatentEncoder(vae.to(device)), scheduler)
+
+    shown = crops[torch.linspace(0, len(crops) - 1, 32).long().tolist()]
+    condition = conditioning_image(shown["mask"], shown["brightness"]).to(device)
+    side = crops.columns["mask"].shape[-1] // 2**factor_steps
+    noise = torch.randn((32, unet.config.in_channels, side, side), generator=torch_stream(settings.seed, "preview"))
+    for step in training_loop(loss, crops, settings, accelerator):
+        if step.preview and accelerator.is_main_process:
+            latents = denoise(network, scheduler, noise.to(device), {"condition": condition}, 25)
+            images = decode_latents(vae, latents).cpu()
+            rows = torch.stack([shown["image"][:, 0] / 2 + 0.5, images, shown["mask"][:, 0]], 1).flatten(0, 1)
+            image_grid(rows.numpy(), output / f"preview_{step.number:06d}.png", columns=24)
+    if accelerator.is_main_process:
+        statistics = crops.statistics[0]
+        pipeline = TexturePipeline(
+            vae.to("cpu"),
+            unet.to("cpu"),
+            controlnet.to("cpu"),
+            scheduler,
+            prompt.to("cpu"),
+            pixel_size_um=crops.pixel_size_um,
+            window=statistics.to_dict()["window"],
+        )
+        statistics.save(output)
+        pipeline.save_pretrained(output, push_to_hub=settings.push_to_hub, repo_id=settings.hub_model_id)
+    accelerator.end_training()
+
+
+def _load_base(path_or_repo_id: str):
+    """Autoencoder, UNet, empty prompt and scheduler of any Stable-Diffusion-layout model."""
+    folder = hub.model_folder(path_or_repo_id)
+    parts = {"vae": "config.json", "unet": "config.json", "scheduler": "scheduler_config.json"}
+    hub.check_components(folder, "Stable Diffusion base model", parts)
+    vae = AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True)
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
+    if unet.config.in_channels != vae.config.latent_channels:
+        raise hub.ModelError(
+            f"{folder}: the UNet wants {unet.config.in_channels} latent channels, the autoencoder makes "
+            f"{vae.config.latent_channels}; take both from one model"
+        )
+    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
+    return vae, unet, _empty_prompt(folder), scheduler
+
+
+def _empty_prompt(folder: Path) -> EmptyPrompt:
+    """The stored embedding of "", or what the model's own text encoder makes of it."""
+    if (folder / "prompt" / "config.json").is_file():
+        return EmptyPrompt.from_pretrained(folder / "prompt", use_safetensors=True)
+    hub.check_components(
+        folder, "Stable Diffusion", {"tokenizer": "tokenizer_config.json", "text_encoder": "config.json"}
+    )
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True)
+    tokens = tokenizer("", padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt")
+    with torch.no_grad():
+        return EmptyPrompt.of(encoder(tokens.input_ids)[0])
+
+
+def _freeze(unet: UNet2DConditionModel, trainable: str) -> None:
+    if trainable not in ("all", "decoder", "none"):
+        raise SystemExit(f'train_controlnet: --trainable_unet is "all", "decoder" or "none", not {trainable!r}')
+    unet.requires_grad_(trainable == "all")
+    if trainable == "decoder":
+        for part in (unet.up_blocks, unet.conv_norm_out, unet.conv_out):
+            part.requires_grad_(True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Train the MaskDDPM on the outlines of annotated cells.
+
+    accelerate launch training/train_mask_ddpm.py --config configs/mask_ddpm.yaml --data crops --output_dir model/mask
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import UNet2DModel
+
+from cascade.data.dataset import CropDataset
+from cascade.diffusion.losses import DenoisingLoss, OutlineEncoder, Outlines
+from cascade.diffusion.sampling import denoise, make_scheduler
+from cascade.export.preview import image_grid
+from cascade.grid import signed_distance
+from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
+from cascade.rng import torch_stream
+from cascade.training.settings import parse
+from cascade.training_loop import TrainingSettings, make_accelerator, training_loop
+
+
+@dataclass
+class Settings(TrainingSettings):
+    """Settings of the MaskDDPM."""
+
+    data: list[str] = field(default_factory=list)
+    """Folders of `cascade prepare`."""
+    representation: str = "distance"
+    """distance: the signed distance to the outline; binary: the mask itself, as in the paper."""
+    truncation_px: float = 8.0
+    sample_size: int = 32
+    """Resolution at which the diffusion runs; a distance map loses nothing at half the crop's."""
+    max_relative_height: float = 0.5
+    """Of slices through cells in stacks: only those this near to the middle show a cell's silhouette."""
+    unet: dict = field(default_factory=lambda: dict(block_out_channels=[32, 64, 96], layers_per_block=1))
+    """Arguments of diffusers' UNet2DModel."""
+    prediction_type: str = "v_prediction"
+
+
+class _Rows(torch.utils.data.Dataset):
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        return {"row": torch.as_tensor(indices)}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    settings = parse(Settings, __doc__.splitlines()[0], argv)
+    output = Path(settings.output_dir)
+    accelerator = make_accelerator(settings)
+    crops = CropDataset(settings.data, settings.max_relative_height)
+    masks = crops.columns["mask"][:, 0].numpy()
+    distances = torch.from_numpy(np.stack([signed_distance(mask, (1, 1)) for mask in masks]))[:, None]
+    side = settings.sample_size
+    levels = len(settings.unet["block_out_channels"])
+    defaults = dict(
+        sample_size=side,
+        in_channels=1,
+        out_channels=1,
+        down_block_types=["DownBlock2D"] * (levels - 1) + ["AttnDownBlock2D"],
+        up_block_types=["AttnUpBlock2D"] + ["UpBlock2D"] * (levels - 1),
+        norm_num_groups=16,
+        attention_head_dim=16,
+    )
+    torch.manual_seed(settings.seed)
+    unet = UNet2DModel(**(defaults | settings.unet))
+    scheduler = make_scheduler(settings.prediction_type)
+    encoder = OutlineEncoder(distances, side, settings.representation, settings.truncation_px)
+    loss = DenoisingLoss(Outlines(unet), encoder, scheduler)
+    generator = torch_stream(settings.seed, "preview", device=accelerator.device)
+    noise = torch.randn((64, 1, side, side), generator=generator, device=accelerator.device)
+    for step in training_loop(loss, _Rows(len(distances)), settings, accelerator):
+        if step.preview and accelerator.is_main_process:
+            maps = denoise(loss.network, scheduler, noise, {}, 25)[:, 0]
+            image_grid(0.5 - 0.5 * maps.float().cpu().numpy(), output / f"preview_{step.number:06d}.png")
+    if accelerator.is_main_process:
+        pipeline = MaskDDPMPipeline(
+            unet.to("cpu"),
+            scheduler,
+            crop_size=masks.shape[-1],
+            pixel_size_um=crops.pixel_size_um,
+            representation=settings.representation,
+            truncation_px=settings.truncation_px,
+        )
+        pipeline.save_pretrained(output, push_to_hub=settings.push_to_hub, repo_id=settings.hub_model_id)
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Train the multiview model on spherical-harmonic solids; it needs no data set.
+
+accelerate launch training/train_multiview.py --config configs/multiview.yaml --output_dir model/multiview
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from cascade.cameras import view_set
+from cascade.diffusion.losses import DenoisingLoss
+from cascade.diffusion.sampling import denoise, make_scheduler
+from cascade.export.preview import image_grid
+from cascade.multiview.losses import Multiview, MultiviewEncoder
+from cascade.multiview.network import MultiviewNetwork
+from cascade.multiview.renders import HarmonicRenders
+from cascade.pipelines.multiview import MultiviewPipeline
+from cascade.rng import torch_stream
+from cascade.shapes.harmonics import ShapeLaw
+from cascade.training.settings import parse
+from cascade.training_loop import TrainingSettings, make_accelerator, training_loop
+
+
+@dataclass
+class Settings(TrainingSettings):
+    """Settings of the multiview model."""
+
+    views: str = "hemisphere"
+    """hemisphere, or ring (SyncDreamer's)."""
+    num_views: int = 16
+    law: dict = field(default_factory=dict)
+    """Fields of ShapeLaw: degree, gamma, roughness, anisotropy."""
+    network: dict = field(default_factory=dict)
+    """Arguments of MultiviewNetwork."""
+    drop_condition: float = 0.1
+    prediction_type: str = "v_prediction"
+
+
+class _Count(torch.utils.data.Dataset):
+    """As many samples as anyone asks for; the shapes themselves are drawn on the device that trains."""
+
+    def __len__(self) -> int:
+        return 1 << 20
+
+    def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        return {"index": torch.as_tensor(indices)}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    settings = parse(Settings, __doc__.splitlines()[0], argv)
+    output = Path(settings.output_dir)
+    accelerator = make_accelerator(settings)
+    torch.manual_seed(settings.seed)
+    network = MultiviewNetwork(**settings.network)
+    size, device = network.config.sample_size, accelerator.device
+    cameras, law = view_set(settings.views, settings.num_views).to(device), ShapeLaw(**settings.law)
+    renders = HarmonicRenders(cameras, law, size)
+    scheduler = make_scheduler(settings.prediction_type)
+    model = Multiview(network, cameras)
+    loss = DenoisingLoss(model, MultiviewEncoder(renders, settings.drop_condition), scheduler)
+    generator = torch_stream(settings.seed, "preview", device=device)
+    _, condition, truth = renders.draw(8, generator)
+    noise = torch.randn(truth.shape, generator=generator, device=device)
+    for step in training_loop(loss, _Count(), settings, accelerator):
+        if step.preview and accelerator.is_main_process:
+            views = denoise(model, scheduler, noise, {"condition": condition}, 20)
+            rows = torch.cat([condition[:, None], views, condition[:, None], truth], 1).flatten(0, 1)
+            sheet = output / f"preview_{step.number:06d}.png"
+            image_grid(0.5 - 0.5 * rows.cpu().numpy(), sheet, settings.num_views + 1)
+    if accelerator.is_main_process:
+        pipeline = MultiviewPipeline(network.to("cpu"), scheduler, settings.views, settings.num_views, asdict(law))
+        pipeline.save_pretrained(output, push_to_hub=settings.push_to_hub, repo_id=settings.hub_model_id)
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()
