@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--pixel_size_um", type=float, help="resample to it; default as it is")
     prepare.add_argument("--spacing_um", type=float, nargs="+", help="voxel size z y x or y x; default as stored")
     prepare.add_argument("--slices_per_cell", type=int, default=3, help="where whole stacks are annotated")
+    prepare.add_argument("--licence", default="not stated", help="of the images, and whom to cite")
     prepare.add_argument("--seed", type=int, default=0)
     prepare.set_defaults(run=_prepare)
 
@@ -88,7 +89,9 @@ def _prepare(options) -> None:
 def _train(stage: str, argv: list[str]) -> int:
     import importlib
 
-    importlib.import_module(f"cascade.training.{STAGES[stage]}").main(argv)
+    from cascade.training.settings import run
+
+    run(importlib.import_module(f"cascade.training.{STAGES[stage]}").main, argv)
     return 0
 
 

@@ -103,6 +103,7 @@ def resample(array: np.ndarray, spacing_um, target_spacing_um, order: int = 1) -
 def signed_distance(mask: np.ndarray, spacing_um) -> np.ndarray:
     """Euclidean distance to the outline of a mask, µm, negative inside, zero half-way between the two sides.
 
+    Exact to half the difference between the spacings of the axes, so exact for square pixels.
     A mask that is empty or full has no outline: the distance is then ±inf.
     """
     mask = np.asarray(mask, bool)

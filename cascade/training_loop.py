@@ -53,6 +53,8 @@ class TrainingSettings:
     """tensorboard, wandb, … or none."""
     push_to_hub: bool = False
     hub_model_id: str | None = None
+    model_license: str = "other"
+    """For the model card, as the Hub names licences: apache-2.0, cc-by-4.0, …"""
 
 
 @dataclass(frozen=True)

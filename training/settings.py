@@ -1,10 +1,12 @@
-"""Settings of a training script: a dataclass from YAML and the command line."""
+"""What the training scripts share: settings from YAML and the command line, and mistakes that end in one line."""
 
 import dataclasses
 import logging
 import sys
 
 from jsonargparse import ArgumentParser
+
+from cascade.training_loop import TrainingDiverged
 
 
 def parse(settings: type, description: str, argv: list[str] | None = None):
@@ -15,12 +17,21 @@ def parse(settings: type, description: str, argv: list[str] | None = None):
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx", "accelerate", "datasets", "diffusers"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    parser = ArgumentParser(description=description)
+    parser = ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
     lists = {f.name for f in dataclasses.fields(settings) if f.type == list[str]}
     parser.add_class_arguments(settings, skip=lists)
     for name in sorted(lists):  # --data A B, as well as a YAML list
         parser.add_argument(f"--{name}", nargs="+", type=str, required=True)
+    parser.error = lambda message, error=None: sys.exit(f"{sys.argv[0]}: {message}")
     values = parser.parse_args(argv).as_dict()
     values.pop("config", None)
     return settings(**values)
+
+
+def run(main, argv: list[str] | None = None) -> None:
+    """Run a script's `main`; a mistake in the input ends the program with one line."""
+    try:
+        main(argv)
+    except (ValueError, OSError, TrainingDiverged) as error:
+        sys.exit(f"{main.__module__.split('.')[-1]}: {error}")

@@ -5,7 +5,7 @@
 --base_model is a folder of `train_ldm.py`, or any Stable Diffusion such as stable-diffusion-v1-5/stable-diffusion-v1-5.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,10 +17,11 @@ from cascade.diffusion.conditioning import conditioning_image
 from cascade.diffusion.losses import Controlled, DenoisingLoss, LatentEncoder
 from cascade.diffusion.prompt import EmptyPrompt
 from cascade.diffusion.sampling import denoise
+from cascade.export.card import write_card
 from cascade.export.preview import image_grid
 from cascade.pipelines.texture import TexturePipeline, decode_latents
 from cascade.rng import torch_stream
-from cascade.training.settings import parse
+from cascade.training.settings import parse, run
 from cascade.training_loop import TrainingSettings, make_accelerator, training_loop
 
 
@@ -87,7 +88,20 @@ def main(argv: list[str] | None = None) -> None:
             window=statistics.to_dict()["window"],
         )
         statistics.save(output)
-        pipeline.save_pretrained(output, push_to_hub=settings.push_to_hub, repo_id=settings.hub_model_id)
+        pipeline.save_pretrained(output)
+        preview = output / f"preview_{step.number:06d}.png"
+        write_card(
+            output,
+            "Texture of cells (ControlNet)",
+            "TexturePipeline",
+            crops.statistics,
+            asdict(settings),
+            step.loss,
+            settings.base_model,
+            preview,
+        )
+        if settings.push_to_hub:
+            pipeline.push_to_hub(settings.hub_model_id or output.name)
     accelerator.end_training()
 
 
@@ -133,4 +147,4 @@ def _freeze(unet: UNet2DConditionModel, trainable: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -6,7 +6,7 @@ The output folder is a Stable-Diffusion-layout model: `train_controlnet.py --bas
 """
 
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,10 +16,11 @@ from cascade.data.dataset import CropDataset
 from cascade.diffusion.losses import AutoencoderLoss, DenoisingLoss, LatentEncoder, Unconditional, to_channels
 from cascade.diffusion.prompt import EmptyPrompt
 from cascade.diffusion.sampling import denoise, make_scheduler
+from cascade.export.card import write_card
 from cascade.export.preview import image_grid
 from cascade.pipelines.texture import decode_latents
 from cascade.rng import torch_stream
-from cascade.training.settings import parse
+from cascade.training.settings import parse, run
 from cascade.training_loop import TrainingSettings, make_accelerator, training_loop
 
 
@@ -129,9 +130,20 @@ def _train_unet(settings: Settings, dataset: CropDataset, vae: AutoencoderKL, ou
         unet.save_pretrained(output / "unet")
         scheduler.save_pretrained(output / "scheduler")
         prompt.save_pretrained(output / "prompt")
-        shutil.copy(Path(phase.output_dir) / f"preview_{step.number:06d}.png", output / "preview.png")
+        preview = output / "preview.png"
+        shutil.copy(Path(phase.output_dir) / f"preview_{step.number:06d}.png", preview)
+        write_card(
+            output,
+            "Foundation for textures of cells",
+            None,
+            dataset.statistics,
+            asdict(settings),
+            step.loss,
+            None,
+            preview,
+        )
     accelerator.end_training()
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

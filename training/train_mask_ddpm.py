@@ -1,9 +1,9 @@
 """Train the MaskDDPM on the outlines of annotated cells.
 
-    accelerate launch training/train_mask_ddpm.py --config configs/mask_ddpm.yaml --data crops --output_dir model/mask
+accelerate launch training/train_mask_ddpm.py --config configs/mask_ddpm.yaml --data crops --output_dir model/mask
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,12 @@ from diffusers import UNet2DModel
 from cascade.data.dataset import CropDataset
 from cascade.diffusion.losses import DenoisingLoss, OutlineEncoder, Outlines
 from cascade.diffusion.sampling import denoise, make_scheduler
+from cascade.export.card import write_card
 from cascade.export.preview import image_grid
 from cascade.grid import signed_distance
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
 from cascade.rng import torch_stream
-from cascade.training.settings import parse
+from cascade.training.settings import parse, run
 from cascade.training_loop import TrainingSettings, make_accelerator, training_loop
 
 
@@ -89,9 +90,22 @@ def main(argv: list[str] | None = None) -> None:
             representation=settings.representation,
             truncation_px=settings.truncation_px,
         )
-        pipeline.save_pretrained(output, push_to_hub=settings.push_to_hub, repo_id=settings.hub_model_id)
+        pipeline.save_pretrained(output)
+        preview = output / f"preview_{step.number:06d}.png"
+        write_card(
+            output,
+            "Outlines of cells (MaskDDPM)",
+            "MaskDDPMPipeline",
+            crops.statistics,
+            asdict(settings),
+            step.loss,
+            None,
+            preview,
+        )
+        if settings.push_to_hub:
+            pipeline.push_to_hub(settings.hub_model_id or output.name)
     accelerator.end_training()
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,6 +11,7 @@ import torch
 from cascade.cameras import view_set
 from cascade.diffusion.losses import DenoisingLoss
 from cascade.diffusion.sampling import denoise, make_scheduler
+from cascade.export.card import write_card
 from cascade.export.preview import image_grid
 from cascade.multiview.losses import Multiview, MultiviewEncoder
 from cascade.multiview.network import MultiviewNetwork
@@ -18,7 +19,7 @@ from cascade.multiview.renders import HarmonicRenders
 from cascade.pipelines.multiview import MultiviewPipeline
 from cascade.rng import torch_stream
 from cascade.shapes.harmonics import ShapeLaw
-from cascade.training.settings import parse
+from cascade.training.settings import parse, run
 from cascade.training_loop import TrainingSettings, make_accelerator, training_loop
 
 
@@ -71,9 +72,22 @@ def main(argv: list[str] | None = None) -> None:
             image_grid(0.5 - 0.5 * rows.cpu().numpy(), sheet, settings.num_views + 1)
     if accelerator.is_main_process:
         pipeline = MultiviewPipeline(network.to("cpu"), scheduler, settings.views, settings.num_views, asdict(law))
-        pipeline.save_pretrained(output, push_to_hub=settings.push_to_hub, repo_id=settings.hub_model_id)
+        pipeline.save_pretrained(output)
+        preview = output / f"preview_{step.number:06d}.png"
+        write_card(
+            output,
+            "Views of solids from one outline",
+            "MultiviewPipeline",
+            [],
+            asdict(settings),
+            step.loss,
+            None,
+            preview,
+        )
+        if settings.push_to_hub:
+            pipeline.push_to_hub(settings.hub_model_id or output.name)
     accelerator.end_training()
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -173,7 +173,7 @@ def _centres(stack: _Followed, diameter: float, height: float, spacing_um) -> np
     """Blobs of about the cells' size, at least a third as strong as the annotated cells' lower quartile."""
     own = stack.diameters[np.abs(stack.offsets) < 0.25 * height]
     width = min(float(np.median(own)), diameter) if len(own) else diameter
-    sigma = np.array([height / diameter, 1, 1]) * 0.7 * width / (2 * np.sqrt(3)) / np.array(spacing_um)
+    sigma = np.array([height / diameter, 1, 1]) * 0.85 * width / (2 * np.sqrt(3)) / np.array(spacing_um)
     blobs = ndimage.gaussian_filter(stack.image, sigma) - ndimage.gaussian_filter(stack.image, 1.6 * sigma)
     known = [blobs[p] for p in stack.peaks if blobs[p] > 0]
     if not known:

@@ -139,10 +139,12 @@ def cut_crops(
         light = _own_light(signal[window], own, plane.labels[window], halo, noise)
         centre = np.array([0.5 * (y0 + y1 - 1) - window[0].start, 0.5 * (x0 + x1 - 1) - window[1].start])
         offset = centre - 0.5 * (size - 1) * scale
+        if np.allclose(scale, 1, atol=1e-3):
+            offset = np.floor(offset)  # pixels stay what they are; the cell is centred to half a pixel
         image = ndimage.affine_transform(light, scale, offset, (size, size), order=1, mode="constant")
         distance = signed_distance(np.pad(own, 2), (1, 1))[2:-2, 2:-2]
-        if scale.min() < 0.75:  # finer than the annotation: no staircase
-            distance = ndimage.gaussian_filter(distance, 0.7)
+        if not np.allclose(scale, 1, atol=1e-3):  # no staircase where finer, no lost corners where coarser
+            distance = ndimage.gaussian_filter(distance, np.clip(0.5 * scale, 0.7, None))
         mask = ndimage.affine_transform(distance, scale, offset, (size, size), order=1, mode="constant", cval=9) < 0
         crops.append(
             Crop(

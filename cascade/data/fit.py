@@ -37,6 +37,7 @@ class Annotated:
 
 def fit_statistics(
     source: str,
+    licence: str,
     images: list[Annotated],
     planes: list[Plane],
     spacing_um: tuple[float, ...],
@@ -65,6 +66,7 @@ def fit_statistics(
         plane_px = min(plane_px, np.pi * region[-1] * region[-2] / (spacing_um[-1] * spacing_um[-2]))
     statistics = Statistics(
         source=source,
+        licence=licence,
         spacing_um=spacing_um,
         image_shape=shape,
         dtype=str(arrays[0].dtype),

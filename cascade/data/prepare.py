@@ -29,6 +29,7 @@ def prepare(
     pixel_size_um: float | None = None,
     spacing_um: list[float] | None = None,
     slices_per_cell: int = 3,
+    licence: str = "not stated",
     seed: int = 0,
 ) -> Path:
     """Cut a data set into crops of one cell each, and fit what generation needs to know about it.
@@ -45,6 +46,7 @@ def prepare(
         pixel_size_um: resample to this pixel size, default the data set's own.
         spacing_um: voxel spacing, (Y, X) or (Z, Y, X); default as stored with the images.
         slices_per_cell: how many planes of a cell are used where whole volumes are annotated.
+        licence: of the images, and whom to cite; carried over to the cards of models trained on the crops.
         seed: of the choice of planes and of the clustering fit.
 
     Raises:
@@ -59,7 +61,7 @@ def prepare(
 
     planes, names, images = _read_planes(frames, spacing, slices_per_cell, stream(seed, "planes"), notes)
     halo = fit_halo(planes)
-    statistics, found = fit_statistics(Path(source).name, images, planes, spacing, halo, seed)
+    statistics, found = fit_statistics(Path(source).name, licence, images, planes, spacing, halo, seed)
     heights = _relative_heights(images, found)
     rows = []
     for plane, (frame, z) in zip(tqdm(planes, desc="cutting crops", unit="plane"), names, strict=True):
@@ -221,6 +223,8 @@ configs:
 {size}×{size} pixels at {pixel_um:g} µm, one cell each, its neighbours removed; made with `cascade prepare`.
 `statistics.json` holds the intensity window, background, noise and population that generation needs:
 {np.mean(statistics.cells_per_image):.1f} cells per image, clustering {statistics.clustering_probability:.2f}.
+
+Licence of the images: {statistics.licence}
 
 Left out or mended:
 

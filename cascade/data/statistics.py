@@ -20,6 +20,7 @@ class Statistics:
     """
 
     source: str
+    licence: str
     spacing_um: tuple[float, ...]
     image_shape: tuple[int, ...]  # (Y, X) or (Z, Y, X) of a typical image
     dtype: str

@@ -15,7 +15,7 @@ def make_scheduler(prediction_type: str = "v_prediction") -> DDIMScheduler:
         rescale_betas_zero_snr=prediction_type == "v_prediction",
         timestep_spacing="trailing",
         clip_sample=False,
-        set_alpha_to_one=False,
+        set_alpha_to_one=True,  # the last step ends in x_0 itself
     )
 
 

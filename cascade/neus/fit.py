@@ -94,8 +94,8 @@ def fit_views(
         cameras: the N cameras.
         settings: default the fast field.
         generator: chooses the rays, on the device of `views`.
-        weights: (N,) how much each view counts, default equally; a view that the others contradict is weighed down
-            by its residual on the way.
+        weights: (N,) how much each view counts, default equally; a view that the others contradict is left out, or
+            weighed down by its residual on the way.
         truncation: the distance at which `views` saturate, in half-widths of the frame.
         progress: show a bar over the steps.
 
@@ -108,18 +108,20 @@ def fit_views(
     generator = generator or torch.Generator(device).manual_seed(0)
     cameras = cameras.to(device)
     views = views.float()
+    # A view that cuts away what nobody else disputes does not belong; slivers grow with the angle between views.
+    trust = (carving(views, cameras, truncation) < 0.015 * (16 / len(cameras)) ** 2).float()
     if settings.field == "grid":
-        field = GridField(visual_hull(views, cameras, settings.nodes, truncation))
+        field = GridField(visual_hull(views, cameras, settings.nodes, truncation, trust))
     elif settings.field == "mlp":
         field = MLPField(len(views), generator).to(device)
     else:
         raise ValueError(f'field must be "grid" or "mlp", got {settings.field!r}')
     weights = torch.ones(len(cameras), device=device) if weights is None else weights.to(device)
-    view_weights = weights.expand(views.shape[:2]).clone()  # (B, N)
+    view_weights = weights * trust  # (B, N)
     optimizer = torch.optim.Adam(field.parameters(), lr=settings.learning_rate, eps=settings.adam_eps)
     for step in tqdm(range(settings.steps), desc="NeuS", disable=not progress):
         if step == settings.steps // 2:
-            view_weights = weights * _trust(view_residuals(field.sdf, views, cameras))
+            view_weights = weights * trust * _agreement(view_residuals(field.sdf, views, cameras))
         _set_rate(optimizer, settings, step)
         share = step / max(settings.steps - 1, 1)
         sharpness = torch.tensor(
@@ -130,22 +132,45 @@ def fit_views(
         loss.backward()
         optimizer.step()
     residual = view_residuals(field.sdf, views, cameras)
-    kept = (residual * view_weights).sum(1) / view_weights.sum(1)
-    return NeuSFit(field.requires_grad_(False), residual, kept < settings.max_residual)
+    # Judged on all views: a solid that fits half of them is no solid.
+    return NeuSFit(field.requires_grad_(False), residual, residual.mean(1) < settings.max_residual)
 
 
 @torch.no_grad()
-def visual_hull(views: torch.Tensor, cameras: Cameras, nodes: int, truncation: float) -> torch.Tensor:
-    """The intersection of the back-projected silhouettes as a signed distance bound, (B, G, G, G)."""
+def visual_hull(
+    views: torch.Tensor, cameras: Cameras, nodes: int, truncation: float, trust: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The intersection of the back-projected silhouettes as a signed distance bound, (B, G, G, G).
+
+    trust: (B, N); views with less than ½ are left out.
+    """
+    hull = torch.full((len(views), nodes**3), -1.0, device=views.device)
+    for n, seen in enumerate(_back_project(views, cameras, nodes)):
+        hull = torch.maximum(hull, seen if trust is None else torch.where(trust[:, n, None] < 0.5, -1.0, seen))
+    return (hull * truncation).view(-1, nodes, nodes, nodes)
+
+
+@torch.no_grad()
+def carving(views: torch.Tensor, cameras: Cameras, truncation: float, nodes: int = 25) -> torch.Tensor:
+    """How much of the solid each view cuts away that at most one other view disputes, (B, N), relative to the hull.
+
+    Views of one solid only shave off slivers that thin; a view that does not belong cuts away more.
+    """
+    seen = torch.stack(list(_back_project(views, cameras, nodes)), 1) * truncation  # (B, N, P)
+    outside = seen > 0.04
+    alone = (seen > 0).sum(1, keepdim=True) <= 2
+    solid = ((seen > 0).sum(1) <= 2).sum(1, keepdim=True)
+    return (outside & alone).sum(2) / solid.clamp(min=1)
+
+
+def _back_project(views: torch.Tensor, cameras: Cameras, nodes: int):
+    """Each view's distance at the nodes of the frame, (B, G³) per view."""
     axis = torch.linspace(-1, 1, nodes, device=views.device)
     points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).view(-1, 3)
     image = cameras.project(points).flip(-1)  # (N, P, 2) as (u, v) for grid_sample
-    hull = torch.full((len(views), len(points)), -1.0, device=views.device)
     for n in range(len(cameras)):
         grid = image[n].expand(len(views), 1, -1, -1)
-        seen = F.grid_sample(views[:, n : n + 1], grid, padding_mode="border", align_corners=False)
-        hull = torch.maximum(hull, seen[:, 0, 0])
-    return (hull * truncation).view(-1, nodes, nodes, nodes)
+        yield F.grid_sample(views[:, n : n + 1], grid, padding_mode="border", align_corners=False)[:, 0, 0]
 
 
 @torch.no_grad()
@@ -207,7 +232,7 @@ def _stratified_depths(shape: tuple[int, ...], generator) -> torch.Tensor:
     return (torch.arange(shape[-1], device=generator.device) + jitter) * (2 / shape[-1]) - 1
 
 
-def _trust(residual: torch.Tensor) -> torch.Tensor:
+def _agreement(residual: torch.Tensor) -> torch.Tensor:
     """Weights (B, N) that fall where a view's residual is far above the cell's median (Geman–McClure)."""
     scale = 2 * residual.median(1, keepdim=True).values + 0.02
     return 1 / (1 + (residual / scale) ** 2) ** 2

@@ -1,0 +1,59 @@
+"""Model cards: what a stage was trained on and how, as the Hub shows it."""
+
+import json
+from pathlib import Path
+
+from cascade.data.statistics import Statistics
+
+
+def write_card(
+    folder: Path,
+    title: str,
+    load: str | None,
+    data: list[Statistics],
+    settings: dict,
+    loss: float,
+    base_model: str | None = None,
+    preview: Path | None = None,
+) -> None:
+    """Write `README.md` with front matter into a stage's folder.
+
+    load: the name of the pipeline class; None for a base model of `train_controlnet.py`. data: statistics of the crops, whose source and licence are carried over.
+    settings: of the training; loss: the last that was logged. preview: a picture in `folder`.
+    """
+    sources = "".join(f"- {s.source}, licence: {s.licence}\n" for s in data) or "- none: made-up shapes only\n"
+    picture = f"![samples]({preview.name})\n\n" if preview else ""
+    base = f"\nFinetuned from {base_model}; its licence holds as well.\n" if base_model else ""
+    usage = (
+        f"""```python
+from cascade import {load}
+pipeline = {load}.from_pretrained("this folder or repository")
+```"""
+        if load
+        else "`accelerate launch training/train_controlnet.py --base_model THIS_FOLDER --data CROPS --output_dir model/texture`"
+    )
+    kept = {
+        k: v for k, v in settings.items() if k not in ("output_dir", "data", "hub_model_id", "resume_from_checkpoint")
+    }
+    (folder / "README.md").write_text(
+        f"""---
+library_name: diffusers
+license: {settings.get("model_license", "other")}
+tags: [microscopy, cell-segmentation, synthetic-data, cascade-microscopy]
+---
+# {title}
+
+{picture}{usage}
+
+## Data
+
+{sources}{base}
+## Recipe
+
+{settings["max_train_steps"]} steps of {settings["train_batch_size"]}, last logged loss {loss:.4f}.
+
+```json
+{json.dumps(kept, indent=1)}
+```
+"""
+    )

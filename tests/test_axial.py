@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from conftest import ball_stack
+from scipy import ndimage
+
+from cascade.data.axial import fit_axial, measure_axial
+
+SPACING = (2.0, 1.0, 1.0)
+
+
+@pytest.fixture(scope="module")
+def stacks():
+    rng = np.random.default_rng(3)
+    return [ball_stack(rng) for _ in range(12)]
+
+
+def test_single_slices_tell_how_tall_cells_are(stacks):
+    """Every cell is twice as tall as wide, and only one slice of each stack is annotated."""
+    rng = np.random.default_rng(0)
+    cut = [(image, labels[z], z) for (image, labels), z in zip(stacks, rng.integers(5, 19, len(stacks)), strict=True)]
+    axial, cells = fit_axial(cut, SPACING)
+    assert axial.elongation[0] == pytest.approx(2.0, rel=0.15)
+    assert axial.at(np.zeros(1))[0] == 1.0
+    assert np.all(np.diff(axial.profile) <= 0)
+    truth = [labels.max() for _, labels in stacks]
+    assert np.mean([c.count for c in cells]) == pytest.approx(np.mean(truth), rel=0.25)
+    for (_, labels), found in zip(stacks, cells, strict=True):
+        centres = np.array(ndimage.center_of_mass(labels > 0, labels, range(1, labels.max() + 1))) * SPACING
+        nearest = np.linalg.norm(centres[:, None] - found.centres_um[None], axis=-1).min(1)
+        assert np.median(nearest) < 3  # µm; the cells' radius is 7
+    heights = np.concatenate([list(c.relative_height.values()) for c in cells])
+    assert np.abs(heights).mean() == pytest.approx(0.5, abs=0.08)  # uniform between −1 and 1
+
+
+def test_whole_stacks_are_measured(stacks):
+    axial, cells = measure_axial(stacks[:4], SPACING)
+    assert axial.elongation[0] == pytest.approx(2.0, rel=0.1)
+    assert [c.count for c in cells] == [labels.max() for _, labels in stacks[:4]]
+
+
+def test_too_few_cells_give_no_fit(stacks):
+    image, labels = stacks[0]
+    assert fit_axial([(image, labels[12] * (labels[12] == labels[12].max()), 12)], SPACING) is None

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from cascade.background import Background, Noise, background_field, background_mask, fit_camera, half_sample_mode
+from cascade.intensity import Window
+
+WHITE = Noise(offset=100.0, read_variance=9.0, gain=2.0, kernel=[[1.0]])
+
+
+def test_noise_has_the_variance_it_states():
+    rng = np.random.default_rng(0)
+    for level in (110.0, 200.0, 1000.0):
+        noisy = WHITE.add(np.full((400, 400), level), rng)
+        assert noisy.mean() == pytest.approx(level, abs=0.2)
+        assert noisy.var() == pytest.approx(9 + 2 * (level - 100), rel=0.03)
+
+
+def test_noise_is_skewed_like_photons():
+    rng = np.random.default_rng(0)
+    photons = Noise(offset=0.0, read_variance=0.0, gain=1.0, kernel=[[1.0]])
+    drawn = photons.add(np.full((500, 500), 20.0), rng)
+    skew = ((drawn - drawn.mean()) ** 3).mean() / drawn.std() ** 3
+    assert skew == pytest.approx(2 / np.sqrt(20), rel=0.1)  # a gamma variable's; a Poisson count's is half of it
+
+
+def test_noise_has_the_correlation_of_its_kernel():
+    kernel = np.array([[0, 0.1, 0], [0.3, 0.9, 0.3], [0, 0.1, 0]])
+    kernel /= np.sqrt((kernel**2).sum())
+    field = Noise(0, 1, 0, kernel.tolist()).gaussian((3, 600, 600), np.random.default_rng(1))
+    expected = (kernel[:, 1:] * kernel[:, :-1]).sum()
+    assert (field[:, :, 1:] * field[:, :, :-1]).mean() == pytest.approx(expected, abs=0.01)
+    assert field.var() == pytest.approx(1, rel=0.01)
+    assert abs((field[0] * field[1]).mean()) < 0.01  # slices are independent
+
+
+def test_the_camera_is_recovered_from_images_it_took():
+    rng = np.random.default_rng(2)
+    images, masks = [], []
+    truth = Background(levels=[200.0], field_sd=6.0, field_px=60.0, haze_sd=2.0, haze_px=4.0)
+    for _ in range(4):
+        cells = np.zeros((400, 400), bool)
+        for y, x in rng.uniform(30, 370, (25, 2)):
+            yy, xx = np.indices(cells.shape)
+            cells |= (yy - y) ** 2 + (xx - x) ** 2 < 15**2
+        light = truth.draw((400, 400), rng) + 600 * ndimage.gaussian_filter(cells.astype(float), 1.5)
+        images.append(WHITE.add(light, rng))
+        masks.append(background_mask(images[-1], cells, 6))
+    background, noise = fit_camera(images, masks, 60.0)
+    assert background.level == pytest.approx(200, abs=5)
+    # Where slow field ends and haze begins is a matter of scale: their sum is what an image shows.
+    assert np.hypot(background.field_sd, background.haze_sd) == pytest.approx(np.hypot(6, 2), rel=0.25)
+    assert noise.gain == pytest.approx(2.0, rel=0.25)
+    level = np.array([200.0, 700.0])
+    np.testing.assert_allclose(noise.variance(level), WHITE.variance(level), rtol=0.25)
+
+
+def test_drawn_backgrounds_have_the_spread_they_state():
+    truth = Background(levels=[100.0], field_sd=5.0, field_px=20.0, haze_sd=0.0, haze_px=3.0)
+    rng = np.random.default_rng(0)
+    drawn = np.stack([truth.draw((200, 200), rng) for _ in range(8)])
+    assert drawn.std() == pytest.approx(5, rel=0.15)
+    stack = truth.draw((4, 50, 50), rng, level=40.0)
+    assert stack.mean() == pytest.approx(40, abs=6)
+    np.testing.assert_array_equal(stack[0], stack[3])
+
+
+def test_the_mode_ignores_a_bright_majority():
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(50, 1, 3000), rng.uniform(60, 400, 5000)])
+    assert half_sample_mode(values) == pytest.approx(50, abs=1.5)
+
+
+def test_the_local_background_follows_a_gradient():
+    y, x = np.indices((200, 240))
+    image = 100 + 0.2 * x + np.random.default_rng(0).normal(0, 1, x.shape)
+    cells = (y // 20 % 2 == 0) & (x // 20 % 2 == 0)
+    field = background_field(image + 500 * cells, ~cells, 20.0)
+    np.testing.assert_allclose(field[40:160, 40:200], (100 + 0.2 * x)[40:160, 40:200], atol=1.0)
+
+
+def test_the_window_is_inverted_inside_its_range():
+    window = Window(90.0, 2000.0)
+    values = np.linspace(90, 2000, 50)
+    np.testing.assert_allclose(window.restore(window.stretch(values)), values, rtol=1e-5)
+    assert window.stretch(np.array([0.0, 5000.0])).tolist() == [0.0, 1.0]
+    with pytest.raises(ValueError, match="high > low"):
+        Window(5.0, 5.0)

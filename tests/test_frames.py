@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+import tifffile
+from conftest import field_of_view, write_ctc_2d
+
+from cascade.data.frames import DataError, check_pair, find_frames, read_image, read_labels, spacing_of
+
+
+def save(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, array, **options)
+    return path
+
+
+def test_planes_stacks_and_single_slices_of_the_challenge_are_found(tmp_path):
+    save(tmp_path / "01" / "t0003.tif", np.zeros((5, 8, 8), np.uint16))
+    save(tmp_path / "01" / "t0004.tif", np.zeros((5, 8, 8), np.uint16))
+    save(tmp_path / "01" / "t0009.tif", np.zeros((5, 8, 8), np.uint16))
+    save(tmp_path / "01_GT/SEG/man_seg_0003_002.tif", np.ones((8, 8), np.uint16))
+    save(tmp_path / "01_GT/SEG/man_seg0004.tif", np.ones((5, 8, 8), np.uint16))
+    frames, bare = find_frames(tmp_path)
+    assert [(f.name, f.z) for f in frames] == [("01/t0004", None), ("01/t0003/z002", 2)]
+    assert bare == 1
+    for frame in frames:
+        check_pair(frame, frame.image(), frame.labels())
+
+
+def test_silver_truth_and_sequences_are_chosen(tmp_path):
+    write_ctc_2d(tmp_path / "a")
+    save(tmp_path / "a/02/t000.tif", np.zeros((8, 8), np.uint16))
+    save(tmp_path / "a/02_ST/SEG/man_seg000.tif", np.ones((8, 8), np.uint16))
+    assert len(find_frames(tmp_path / "a", "gt", ["01"])[0]) == 3
+    assert find_frames(tmp_path / "a", "st", ["02"])[0][0].name == "02/t000"
+    with pytest.raises(DataError, match="02_GT.*use --truth st"):
+        find_frames(tmp_path / "a", "gt")
+    with pytest.raises(DataError, match="no sequence 07"):
+        find_frames(tmp_path / "a", "gt", ["07"])
+
+
+def test_pairs_are_found_and_bare_images_counted(tmp_path):
+    image, labels = field_of_view(np.random.default_rng(0))
+    for stem in ("x", "y"):
+        save(tmp_path / f"{stem}.tif", image)
+    save(tmp_path / "x_masks.tif", labels)
+    frames, bare = find_frames(tmp_path)
+    assert [f.name for f in frames] == ["x"]
+    assert bare == 1
+    save(tmp_path / "z_masks.tif", labels)
+    with pytest.raises(DataError, match=r"z_masks.*there is no image z.tif"):
+        find_frames(tmp_path)
+
+
+def test_missing_and_empty_folders_are_named(tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        find_frames(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no annotated images; expected"):
+        find_frames(tmp_path)
+    (tmp_path / "01").mkdir()
+    with pytest.raises(DataError, match=r"no images named t000.tif"):
+        find_frames(tmp_path)
+
+
+LABELS = np.zeros((20, 20), np.uint16)
+LABELS[2:6, 2:6], LABELS[10:15, 10:15] = 1, 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (LABELS.astype(np.float32), "float32; save unsigned integers"),
+        (LABELS.astype(np.int16) - 1, "int16"),
+        (LABELS > 0, "binary mask"),
+        ((LABELS > 0).astype(np.uint8) * 255, "binary mask"),
+        (np.stack([LABELS] * 3, -1).astype(np.uint8), "labels in colour"),
+        (np.zeros((2, 3, 4, 5), np.uint16), "4 axes"),
+    ],
+)
+def test_label_images_that_are_none_are_refused_by_name(tmp_path, labels, message):
+    path = save(tmp_path / "x_masks.tif", labels)
+    with pytest.raises(DataError, match=message) as error:
+        read_labels(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_one_annotated_cell_is_no_binary_mask(tmp_path):
+    np.testing.assert_array_equal(
+        read_labels(save(tmp_path / "a.tif", np.where(LABELS == 1, 1, 0).astype("u2"))) > 0, LABELS == 1
+    )
+
+
+def test_truncated_and_coloured_images_are_refused_by_name(tmp_path):
+    path = save(tmp_path / "x.tif", np.zeros((64, 64), np.uint16), compression="zlib")
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"x.tif: cannot be read"):
+        read_image(path)
+    with pytest.raises(DataError, match="colour image"):
+        read_image(save(tmp_path / "c.tif", np.zeros((64, 64, 3), np.uint8)))
+    with pytest.raises(DataError, match="no intensities"):
+        read_image(save(tmp_path / "n.tif", np.full((8, 8), np.nan, np.float32)))
+
+
+def test_shapes_that_do_not_fit_are_named(tmp_path):
+    save(tmp_path / "x.tif", np.zeros((8, 9), np.uint16))
+    save(tmp_path / "x_masks.tif", np.ones((8, 8), np.uint16))
+    (frame,) = find_frames(tmp_path)[0]
+    with pytest.raises(DataError, match=r"shape \(8, 8\) does not fit .*\(8, 9\)"):
+        check_pair(frame, frame.image(), frame.labels())
+
+
+def test_spacing_is_read_from_where_it_is_stored(tmp_path):
+    stack = np.zeros((4, 8, 8), np.uint16)
+    metadata = {"axes": "ZYX", "spacing": 1.5, "unit": "um"}
+    save(tmp_path / "x.tif", stack, imagej=True, resolution=(2.0, 4.0), metadata=metadata)
+    save(tmp_path / "x_masks.tif", np.ones((4, 8, 8), np.uint16))
+    frames, _ = find_frames(tmp_path)
+    assert spacing_of(tmp_path, frames, 3) == ((1.5, 0.25, 0.5), "TIFF metadata")
+    ome = {"axes": "ZYX", "PhysicalSizeZ": 2.0, "PhysicalSizeY": 0.4, "PhysicalSizeX": 0.3}
+    save(tmp_path / "x.tif", stack, ome=True, metadata=ome)
+    assert spacing_of(tmp_path, frames, 3) == ((2.0, 0.4, 0.3), "TIFF metadata")
+    (tmp_path / "dataset.json").write_text('{"spacing_um": [3, 1, 1]}')
+    assert spacing_of(tmp_path, frames, 3) == ((3.0, 1.0, 1.0), "dataset.json")
+    (tmp_path / "dataset.json").unlink()
+    save(tmp_path / "x.tif", stack)
+    assert spacing_of(tmp_path, frames, 3)[1] == "assumed"

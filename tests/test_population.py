@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from conftest import ellipse
+from scipy import ndimage
+
+from cascade.population import (
+    UNPLACED,
+    Cell,
+    compose,
+    ellipsoid_region,
+    fit_clustering,
+    place,
+    touching_fraction,
+)
+
+
+def discs(count, rng, low=5, high=9):
+    masks = []
+    for _ in range(count):
+        radius = rng.uniform(low, high)
+        side = 2 * int(np.ceil(radius)) + 1
+        masks.append(ellipse((side, side), (side // 2, side // 2), (radius, radius)))
+    return masks
+
+
+def canvas_of(masks, corners, shape):
+    cells = [Cell(mask, 50.0 * mask, tuple(0.5 * (n - 1) for n in mask.shape)) for mask in masks]
+    return compose(cells, corners, np.full(shape, 10.0))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
+def test_cells_never_overlap_and_labels_are_whole(p):
+    rng = np.random.default_rng(0)
+    masks = discs(60, rng)
+    image, labels, placed = canvas_of(masks, place(masks, (256, 256), p, rng), (256, 256))
+    assert labels.max() == len(placed) >= 55
+    np.testing.assert_array_equal(np.unique(labels), np.arange(len(placed) + 1))
+    assert set(np.unique(image)) == {10.0, 60.0}  # two cells on one pixel would make 110
+    for label in range(1, labels.max() + 1):
+        assert ndimage.label(labels == label, np.ones((3, 3)))[1] == 1
+
+
+def test_clustering_rises_with_its_probability_in_2d_and_3d():
+    rng = np.random.default_rng(1)
+    ball = ellipsoid_region((11, 11, 11), (1, 1, 1), (5, 5, 5))
+    for masks, shape in ((discs(40, rng), (400, 400)), ([ball] * 30, (60, 90, 90))):
+        found = []
+        for p in (0.0, 0.5, 1.0):
+            _, labels, _ = canvas_of(masks, place(masks, shape, p, np.random.default_rng(2)), shape)
+            found.append(touching_fraction(labels, (1.0,) * len(shape), 1.5))
+        assert found[0] < found[1] < found[2]
+        assert found[2] > 0.9
+
+
+def test_the_clustering_probability_is_recovered():
+    rng = np.random.default_rng(3)
+    masks = discs(80, rng)
+    _, labels, _ = canvas_of(masks, place(masks, (512, 512), 0.6, rng), (512, 512))
+    touching = touching_fraction(labels, (1.0, 1.0), 1.5)
+    radii = np.sqrt([mask.sum() / np.pi for mask in masks])
+    assert fit_clustering(touching, radii, 80 / 512**2, 1.5, rng) == pytest.approx(0.6, abs=0.15)
+
+
+def test_a_region_holds_all_centres():
+    rng = np.random.default_rng(4)
+    region = ellipsoid_region((200, 200), (1, 1), (50, 80))
+    masks = discs(30, rng)
+    corners = place(masks, (200, 200), 0.5, rng, region)
+    for mask, corner in zip(masks, corners, strict=True):
+        assert region[tuple(corner + np.array(mask.shape) // 2)]
+    assert region.sum() == pytest.approx(np.pi * 50 * 80, rel=0.01)
+
+
+def test_cells_without_room_are_told_apart():
+    rng = np.random.default_rng(5)
+    masks = discs(60, rng, 8, 9)
+    corners = place(masks, (64, 64), 0.3, rng)
+    lost = (corners == UNPLACED).any(1)
+    assert 0 < lost.sum() < 60
+    _, labels, placed = canvas_of(masks, corners, (64, 64))
+    assert len(placed) == 60 - lost.sum()
+    assert (labels > 0).mean() > 0.5  # it is crowded indeed
+
+
+def test_cells_cut_by_the_border_stay_in_one_piece():
+    horseshoe = np.ones((9, 9), bool)
+    horseshoe[0:6, 3:6] = False  # cut below the bow it is two legs
+    cells = [Cell(horseshoe, horseshoe * 1.0, (4.0, 4.0))]
+    _, labels, placed = compose(cells, np.array([[14, 5]]), np.zeros((20, 20)))
+    assert placed == [0]
+    assert ndimage.label(labels)[1] == 1
+    assert labels.sum() == 18
+
+
+def test_the_same_stream_places_the_same():
+    masks = discs(20, np.random.default_rng(0))
+    one, two = (place(masks, (128, 128), 0.5, np.random.default_rng(7)) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ValueError, match=r"clustering_probability must be in \[0, 1\]"):
+        place([], (10, 10), 1.5, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="region is empty"):
+        place([np.ones((2, 2), bool)], (10, 10), 0.5, np.random.default_rng(0), np.zeros((10, 10), bool))
+    with pytest.raises(ValueError, match="must be equal"):
+        place([np.ones((2, 2), bool)], (10, 10), 0.5, np.random.default_rng(0), np.ones((10, 11), bool))

@@ -1,0 +1,154 @@
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import ball_stack, field_of_view, write_ctc_2d
+
+from cascade.cli import main
+from cascade.data.dataset import CropDataset, random_symmetry
+from cascade.data.frames import DataError
+from cascade.data.prepare import prepare
+from cascade.data.statistics import Statistics
+
+
+@pytest.fixture(scope="module")
+def crops(ctc_2d, tmp_path_factory):
+    return prepare(ctc_2d, tmp_path_factory.mktemp("crops") / "planes", crop_size=32, spacing_um=[0.5, 0.5])
+
+
+def test_hugging_face_loads_the_crops(crops, tmp_path):
+    import datasets
+
+    table = datasets.load_dataset(str(crops), cache_dir=tmp_path)["train"].with_format("numpy")
+    assert set(table.column_names) >= {"image", "mask", "brightness", "area_um2", "pixel_size_um", "source", "z"}
+    row = table[0]
+    assert row["image"].shape == row["mask"].shape == (32, 32)
+    assert row["area_um2"] == pytest.approx(row["mask"].sum() * 0.25, rel=0.02)
+    assert row["brightness"] == pytest.approx(row["image"][row["mask"] > 0].mean(), rel=0.02)
+    assert (crops / "preview.png").is_file()
+
+
+def test_the_statistics_are_those_of_the_images(crops, ctc_2d):
+    statistics = Statistics.load(crops)
+    labels = [tifffile.imread(p) for p in sorted((ctc_2d / "01_GT/SEG").iterdir())]
+    assert statistics.cells_per_image == [len(np.unique(m)) - 1 for m in labels]
+    assert statistics.background.level == pytest.approx(120, abs=6)
+    assert statistics.noise.gain == pytest.approx(1.0, rel=0.35)  # photons
+    assert statistics.spacing_um == (0.5, 0.5)
+    assert statistics.region_um is None
+    assert 0 <= statistics.clustering_probability <= 0.4  # cells kept their distance
+    assert statistics.window.low < 120 < 1000 < statistics.window.high
+    assert Statistics.from_dict(json.loads(json.dumps(statistics.to_dict()))) == statistics
+
+
+def test_single_slices_of_stacks_are_read(ctc_sparse_3d, tmp_path):
+    folder = prepare(ctc_sparse_3d, tmp_path / "crops", crop_size=32, spacing_um=[2, 1, 1], pixel_size_um=0.5 * 2)
+    statistics = Statistics.load(folder)
+    assert statistics.ndim == 3
+    assert statistics.axial.elongation[0] == pytest.approx(2.0, rel=0.25)
+    assert np.mean(statistics.cells_per_image) == pytest.approx(8, rel=0.4)
+    dataset = CropDataset(str(folder))
+    assert (dataset.columns["relative_height"].abs() > 0.1).any()
+    middle = CropDataset(str(folder), max_relative_height=0.5)
+    assert 0 < len(middle) < len(dataset)
+
+
+def test_whole_stacks_give_slices_of_every_cell(tmp_path):
+    rng = np.random.default_rng(5)
+    for place in ("01", "01_ST/SEG"):
+        (tmp_path / "S" / place).mkdir(parents=True)
+    for n in range(2):
+        image, labels = ball_stack(rng)
+        tifffile.imwrite(tmp_path / f"S/01/t{n:03d}.tif", image)
+        tifffile.imwrite(tmp_path / f"S/01_ST/SEG/man_seg{n:03d}.tif", labels)
+    folder = prepare(tmp_path / "S", tmp_path / "c", truth="st", crop_size=32, spacing_um=[2, 1, 1], slices_per_cell=2)
+    statistics = Statistics.load(folder)
+    assert statistics.cells_per_image == [8, 8]
+    assert statistics.axial.elongation[0] == pytest.approx(2.0, rel=0.15)
+    assert 24 <= len(CropDataset(str(folder))) <= 32
+
+
+def test_pairs_without_a_voxel_size_say_so(tmp_path, caplog):
+    image, labels = field_of_view(np.random.default_rng(0))
+    (tmp_path / "pairs").mkdir()
+    tifffile.imwrite(tmp_path / "pairs/x.tif", image)
+    tifffile.imwrite(tmp_path / "pairs/x_masks.tif", labels)
+    tifffile.imwrite(tmp_path / "pairs/y.tif", image)
+    tifffile.imwrite(tmp_path / "pairs/e.tif", image)
+    tifffile.imwrite(tmp_path / "pairs/e_masks.tif", labels * 0)
+    prepare(tmp_path / "pairs", tmp_path / "crops", crop_size=32)
+    assert "taking 1 µm per pixel" in caplog.text
+    assert "1 images without annotation" in caplog.text
+    assert "1 empty frames" in caplog.text
+    assert "empty frames" in (tmp_path / "crops/README.md").read_text()
+
+
+def test_a_failing_run_leaves_nothing_and_keeps_what_was_there(tmp_path, capsys):
+    source = write_ctc_2d(tmp_path / "data", frames=1)
+    crops = tmp_path / "crops"
+    assert (
+        main(["prepare", str(source), "--output_dir", str(crops), "--crop_size", "32", "--spacing_um", "1", "1"]) == 0
+    )
+    before = (crops / "statistics.json").read_bytes()
+    assert main(["prepare", str(source), "--output_dir", str(crops), "--crop_size", "6", "--spacing_um", "1", "1"]) == 1
+    assert "no cell fits a 6 px crop" in capsys.readouterr().err
+    assert (crops / "statistics.json").read_bytes() == before
+    assert not crops.with_name("crops.partial").exists()
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
+    assert main(["prepare", str(source), "--output_dir", str(tmp_path / "thesis")]) == 1
+    assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "years of work"
+
+
+def test_mistakes_end_with_one_line(tmp_path, capsys):
+    assert main(["prepare", str(tmp_path / "nowhere"), "--output_dir", str(tmp_path / "c")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "nowhere: no such folder" in error
+    source = write_ctc_2d(tmp_path / "data", frames=1)
+    assert main(["prepare", str(source), "--output_dir", str(tmp_path / "c"), "--spacing_um", "1", "1", "1"]) == 1
+    assert "needs 2 lengths" in capsys.readouterr().err
+    for path in (source / "01_GT/SEG").iterdir():
+        tifffile.imwrite(path, tifffile.imread(path) * 0)
+    assert main(["prepare", str(source), "--output_dir", str(tmp_path / "c")]) == 1
+    assert "every annotated frame is empty" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
+def test_batches_are_tensors_in_range(crops):
+    dataset = CropDataset([str(crops)])
+    batch = dataset[[0, 3, 5]]
+    assert batch["image"].shape == batch["mask"].shape == (3, 1, 32, 32)
+    assert -1 <= batch["image"].min() < batch["image"].max() <= 1
+    inside = (batch["image"] * batch["mask"]).sum((1, 2, 3)) / batch["mask"].sum((1, 2, 3))
+    np.testing.assert_allclose(inside / 2 + 0.5, batch["brightness"], atol=0.03)
+
+
+def test_small_data_sets_are_repeated_and_sizes_must_agree(crops, ctc_2d, tmp_path):
+    other = prepare(ctc_2d, tmp_path / "other", crop_size=64, spacing_um=[0.5, 0.5])
+    with pytest.raises(DataError, match="different sizes"):
+        CropDataset([str(crops), str(other)])
+    assert len(CropDataset([str(crops), str(crops)])) == 2 * len(CropDataset([str(crops)]))
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "statistics.json").write_text((crops / "statistics.json").read_text())
+    with pytest.raises(DataError, match="holds no crops"):
+        CropDataset([str(tmp_path / "none")])
+
+
+def test_symmetries_are_the_eight_of_the_square():
+    import torch
+
+    tile = torch.arange(9.0).view(1, 1, 3, 3).expand(400, -1, -1, -1)
+    turned = random_symmetry(tile, torch.Generator().manual_seed(0))
+    kinds = {tuple(t.flatten().tolist()) for t in turned}
+    assert len(kinds) == 8
+    assert all(kind[4] == 4 and sum(kind) == 36 for kind in kinds)
+
+
+def test_real_nuclei_are_prepared(real_data, tmp_path):
+    folder = prepare(real_data / "BBBC050", tmp_path / "c", sequences=["01", "02"], crop_size=64, pixel_size_um=0.4)
+    statistics = Statistics.load(folder)
+    assert statistics.spacing_um == (1.75, 0.8, 0.8)
+    assert 1.4 < statistics.axial.elongation[0] < 2.6
+    assert len(CropDataset(str(folder))) > 80

@@ -1,0 +1,215 @@
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_ctc_2d
+
+from cascade.data.prepare import prepare
+from cascade.pipelines.mask_ddpm import MaskDDPMPipeline, clean_mask
+from cascade.pipelines.multiview import MultiviewPipeline
+from cascade.pipelines.texture import TexturePipeline
+from cascade.training import train_controlnet, train_ldm, train_mask_ddpm, train_multiview
+from cascade.training_loop import TrainingDiverged, TrainingSettings, make_accelerator, training_loop
+
+
+class Line(torch.utils.data.Dataset):
+    """y = 3x − 1; sample 13 can be spoilt."""
+
+    def __init__(self, spoilt=False):
+        self.x = torch.linspace(-1, 1, 40)[:, None]
+        self.y = 3 * self.x - 1
+        if spoilt:
+            self.y[13] = float("nan")
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, indices):
+        return {"x": self.x[indices], "y": self.y[indices], "i": torch.as_tensor(indices)}
+
+
+class Regression(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Linear(1, 1)
+        self.seen, self.noise = [], []
+
+    def forward(self, batch, generator):
+        self.seen.append(batch["i"].tolist())
+        self.noise.append(torch.randn(1, generator=generator).item())
+        return (self.layer(batch["x"]) - batch["y"]).square().mean() + 0.01 * self.noise[-1] * self.layer.bias.sum()
+
+
+def settings(folder, **changes):
+    options = dict(
+        output_dir=str(folder), max_train_steps=24, train_batch_size=4, learning_rate=0.05, lr_warmup_steps=4,
+        checkpointing_steps=8, preview_steps=12, ema_decay=0.9, report_to="none", logging_steps=4,
+    )  # fmt: skip
+    return TrainingSettings(**(options | changes))
+
+
+def train(folder, stop_after=None, dataset=None, **changes):
+    module = Regression()
+    options = settings(folder, **changes)
+    steps = []
+    for step in training_loop(module, dataset or Line(), options, make_accelerator(options)):
+        steps.append(step)
+        if step.number == stop_after:
+            break
+    return module, steps
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_a_restart_changes_nothing(tmp_path, accumulation):
+    whole, _ = train(tmp_path / "whole", gradient_accumulation_steps=accumulation)
+    train(tmp_path / "cut", stop_after=19, gradient_accumulation_steps=accumulation)
+    rest, steps = train(tmp_path / "cut", resume_from_checkpoint="latest", gradient_accumulation_steps=accumulation)
+    assert steps[0].number == 17  # the last checkpoint was at 16
+    assert rest.seen == whole.seen[16 * accumulation :]
+    assert rest.noise == whole.noise[16 * accumulation :]
+    assert torch.equal(rest.layer.weight, whole.layer.weight)  # the averaged weights
+    for name in ("model.safetensors", "optimizer.bin", "custom_checkpoint_0.pkl", "custom_checkpoint_1.pkl"):
+        one, two = ((tmp_path / run / "checkpoint-24" / name) for run in ("whole", "cut"))
+        if name.endswith("safetensors"):
+            assert one.read_bytes() == two.read_bytes()
+        else:
+            a, b = (torch.load(path, weights_only=False) for path in (one, two))
+            assert str(a) == str(b)
+
+
+def test_it_learns_and_ends_with_the_average(tmp_path):
+    module, steps = train(tmp_path, max_train_steps=300)
+    assert module.layer.weight.item() == pytest.approx(3, abs=0.1)
+    assert module.layer.bias.item() == pytest.approx(-1, abs=0.1)
+    assert [s.number for s in steps if s.preview] == list(range(12, 301, 12))
+    assert [s.number for s in steps if s.last] == [300]
+    kept = sorted(p.name for p in tmp_path.glob("checkpoint-*"))
+    assert kept == ["checkpoint-296", "checkpoint-300"]
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == 300
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert json.loads((tmp_path / "training_config.json").read_text())["learning_rate"] == 0.05
+
+
+def test_every_sample_is_seen_once_an_epoch(tmp_path):
+    module, _ = train(tmp_path, max_train_steps=20)
+    seen = np.concatenate(module.seen)
+    assert sorted(seen[:40]) == sorted(seen[40:]) == list(range(40))
+    assert list(seen[:40]) != list(seen[40:])
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_batch(tmp_path):
+    with pytest.raises(TrainingDiverged, match=r"nan at step \d+, on samples \[.*13.*\]"):
+        train(tmp_path, dataset=Line(spoilt=True), checkpointing_steps=1)
+    for checkpoint in tmp_path.glob("checkpoint-*"):
+        state = torch.load(checkpoint / "optimizer.bin", weights_only=True)
+        assert all(torch.isfinite(v).all() for s in state["state"].values() for v in s.values())
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monkeypatch):
+    from accelerate import Accelerator
+
+    original = Accelerator.save_state
+
+    def disk_full(self, folder, *args, **kwargs):
+        if folder.endswith("-16"):
+            raise OSError(28, "No space left on device")
+        return original(self, folder, *args, **kwargs)
+
+    monkeypatch.setattr(Accelerator, "save_state", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        train(tmp_path)
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-8"]
+    _, steps = train(tmp_path, resume_from_checkpoint="latest")
+    assert steps[0].number == 9
+
+
+def test_resuming_needs_a_checkpoint(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        train(tmp_path / "a", resume_from_checkpoint="latest", max_train_steps=1)
+    assert "starting from the beginning" in caplog.text
+    with pytest.raises(FileNotFoundError, match="is no checkpoint"):
+        train(tmp_path / "b", resume_from_checkpoint=str(tmp_path / "nothing"))
+    module, steps = train(tmp_path / "a", resume_from_checkpoint="latest", max_train_steps=1)
+    assert [s.last for s in steps] == [True]
+    assert not module.seen
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training")
+    return prepare(write_ctc_2d(folder / "data"), folder / "crops", crop_size=32, spacing_um=[1, 1])
+
+
+def run(script, config, *arguments):
+    script.main(["--config", f"configs/{config}.yaml", "--report_to", "none", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def base(crops, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    run(train_ldm, "tiny_ldm", "--data", crops, "--output_dir", folder)
+    return folder
+
+
+def test_the_mask_script_makes_a_stage(crops, tmp_path):
+    run(train_mask_ddpm, "tiny_mask_ddpm", "--data", crops, "--output_dir", tmp_path)
+    pipeline = MaskDDPMPipeline.from_pretrained(tmp_path)
+    assert pipeline.config.crop_size == 32
+    assert pipeline.config.pixel_size_um == 1.0
+    assert (tmp_path / "preview_000020.png").is_file()
+    card = (tmp_path / "README.md").read_text()
+    assert "Data" in card
+    assert "20 steps" in card
+
+
+def test_the_multiview_script_makes_a_stage(tmp_path):
+    run(train_multiview, "tiny_multiview", "--output_dir", tmp_path)
+    assert len(MultiviewPipeline.from_pretrained(tmp_path).cameras) == 4
+
+
+@pytest.mark.parametrize("options", [(), ("--trainable_unet", "decoder"), ("--from_scratch", "true")])
+def test_the_controlnet_script_makes_a_stage(crops, base, tmp_path, options):
+    run(train_controlnet, "tiny_controlnet", "--base_model", base, "--data", crops, "--output_dir", tmp_path, *options)
+    pipeline = TexturePipeline.from_pretrained(tmp_path)
+    assert pipeline.window.low < 120 < pipeline.window.high
+    assert (tmp_path / "statistics.json").is_file()
+    from diffusers import UNet2DConditionModel
+
+    before = UNet2DConditionModel.from_pretrained(base / "unet").state_dict()
+    after = pipeline.unet.state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    if "decoder" in options:
+        assert changed <= {"up_blocks", "conv_norm_out", "conv_out"}
+    else:
+        assert {"down_blocks", "up_blocks"} <= changed
+
+
+def test_missing_and_unknown_settings_are_named_in_one_line(crops, base, tmp_path, capsys):
+    for arguments, words in (
+        (["--data", str(crops), "--output_dir", str(tmp_path)], "--base_model"),
+        (["--base_model", str(base), "--output_dir", str(tmp_path)], "data"),
+        (["--base_model", "b", "--data", "c", "--output_dir", "d", "--learning_rat", "1"], "learning_rat"),
+        (["--base_model", str(crops), "--data", str(crops), "--output_dir", str(tmp_path)], "vae/config.json"),
+    ):
+        with pytest.raises((SystemExit, ValueError)) as error:
+            train_controlnet.main(arguments)
+        said = capsys.readouterr().err + str(error.value)
+        assert words in said
+        assert said.strip().count("\n") < 2
+
+
+def test_masks_are_made_clean():
+    mask = np.zeros((20, 20), bool)
+    mask[4:12, 4:12] = True
+    mask[7, 7] = False
+    mask[15:17, 15:17] = True
+    clean = clean_mask(mask)
+    assert clean.sum() == 64
+    assert not clean_mask(np.roll(mask, -4, 0)).any()  # touches the border
+    assert not clean_mask(mask, min_area_px=65).any()
+    assert not clean_mask(mask & False).any()
