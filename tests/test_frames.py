@@ -31,7 +31,7 @@ def test_silver_truth_and_sequences_are_chosen(tmp_path):
     save(tmp_path / "a/02_ST/SEG/man_seg000.tif", np.ones((8, 8), np.uint16))
     assert len(find_frames(tmp_path / "a", "gt", ["01"])[0]) == 3
     assert find_frames(tmp_path / "a", "st", ["02"])[0][0].name == "02/t000"
-    with pytest.raises(DataError, match="02_GT.*use --truth st"):
+    with pytest.raises(DataError, match=r"02_GT.*use --truth st"):
         find_frames(tmp_path / "a", "gt")
     with pytest.raises(DataError, match="no sequence 07"):
         find_frames(tmp_path / "a", "gt", ["07"])

@@ -49,11 +49,13 @@ class CropDataset(torch.utils.data.Dataset):
 
 def _load(folder: str, statistics: Statistics, max_relative_height: float) -> dict:
     import datasets  # heavy; only needed here
+    import pyarrow.parquet
 
     files = sorted(str(p) for p in Path(folder).glob("data/*.parquet"))
     if not files:
         raise DataError(f"{folder}: holds no crops (data/*.parquet); make them with 'cascade prepare'")
-    table = datasets.Dataset.from_parquet(files, keep_in_memory=True).with_format("numpy")[:]
+    arrow = datasets.table.InMemoryTable(pyarrow.parquet.read_table(files))  # from_parquet would copy it to a cache
+    table = datasets.Dataset(arrow).with_format("numpy")[:]
     keep = np.abs(table["relative_height"]) <= max_relative_height
     if not keep.any():
         raise DataError(f"{folder}: no crop is within --max_relative_height {max_relative_height}; raise it")

@@ -18,7 +18,8 @@ def write_card(
 ) -> None:
     """Write `README.md` with front matter into a stage's folder.
 
-    load: the name of the pipeline class; None for a base model of `train_controlnet.py`. data: statistics of the crops, whose source and licence are carried over.
+    load: the name of the pipeline class; None for a base model of `train_controlnet.py`.
+    data: statistics of the crops, whose source and licence are carried over.
     settings: of the training; loss: the last that was logged. preview: a picture in `folder`.
     """
     sources = "".join(f"- {s.source}, licence: {s.licence}\n" for s in data) or "- none: made-up shapes only\n"
@@ -30,7 +31,7 @@ from cascade import {load}
 pipeline = {load}.from_pretrained("this folder or repository")
 ```"""
         if load
-        else "`accelerate launch training/train_controlnet.py --base_model THIS_FOLDER --data CROPS --output_dir model/texture`"
+        else "`accelerate launch training/train_controlnet.py --base_model THIS_FOLDER --data CROPS …`"
     )
     kept = {
         k: v for k, v in settings.items() if k not in ("output_dir", "data", "hub_model_id", "resume_from_checkpoint")

@@ -1,0 +1,39 @@
+"""Statistics of outlines, and how much outlines repeat each other."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from skimage import measure
+
+
+@dataclass(frozen=True)
+class OutlineStatistics:
+    """One value per outline: area in pixels, solidity (area / convex area), eccentricity."""
+
+    area: np.ndarray
+    solidity: np.ndarray
+    eccentricity: np.ndarray
+
+
+def outline_statistics(masks: np.ndarray) -> OutlineStatistics:
+    """Of masks (N, H, W) bool with one piece each."""
+    regions = [measure.regionprops(mask.astype(np.uint8))[0] for mask in masks]
+    return OutlineStatistics(
+        area=np.array([r.area for r in regions]),
+        solidity=np.array([r.solidity for r in regions]),
+        eccentricity=np.array([r.eccentricity for r in regions]),
+    )
+
+
+def nearest_iou(masks: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+    """IoU (N,) of each mask (N, H, W) with the most similar one of `others`, default the rest of `masks`.
+
+    Masks are compared as they lie, so centred crops should be given.
+    """
+    a = masks.reshape(len(masks), -1).astype(np.float32)
+    b = a if others is None else others.reshape(len(others), -1).astype(np.float32)
+    both = a @ b.T
+    iou = both / np.maximum(a.sum(1)[:, None] + b.sum(1)[None] - both, 1)
+    if others is None:
+        np.fill_diagonal(iou, 0)
+    return iou.max(1)
