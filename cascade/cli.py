@@ -1,4 +1,4 @@
-"""The command line: demo, prepare, train, generate, doctor."""
+"""The command line: demo, prepare, train, generate, assemble, doctor."""
 
 import argparse
 import logging
@@ -73,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--device", help="default cuda if there is one, else cpu")
     generate.set_defaults(run=_generate)
 
+    assemble = commands.add_parser("assemble", help="put trained stages together: one folder to share or to push")
+    assemble.add_argument("model", help="folder with mask/, texture/ and, in 3D, multiview/")
+    assemble.add_argument("--output_dir", type=Path, required=True)
+    assemble.add_argument("--half", action="store_true", help="half-precision weights: half the size")
+    assemble.add_argument("--push_to_hub", metavar="REPO_ID", help="upload it, too")
+    assemble.set_defaults(run=_assemble)
+
     doctor = commands.add_parser("doctor", help="say what this installation can do, and what is missing for the rest")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -122,6 +129,36 @@ def _generate(options) -> None:
     }
     folder = save_samples(samples, options.output_dir, options.format, options.meshes, about)
     print(f"{options.num_images} images in {folder} (Cell Tracking Challenge layout); look at {folder / 'preview.png'}")
+
+
+def _assemble(options) -> None:
+    import shutil
+
+    import torch
+
+    from cascade.export.preview import sample_preview
+    from cascade.pipelines.cascade import CascadePipeline
+
+    output = options.output_dir
+    if output.exists() and any(output.iterdir()) and not (output / "model_index.json").is_file():
+        raise FileExistsError(f"{output}: holds something else than a model; name another folder")
+    pipeline = CascadePipeline.from_pretrained(options.model)
+    partial = output.with_name(output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    sample_preview(pipeline(generator=torch.Generator().manual_seed(0)).samples[0], partial / "preview.png")
+    if options.half:
+        pipeline.to(torch.float16)
+    pipeline.save_pretrained(partial)
+    for stage in ("mask", "multiview", "texture"):
+        card = Path(options.model, stage, "README.md")
+        if card.is_file():
+            shutil.copy(card, partial / stage)
+    shutil.rmtree(output, ignore_errors=True)
+    partial.rename(output)
+    print(f"{output}: look at preview.png and README.md; CascadePipeline.from_pretrained('{output}') loads it")
+    if options.push_to_hub:
+        print(pipeline.push_to_hub(options.push_to_hub))
 
 
 def _demo(options) -> None:

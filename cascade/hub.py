@@ -1,6 +1,8 @@
-"""Finding a model folder: on disk, or on the Hugging Face Hub; safetensors only."""
+"""Model folders on disk and on the Hugging Face Hub; safetensors only."""
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 _WANTED = ("*.json", "*.safetensors", "*.md", "*.txt", "*.png")
@@ -41,6 +43,28 @@ def pipeline_class(folder: Path) -> str | None:
     """The class name in a folder's model_index.json, or None without one."""
     index = folder / "model_index.json"
     return json.loads(index.read_text()).get("_class_name") if index.is_file() else None
+
+
+def push(
+    pipeline, repo_id: str, private: bool | None = None, token: str | None = None, message: str | None = None
+) -> str:
+    """Upload what `save_pretrained` writes, with its card, to a Hub repository; returns the commit's address.
+
+    (diffusers' own `push_to_hub` puts an empty card over the one that was saved.)
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline.save_pretrained(folder)
+        card = Path(pipeline.name_or_path or "", "README.md")
+        if card.is_file() and not Path(folder, "README.md").is_file():
+            shutil.copy(card, folder)
+        message = message or f"Upload {type(pipeline).__name__}"
+        return str(
+            api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message, allow_patterns=list(_WANTED))
+        )
 
 
 def _download(repo_id: str, revision: str | None, token: str | None) -> Path:

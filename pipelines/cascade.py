@@ -16,6 +16,7 @@ from cascade import hub
 from cascade.cameras import Cameras, along_z
 from cascade.cells import Slices, plane_slices, slice_light, solid_slices, solids_um, textured_cell
 from cascade.data.statistics import FILE_NAME, Statistics
+from cascade.export.card import write_cascade_card
 from cascade.grid import SignedDistance
 from cascade.neus.fit import NeuSSettings, fit_views
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
@@ -136,6 +137,15 @@ class CascadePipeline(DiffusionPipeline):
         pipeline = cls(statistics=statistics, **kwargs)
         pipeline.register_to_config(_name_or_path=str(path_or_repo_id))
         return pipeline
+
+    def save_pretrained(self, save_directory, **kwargs) -> None:
+        """Write all stages, each loadable on its own, and a card that says what they were made from."""
+        super().save_pretrained(save_directory, **kwargs)
+        write_cascade_card(Path(save_directory), self.statistics)
+
+    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
+        """Upload the whole cascade with its card; returns the commit's address."""
+        return hub.push(self, repo_id, private, token)
 
     def __call__(
         self,

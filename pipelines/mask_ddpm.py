@@ -61,6 +61,10 @@ class MaskDDPMPipeline(DiffusionPipeline):
         hub.check_components(folder, cls.__name__, {"unet": "config.json", "scheduler": "scheduler_config.json"})
         return super().from_pretrained(folder, use_safetensors=True, **kwargs)
 
+    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
+        """Upload the stage with its card; returns the commit's address."""
+        return hub.push(self, repo_id, private, token)
+
     @torch.inference_mode()
     def __call__(
         self,

@@ -15,6 +15,8 @@ def otsu_alignment(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
         if image.min() == image.max():
             continue
         pieces, count = ndimage.label(image > threshold_otsu(image))
-        found = ndimage.binary_fill_holes(pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1) if count else mask & 0
+        found = (
+            ndimage.binary_fill_holes(pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1) if count else mask & 0
+        )
         scores[n] = (found & mask).sum() / max((found | mask).sum(), 1)
     return scores

@@ -58,3 +58,32 @@ tags: [microscopy, cell-segmentation, synthetic-data, cascade-microscopy]
 ```
 """
     )
+
+
+def write_cascade_card(folder: Path, statistics: Statistics) -> None:
+    """Write the `README.md` of a whole cascade, unless there is one."""
+    if (folder / "README.md").is_file():
+        return
+    shape = "×".join(map(str, statistics.image_shape))
+    spacing = " × ".join(f"{s:g}" for s in statistics.spacing_um)
+    preview = "![a generated sample](preview.png)\n\n" if (folder / "preview.png").is_file() else ""
+    (folder / "README.md").write_text(
+        f"""---
+library_name: diffusers
+license: other
+tags: [microscopy, cell-segmentation, synthetic-data, cascade-microscopy]
+---
+# Annotated {statistics.ndim}D images like {statistics.source}
+
+{preview}```python
+from cascade import CascadePipeline
+pipeline = CascadePipeline.from_pretrained("this folder or repository")
+sample = pipeline().samples[0]      # sample.image, sample.labels, sample.spacing_um, sample.cells
+```
+
+Made from {statistics.source} (licence of the images: {statistics.licence}): images of {shape} voxels of
+{spacing} µm with {sum(statistics.cells_per_image) / len(statistics.cells_per_image):.0f} cells on average,
+{len(statistics.cell_area_um2)} annotated ones. The stages in `mask`, `texture` and, in 3D, `multiview` can be loaded
+on their own.
+"""
+    )

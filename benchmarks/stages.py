@@ -1,0 +1,240 @@
+"""Every stage of the embedded models against the real data they were made from.
+
+    python benchmarks/stages.py [--quick]
+
+Needs CASCADE_DATA with BBBC039 and BBBC050. Prints one JSON object on its last line; what each figure means is said
+where it is measured.
+"""
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cascade import CascadePipeline, embedded, prepare
+from cascade.cameras import Cameras, along_z, hemisphere
+from cascade.data.dataset import CropDataset
+from cascade.data.statistics import Statistics
+from cascade.diffusion.latents import correlated_noise
+from cascade.evaluation.alignment import otsu_alignment
+from cascade.evaluation.camera import photograph
+from cascade.evaluation.shape import nearest_iou, outline_statistics
+from cascade.export.preview import image_grid
+from cascade.grid import Grid
+from cascade.multiview.renders import HarmonicRenders
+from cascade.neus.fit import fit_views, view_residuals
+from cascade.population import touching_fraction
+from cascade.shapes.harmonics import ShapeLaw
+
+SETS = {
+    "nuclei2d": dict(folder="BBBC039", train=["01"], test=["02"], crop_size=64, spacing_um=[0.65, 0.65]),
+    "nuclei3d": dict(
+        folder="BBBC050", train=[f"{n:02d}" for n in range(1, 10)], test=["10", "11"], crop_size=64, pixel_size_um=0.4
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a smaller run of everything")
+    parser.add_argument("--output_dir", type=Path, help="keep pictures here")
+    options = parser.parse_args()
+    data = Path(os.environ.get("CASCADE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    report = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, source in SETS.items():
+            crops = {part: _crops(data, source, part, Path(folder) / f"{name}_{part}") for part in ("train", "test")}
+            pipeline = CascadePipeline.from_pretrained(embedded(name))
+            for stage in (pipeline, pipeline.mask, pipeline.multiview, pipeline.texture):
+                if stage is not None:
+                    stage.set_progress_bar_config(disable=True)
+            report[name] = {
+                "outlines": outlines(pipeline, crops["train"], 100 if options.quick else 500),
+                "texture": texture(pipeline, crops["test"], 60 if options.quick else 500, options.output_dir, name),
+                "population": population(pipeline, options.quick),
+            }
+            if pipeline.multiview is not None:
+                report[name]["views"] = views(pipeline, 8 if options.quick else 64)
+            print(name, json.dumps(report[name], indent=1), flush=True)
+    report["neus"] = neus(16 if options.quick else 100)
+    report["latent_correlation"] = latents()
+    report["machine"] = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    print(json.dumps(report))
+
+
+def _crops(data: Path, source: dict, part: str, folder: Path) -> CropDataset:
+    arguments = {key: source[key] for key in ("crop_size", "spacing_um", "pixel_size_um") if key in source}
+    prepare(data / source["folder"], folder, sequences=source[part], **arguments)
+    return CropDataset(str(folder))
+
+
+def outlines(pipeline, crops: CropDataset, count: int) -> dict:
+    """Generated outlines against the real ones the model learned: means, and how far from copies they are.
+
+    Of slices through cells in stacks, those that the model was trained on: near the middle.
+    """
+    start = time.perf_counter()
+    made = pipeline.mask(count, generator=torch.Generator().manual_seed(1))
+    seconds = (time.perf_counter() - start) / count
+    near = crops.columns["relative_height"].abs() <= 0.5
+    real = crops.columns["mask"][near, 0].numpy()
+    a, b = outline_statistics(made.masks), outline_statistics(real)
+    within = nearest_iou(real[np.linspace(0, len(real) - 1, min(count, len(real))).astype(int)])
+    return {
+        "count": count,
+        "seconds_each": round(seconds, 4),
+        "drawn_again": made.rejected,
+        **{
+            f"{key}_ratio": round(float(getattr(a, key).mean() / getattr(b, key).mean()), 4)
+            for key in ("area", "solidity", "eccentricity")
+        },
+        "area_spread_ratio": round(float(a.area.std() / b.area.std()), 4),
+        "nearest_iou_among_generated": _summary(nearest_iou(made.masks)),
+        "nearest_iou_to_training": _summary(nearest_iou(made.masks, real)),
+        "nearest_iou_among_real": _summary(within),
+    }
+
+
+def texture(pipeline, crops: CropDataset, count: int, folder: Path | None, name: str) -> dict:
+    """Otsu's segmentation of textured crops of validation masks against those masks, and the same of the real crops."""
+    picked = np.linspace(0, len(crops.columns["mask"]) - 1, min(count, len(crops.columns["mask"]))).astype(int)
+    masks = crops.columns["mask"][picked, 0].numpy()
+    real = crops.columns["image"][picked, 0].float().numpy() / 2 + 0.5
+    statistics: Statistics = pipeline.statistics
+    level = statistics.background.level
+    own = crops.statistics[0]
+    light = own.window.restore(crops.columns["brightness"][picked].numpy()) - own.background.level
+    start = time.perf_counter()
+    made = pipeline.texture(
+        masks,
+        statistics.window.stretch(level + light),
+        num_inference_steps=20,
+        generator=torch.Generator().manual_seed(2),
+    ).images
+    seconds = (time.perf_counter() - start) / len(picked)
+    pixel = pipeline.texture.config.pixel_size_um
+    seen = photograph(made, masks, statistics, pixel, np.random.default_rng(0))
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        image_grid(np.stack([real, seen], 1)[:96].reshape(-1, *seen.shape[1:]), folder / f"texture_{name}.png", 24)
+    generated, reference = otsu_alignment(seen, masks), otsu_alignment(real, masks)
+    halo = statistics.halo.radius_px * statistics.spacing_um[-1] / pixel
+    far = np.stack([_beyond(mask, halo + 2) for mask in masks])
+    bright = statistics.window.restore(made) - level > 0.25 * light[:, None, None]
+    return {
+        "count": len(picked),
+        "seconds_each": round(seconds, 4),
+        "otsu_iou_generated": round(float(generated.mean()), 4),
+        "otsu_iou_real": round(float(reference.mean()), 4),
+        "alignment_ratio": round(float(generated.mean() / reference.mean()), 4),
+        "crops_with_light_beyond_the_halo": round(float((bright & far).any((1, 2)).mean()), 4),
+        "brightness_correlation": round(float(np.corrcoef([m[k].mean() for m, k in zip(made, masks, strict=True)],
+                                                          statistics.window.stretch(level + light))[0, 1]), 4),
+    }  # fmt: skip
+
+
+def views(pipeline, count: int) -> dict:
+    """Generated outlines to solids: do predicted views agree with each other and with the outline?"""
+    masks = pipeline.mask(count, generator=torch.Generator().manual_seed(3)).masks
+    pixel = pipeline.texture.config.pixel_size_um
+    start = time.perf_counter()
+    seen = pipeline.multiview(masks, pixel, generator=torch.Generator().manual_seed(4))
+    sampling = (time.perf_counter() - start) / count
+    cameras = Cameras(torch.cat([seen.cameras.axes, along_z().axes]))
+    start = time.perf_counter()
+    together = torch.cat([seen.views, seen.condition[:, None]], 1)
+    fit = fit_views(together, cameras, weights=torch.tensor([1.0] * len(seen.cameras) + [2.0]))
+    fitting = (time.perf_counter() - start) / count
+    residual = view_residuals(fit.field.sdf, together, cameras)
+    front, wanted = seen.views[:, 0] < 0, seen.condition < 0
+    agree = (front & wanted).sum((1, 2)) / (front | wanted).sum((1, 2))
+    again = pipeline.multiview(masks[:1].repeat(8, 0), pixel, generator=torch.Generator().manual_seed(5))
+    solids = fit_views(again.views, again.cameras)
+    points = torch.from_numpy(Grid.centred((48,) * 3, (1 / 24,) * 3).points_um())
+    inside = solids.field.sdf(points.expand(8, -1, -1)) < 0
+    pairs = [
+        float((inside[i] & inside[j]).sum() / (inside[i] | inside[j]).sum()) for i in range(8) for j in range(i + 1, 8)
+    ]
+    return {
+        "count": count,
+        "seconds_each_sampling": round(sampling, 3),
+        "seconds_each_fitting": round(fitting, 3),
+        "predicted_view_along_z_iou": _summary(agree.numpy()),
+        "solid_along_z_iou": _summary(1 - residual[:, -1].numpy()),
+        "views_reprojected_iou": _summary(1 - residual[:, :-1].mean(1).numpy()),
+        "converged": float(fit.converged.float().mean()),
+        "iou_between_solids_of_one_outline": _summary(np.array(pairs)),
+    }
+
+
+def population(pipeline, quick: bool) -> dict:
+    """Clustering as p rises, with everything else the same."""
+    spacing = pipeline.statistics.spacing_um
+    flat = pipeline.statistics.ndim == 2
+    canvas = (256, 256) if flat else (40, 128, 128)
+    count = 14 if flat else 8
+    found = {}
+    for p in (0.0, 1.0) if quick else (0.0, 0.5, 1.0):
+        sample = pipeline(
+            canvas_size=canvas,
+            cells_per_image=count,
+            clustering_probability=p,
+            num_inference_steps=4,
+            generator=torch.Generator().manual_seed(6),
+        ).samples[0]
+        found[str(p)] = round(touching_fraction(sample.labels, spacing, 2 * max(spacing)), 3)
+    return {"touching_fraction_by_p": found}
+
+
+def neus(count: int) -> dict:
+    """Solids fitted to true views of held-out harmonic shapes, at 64³."""
+    result = {}
+    for number in (16, 8):
+        cameras = hemisphere(number)
+        renders = HarmonicRenders(cameras, ShapeLaw(), 32)
+        shapes, _, maps = renders.draw(count, torch.Generator().manual_seed(12345))
+        start = time.perf_counter()
+        fits = [fit_views(part, cameras) for part in maps.split(32)]
+        seconds = (time.perf_counter() - start) / count
+        points = torch.from_numpy(Grid.centred((64,) * 3, (1 / 32,) * 3).points_um())
+        iou = []
+        for part, fit in enumerate(fits):
+            some = shapes[part * 32 : (part + 1) * 32]
+            found = fit.field.sdf(points.expand(len(some), -1, -1)) < 0
+            truth = some.sdf(points) < 0
+            iou.append((found & truth).sum(1) / (found | truth).sum(1))
+        iou = torch.cat(iou).numpy()
+        result[f"iou_{number}_views"] = _summary(iou) | {"min": round(float(iou.min()), 4)}
+        result[f"seconds_each_{number}_views"] = round(seconds, 3)
+    return result
+
+
+def latents() -> dict:
+    """Correlation of latents between slices, all pairs, against ρ² / (1 + ρ²)."""
+    found = {}
+    for rho in (0.0, 0.7, 2.0):
+        drawn = correlated_noise(8, (4, 64, 64), rho, torch.Generator().manual_seed(0)).flatten(1)
+        pairs = torch.corrcoef(drawn)[~torch.eye(8, dtype=torch.bool)]
+        found[str(rho)] = {"mean": round(float(pairs.mean()), 4), "equation_2": round(rho**2 / (1 + rho**2), 4)}
+    return found
+
+
+def _beyond(mask: np.ndarray, distance: float) -> np.ndarray:
+    from scipy import ndimage
+
+    return ndimage.distance_transform_edt(~mask) > distance
+
+
+def _summary(values: np.ndarray) -> dict:
+    return {"mean": round(float(values.mean()), 4), "p5": round(float(np.percentile(values, 5)), 4),
+            "p95": round(float(np.percentile(values, 95)), 4)}  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

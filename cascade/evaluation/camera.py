@@ -1,0 +1,28 @@
+"""Generated crops as the camera would have seen them, so that they can be compared with real ones."""
+
+import numpy as np
+from scipy import ndimage
+
+from cascade.data.statistics import Statistics
+from cascade.grid import resample
+
+
+def photograph(
+    images: np.ndarray, masks: np.ndarray, statistics: Statistics, pixel_um: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Add camera noise to textured crops, as `cascade prepare` leaves it in real ones: (N, H, W) float32 in [0, 1].
+
+    The texture stage makes light without noise; noise is added at the data set's own pixels, fades out with the
+    cell's halo, and is resampled to the crops' pixels, just as it is in crops of real images.
+
+    images: (N, H, W) in [0, 1] after the window. masks: (N, H, W) bool.
+    """
+    window, spacing = statistics.window, statistics.spacing_um[-2:]
+    reach = statistics.halo.radius_px * spacing[-1] / pixel_um
+    noisy = np.empty(images.shape, np.float32)
+    for n, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        light = resample(window.restore(image), (pixel_um,) * 2, spacing)
+        noise = resample(statistics.noise.add(light, rng) - light, spacing, (pixel_um,) * 2)
+        fade = np.clip(2 - 2 * ndimage.distance_transform_edt(~mask) / (reach + 1), 0, 1)
+        noisy[n] = window.stretch(window.restore(image) + fade * noise[: len(image), : len(image)])
+    return noisy

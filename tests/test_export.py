@@ -1,0 +1,153 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import ball_stack, field_of_view
+
+from cascade.data.frames import find_frames, spacing_of
+from cascade.export.ctc import write_ctc
+from cascade.export.mesh import solid_mesh
+from cascade.export.preview import sample_preview
+from cascade.export.save import save_samples
+from cascade.pipelines.cascade import Sample
+
+SPACING = {2: (0.65, 0.65), 3: (2.0, 0.8, 0.8)}
+
+
+def sample(ndim, index, seed=0):
+    rng = np.random.default_rng(seed + index)
+    image, labels = field_of_view(rng) if ndim == 2 else ball_stack(rng, count=5)
+    cells = [{"label": n, "outline": labels > 0} for n in range(1, labels.max() + 1)]
+    return Sample(image, labels, SPACING[ndim], cells, seed, index)
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def written(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("out") / "set"
+    samples = [sample(request.param, n) for n in range(3)]
+    return save_samples(samples, folder), samples
+
+
+def test_the_challenges_own_tools_accept_it(written, tmp_path):
+    """As a result it is valid, and against itself as the truth it gets full marks, for py-ctcmetrics."""
+    from ctc_metrics import evaluate_sequence, validate_sequence
+
+    folder, samples = written
+    truth, result = folder / "01_GT", tmp_path / "01_RES"
+    result.mkdir()
+    (result / "res_track.txt").write_text((truth / "TRA/man_track.txt").read_text())
+    for n in range(len(samples)):
+        (result / f"mask{n:03d}.tif").write_bytes((truth / "TRA" / f"man_track{n:03d}.tif").read_bytes())
+    assert validate_sequence(str(result), threads=1)["Valid"] == 1
+    scores = evaluate_sequence(str(result), str(truth), ["SEG", "DET", "TRA"], threads=1)
+    assert scores["SEG"] == scores["DET"] == scores["TRA"] == 1
+
+
+def test_cellposes_loader_reads_it(written, tmp_path):
+    from cellpose import io
+
+    folder, samples = written
+    pairs = tmp_path / "pairs"
+    pairs.mkdir()
+    for n, one in enumerate(samples):
+        (pairs / f"t{n:03d}.tif").write_bytes((folder / "01" / f"t{n:03d}.tif").read_bytes())
+        (pairs / f"t{n:03d}_masks.tif").write_bytes((folder / "01_GT/SEG" / f"man_seg{n:03d}.tif").read_bytes())
+        np.testing.assert_array_equal(io.imread(str(pairs / f"t{n:03d}.tif")), one.image)
+    images, labels, names, *_ = io.load_train_test_data(str(pairs))
+    assert len(images) == len(names) == 3
+    for found, one in zip(labels, samples, strict=True):
+        np.testing.assert_array_equal(np.asarray(found).astype(np.uint16), one.labels)
+
+
+def test_our_own_reader_reads_it_with_its_spacing(written):
+    folder, samples = written
+    frames, bare = find_frames(folder)
+    assert bare == 0
+    for frame, one in zip(frames, samples, strict=True):
+        np.testing.assert_array_equal(frame.image(), one.image)
+        np.testing.assert_array_equal(frame.labels(), one.labels)
+    spacing = samples[0].spacing_um
+    assert spacing_of(folder, frames, len(spacing)) == (spacing, "dataset.json")
+    (folder / "dataset.json").rename(folder / "hidden")
+    found, origin = spacing_of(folder, frames, len(spacing))
+    (folder / "hidden").rename(folder / "dataset.json")
+    assert origin == "TIFF metadata"
+    np.testing.assert_allclose(found, spacing, rtol=1e-5)
+
+
+def test_long_sets_are_split_so_that_track_ids_fit(tmp_path):
+    tiny = np.zeros((8, 8), np.uint16)
+    one = Sample(tiny, np.pad(np.arange(1, 5, dtype=np.uint16).reshape(2, 2), 3), (1.0, 1.0), [], 0, 0)
+    assert write_ctc([one] * 1003, tmp_path) == 1003
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["01", "01_GT", "02", "02_GT", "dataset.json"]
+    assert len(list((tmp_path / "01").iterdir())) == 1000
+    last = tifffile.imread(tmp_path / "01_GT/TRA/man_track999.tif")
+    assert last.max() == 4000
+    tracks = np.loadtxt(tmp_path / "01_GT/TRA/man_track.txt", dtype=int)
+    assert tracks.shape == (4000, 4)
+    assert (tracks[-1] == [4000, 999, 999, 0]).all()
+
+
+def test_nothing_half_written_is_left(tmp_path):
+    def broken():
+        yield sample(2, 0)
+        raise RuntimeError("the power went")
+
+    save_samples([sample(2, 5)], tmp_path / "set")
+    before = (tmp_path / "set/01/t000.tif").read_bytes()
+    with pytest.raises(RuntimeError):
+        save_samples(broken(), tmp_path / "set")
+    assert (tmp_path / "set/01/t000.tif").read_bytes() == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("x")
+    with pytest.raises(FileExistsError, match="holds something else"):
+        save_samples([sample(2, 0)], tmp_path / "mine")
+    with pytest.raises(ValueError, match="no sample"):
+        save_samples([], tmp_path / "none")
+    with pytest.raises(ValueError, match="no format .jpeg."):
+        save_samples([sample(2, 0)], tmp_path / "none", "jpeg")
+
+
+def test_a_ball_is_a_watertight_mesh_with_its_volume():
+    mesh = solid_mesh(lambda p: np.linalg.norm(p - (1, 2, 3), axis=1) - 5, (18, 20, 22), 0.4)
+    assert mesh.is_watertight
+    assert mesh.volume == pytest.approx(4 / 3 * np.pi * 125, rel=0.01)  # positive: the faces look outwards
+    np.testing.assert_allclose(mesh.center_mass, (3, 2, 1), atol=0.02)  # x, y, z
+    with pytest.raises(ValueError, match="no surface"):
+        solid_mesh(lambda p: np.ones(len(p)), (4, 4, 4), 1.0)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_previews_show_image_and_outlines(ndim, tmp_path):
+    from PIL import Image
+
+    sample_preview(sample(ndim, 0), tmp_path / "p.png")
+    picture = np.asarray(Image.open(tmp_path / "p.png")).astype(int)
+    coloured = picture.max(-1) - picture.min(-1) > 60
+    assert coloured.any()
+    half = picture.shape[0] // 2 if ndim == 3 else None
+    plain = coloured[:half] if ndim == 3 else coloured[:, : picture.shape[1] // 2 - 8]
+    assert not plain.any()
+
+
+def test_help_is_fast_and_imports_no_torch():
+    code = (
+        "import sys, cascade.cli as c; c._parser().format_help(); print('torch' in sys.modules, 'numpy' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False", "False"]
+
+
+def test_the_packages_have_one_name_only():
+    """`import pipelines` from a checkout would make a second class of every pipeline."""
+    from pathlib import Path
+
+    root = Path(__file__).parents[1]
+    for path in root.rglob("*.py"):
+        if ".venv" not in path.parts and path.name != Path(__file__).name:
+            for line in path.read_text().splitlines():
+                assert not line.startswith(
+                    ("import pipelines", "from pipelines", "import training", "from training")
+                ), path
