@@ -39,22 +39,21 @@ def place(
     """
     if not 0 <= clustering_probability <= 1:
         raise ValueError(f"clustering_probability must be in [0, 1], got {clustering_probability}")
-    canvas = _Canvas(canvas_shape, max((max(m.shape) for m in masks), default=1), region)
+    boxes = [_tight_box(mask) for mask in masks]
+    tight = [mask[box] for mask, box in zip(masks, boxes, strict=True)]
+    canvas = _Canvas(canvas_shape, max((max(m.shape) for m in tight), default=1), region)
     corners = np.full((len(masks), len(canvas_shape)), UNPLACED, np.int64)
-    centres: list[np.ndarray] = []
-    radii: list[float] = []
-    for n, mask in enumerate(masks):
-        half, radius = np.array(mask.shape) // 2, 0.5 * float(np.linalg.norm(mask.shape))
+    anchors = _Anchors()
+    for n, mask in enumerate(tight):
         corner = None
-        if centres and rng.random() < clustering_probability:
-            corner = _beside(canvas, mask, centres, radii, rng, max_tries)
+        if anchors and rng.random() < clustering_probability:
+            corner = _beside(canvas, mask, anchors, rng, max_tries)
         if corner is None:
             corner = _anywhere(canvas, mask, rng, max_tries)
         if corner is not None:
             canvas.fill(corner, mask)
-            corners[n] = corner
-            centres.append(corner + half)
-            radii.append(radius)
+            corners[n] = corner - [box.start for box in boxes[n]]
+            anchors.add(corner + np.array(mask.shape) // 2, _radius(mask))
     return corners
 
 
@@ -84,6 +83,13 @@ class _Canvas:
     def free(self, corner, mask) -> bool:
         return not (self.taken[self.window(corner, mask)] & mask).any()
 
+    def maybe_free(self, corners: np.ndarray, probes: np.ndarray) -> np.ndarray:
+        """Indices of the corners (C, D) at which none of a mask's `probes` (P, D) meets anything, on the canvas or not."""
+        places = corners[:, None] + probes + self.pad
+        limit = np.array(self.taken.shape) - 1
+        taken = self.taken[tuple(np.moveaxis(np.clip(places, 0, limit), -1, 0))]
+        return np.flatnonzero(~taken.any(1))
+
     def fill(self, corner, mask) -> None:
         self.taken[self.window(corner, mask)] |= mask
 
@@ -109,7 +115,7 @@ def _anywhere(canvas: _Canvas, mask: np.ndarray, rng: np.random.Generator, max_t
         corner = canvas.random_centre(rng) - half
         if canvas.free(corner, mask):
             return corner
-    radius = 0.5 * float(np.linalg.norm(mask.shape))
+    radius = _radius(mask)
     for refresh in (False, True):  # a crowded canvas: look at every site with room for the whole box
         sites = canvas.roomy(radius, refresh)
         for site in rng.permutation(sites)[:max_tries] if len(sites) else ():
@@ -119,20 +125,60 @@ def _anywhere(canvas: _Canvas, mask: np.ndarray, rng: np.random.Generator, max_t
     return None
 
 
-def _beside(canvas, mask, centres, radii, rng, max_tries) -> np.ndarray | None:
-    half, radius = np.array(mask.shape) // 2, 0.5 * float(np.linalg.norm(mask.shape))
+class _Anchors:
+    """Placed cells that others can be put next to; one that has often had no room is not asked again."""
+
+    def __init__(self):
+        self.centres: list[np.ndarray] = []
+        self.radii: list[float] = []
+        self.failures: list[int] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.centres)
+
+    def add(self, centre: np.ndarray, radius: float) -> None:
+        self.centres.append(centre)
+        self.radii.append(radius)
+        self.failures.append(0)
+
+    def failed(self, n: int) -> None:
+        self.failures[n] += 1
+        if self.failures[n] >= 6:  # it only gets more crowded: the last one takes its place
+            for values in (self.centres, self.radii, self.failures):
+                values[n] = values[-1]
+                values.pop()
+
+
+def _beside(canvas: _Canvas, mask: np.ndarray, anchors: _Anchors, rng, max_tries: int) -> np.ndarray | None:
+    half, radius = np.array(mask.shape) // 2, _radius(mask)
+    inside = np.argwhere(mask)
+    probes = inside[np.linspace(0, len(inside) - 1, 24).astype(int)]
     for _ in range(max_tries):
-        n = rng.integers(len(centres))
+        if not anchors:
+            return None
+        n = rng.integers(len(anchors.centres))
         direction = rng.standard_normal(mask.ndim)
         direction /= np.linalg.norm(direction)
-        reach = radii[n] + radius
-        for step in np.arange(0.3 * reach, 1.3 * reach):  # outwards until it fits: in contact with what is there
-            centre = np.rint(centres[n] + step * direction).astype(np.int64)
-            if not canvas.allows(centre):
+        reach = anchors.radii[n] + radius
+        steps = np.arange(0.3 * reach, 1.1 * reach)  # outwards until it fits: in contact with what is there
+        corners = np.rint(anchors.centres[n] + steps[:, None] * direction).astype(np.int64) - half
+        for corner in corners[canvas.maybe_free(corners, probes)]:
+            if not canvas.allows(corner + half):
                 break
-            if canvas.free(centre - half, mask):
-                return centre - half
+            if canvas.free(corner, mask):
+                return corner
+        anchors.failed(n)
     return None
+
+
+def _radius(mask: np.ndarray) -> float:
+    return 0.5 * float(np.linalg.norm(mask.shape))
+
+
+def _tight_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box that holds a mask; the whole of an empty one."""
+    (box,) = ndimage.find_objects(mask.astype(np.uint8)) or [None]
+    return box if box is not None else tuple(slice(0, n) for n in mask.shape)
 
 
 def compose(cells: list[Cell], corners: np.ndarray, background: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:

@@ -214,12 +214,13 @@ class CascadePipeline(DiffusionPipeline):
             raise ValueError(f"canvas_size {canvas}: this model makes {statistics.ndim}D images, one size per axis")
         rng = stream(seed, "image", index)
         region, share = _region(statistics, canvas)
-        count = cells_per_image or max(round(int(rng.choice(statistics.cells_per_image)) * share), 1)
+        like = int(rng.integers(len(statistics.cells_per_image)))  # a real image, for what goes together in one
+        count = cells_per_image or max(round(statistics.cells_per_image[like] * share), 1)
         level = float(rng.choice(statistics.background.levels))
 
         bar.set_postfix_str(f"{count} cells: outlines")
         shapes = self._shapes(count, seed, index, num_inference_steps, micro_batch_size, neus, rng, bar)
-        light = _draw_light(statistics, shapes.area_um2, rng)
+        light = _draw_light(statistics, shapes.area_um2, like, rng)
         bar.set_postfix_str(f"{count} cells: texture")
         cells = self._texture(shapes, light, seed, index, rho, num_inference_steps, micro_batch_size)
         bar.set_postfix_str(f"{count} cells: population")
@@ -356,12 +357,16 @@ def _region(statistics: Statistics, canvas: tuple[int, ...]) -> tuple[np.ndarray
     return ellipsoid_region(canvas, statistics.spacing_um, fitted), share
 
 
-def _draw_light(statistics: Statistics, area_um2: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Light above background for cells of given areas, as bright as real cells of like size: camera units.
+def _draw_light(statistics: Statistics, area_um2: np.ndarray, like: int, rng: np.random.Generator) -> np.ndarray:
+    """Light above background for cells of given areas, as bright as cells of like size in real image `like`.
 
-    Real cells are drawn at random and matched by the rank of their area, which keeps the joint distribution.
+    Real cells of that image are drawn and matched by the rank of their area, which keeps what size and brightness
+    have to do with each other; where it has fewer than eight annotated cells, cells of all images help out.
     """
-    picked = rng.choice(len(statistics.cell_area_um2), len(area_um2))
+    own = np.flatnonzero(np.array(statistics.cell_image) == like)
+    if len(own) < 8:
+        own = np.concatenate([own, rng.choice(len(statistics.cell_image), 8 - len(own))])
+    picked = rng.choice(own, len(area_um2), replace=len(own) < len(area_um2))
     real_area = np.array(statistics.cell_area_um2)[picked]
     real_light = np.array(statistics.cell_brightness)[picked] - statistics.background.level
     light = np.empty(len(area_um2))

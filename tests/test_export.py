@@ -106,7 +106,7 @@ def test_nothing_half_written_is_left(tmp_path):
         save_samples([sample(2, 0)], tmp_path / "mine")
     with pytest.raises(ValueError, match="no sample"):
         save_samples([], tmp_path / "none")
-    with pytest.raises(ValueError, match="no format .jpeg."):
+    with pytest.raises(ValueError, match=r"no format 'jpeg'"):
         save_samples([sample(2, 0)], tmp_path / "none", "jpeg")
 
 

@@ -35,7 +35,6 @@ class Settings(TrainingSettings):
     vae_max_train_steps: int = 4000
     vae_train_batch_size: int = 32
     vae_learning_rate: float = 5e-4
-    vae_noise_sd: float = 0.03
     vae_kl_weight: float = 0.05
     unet: dict = field(default_factory=lambda: dict(block_out_channels=[48, 96, 144], layers_per_block=2))
     """Arguments of diffusers' UNet2DConditionModel."""
@@ -74,7 +73,7 @@ def _train_vae(settings: Settings, dataset: CropDataset, output: Path) -> Autoen
     )
     torch.manual_seed(settings.seed)
     vae = AutoencoderKL(**(defaults | settings.vae))
-    loss = AutoencoderLoss(vae, settings.vae_noise_sd, settings.vae_kl_weight)
+    loss = AutoencoderLoss(vae, settings.vae_kl_weight)
     shown = dataset[torch.linspace(0, len(dataset) - 1, 32).long().tolist()]["image"]
     for step in training_loop(loss, dataset, phase, accelerator):
         if step.preview and accelerator.is_main_process:

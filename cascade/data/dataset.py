@@ -13,7 +13,8 @@ class CropDataset(torch.utils.data.Dataset):
     """The crops of one or more `cascade prepare` folders in memory; indexed by a list, it gives a batch.
 
     Batches hold image (B, 1, H, W) float32 in [−1, 1] after the window of its own data set, mask (B, 1, H, W)
-    float32 in {0, 1}, brightness (B,) float32 in [0, 1] after the same window, relative_height (B,).
+    float32 in {0, 1}, brightness (B,) float32 in [0, 1] after the same window, relative_height (B,), and noise_sd (B,),
+    the camera noise of the data set in units of the image.
 
     With several folders, a smaller one is repeated until it counts at least a quarter of the largest.
     """
@@ -23,7 +24,9 @@ class CropDataset(torch.utils.data.Dataset):
         self.statistics = [Statistics.load(folder) for folder in folders]
         parts = [_load(folder, s, max_relative_height) for folder, s in zip(folders, self.statistics, strict=True)]
         sizes = {part["image"].shape[-2:] for part in parts}
-        pixels = sorted({part.pop("pixel_size_um") for part in parts})
+        pixels = [part.pop("pixel_size_um") for part in parts]
+        for part, statistics, pixel in zip(parts, self.statistics, pixels, strict=True):
+            part["noise_sd"] = torch.full((len(part["image"]),), 2 * statistics.noise_sd(pixel))
         if len(sizes) > 1:
             raise DataError(f"crops of different sizes in {folders}: prepare them with one --crop_size")
         self.pixel_size_um = pixels[0]

@@ -63,6 +63,7 @@ def prepare(
     halo = fit_halo(planes)
     statistics, found = fit_statistics(Path(source).name, licence, images, planes, spacing, halo, seed)
     heights = _relative_heights(images, found)
+    numbers = {frame.name: n for n, frame in enumerate(f for image in images for f in image.frames)}
     rows = []
     for plane, (frame, z) in zip(tqdm(planes, desc="cutting crops", unit="plane"), names, strict=True):
         crops, skipped = cut_crops(plane, spacing[-2:], crop_size, pixel_um, halo, statistics.background.level)
@@ -74,7 +75,7 @@ def prepare(
             f"{source}: no cell fits a {crop_size} px crop at {pixel_um:g} µm per pixel; "
             f"raise --crop_size or --pixel_size_um"
         )
-    _write(output_dir, rows, _with_cells(statistics, rows), notes)
+    _write(output_dir, rows, _with_cells(statistics, rows, numbers), notes)
     for reason, count in sorted(notes.items()):
         if count:
             log.warning("left out or mended: %d %s", count, reason)
@@ -159,19 +160,18 @@ def _row(crop: Crop, frame: Frame, z: int, pixel_um: float, heights: dict) -> di
     }
 
 
-def _with_cells(statistics: Statistics, rows: list[dict]) -> Statistics:
+def _with_cells(statistics: Statistics, rows: list[dict], numbers: dict[str, int]) -> Statistics:
     """Records of single cells. Where slices of stacks are annotated, of those cut near the middle, and with the
     brightness of the middle plane."""
     rows = [row for row in rows if abs(row["relative_height"]) <= 0.7] or rows
     level, axial = statistics.background.level, statistics.axial
-    names = {name: n for n, name in enumerate(dict.fromkeys(row["source"] for row in rows))}
     share = axial.at(np.array([row["relative_height"] for row in rows])) if axial else np.ones(len(rows))
     light = np.array([row["brightness"] for row in rows]) - level
     return replace(
         statistics,
         cell_area_um2=[round(row["area_um2"], 3) for row in rows],
         cell_brightness=(level + light / share).round(2).tolist(),
-        cell_image=[names[row["source"]] for row in rows],
+        cell_image=[numbers[row["source"]] for row in rows],
     )
 
 

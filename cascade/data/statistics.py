@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from cascade.background import Background, Noise
 from cascade.data.axial import Axial
 from cascade.data.crops import Halo
@@ -34,12 +36,22 @@ class Statistics:
     clustering_probability: float
     cell_area_um2: list[float]
     cell_brightness: list[float]  # mean over the middle plane, on the reference background
-    cell_image: list[int]  # which image a cell is from
+    cell_image: list[int]  # which entry of cells_per_image a cell is from
 
     @property
     def ndim(self) -> int:
         """2 or 3."""
         return len(self.spacing_um)
+
+    def noise_sd(self, pixel_um: float) -> float:
+        """Camera noise of a typical cell's pixel after the window, in units of [0, 1].
+
+        Counted per independent pixel: where crops are finer than the image, each of its pixels stands for several.
+        """
+        typical = float(np.median(self.cell_brightness))
+        spread = float(np.sqrt(self.noise.variance(np.array(typical))))
+        low, high = self.window.stretch(np.array([typical - 0.5 * spread, typical + 0.5 * spread]))
+        return float(high - low) * max(self.spacing_um[-1] / pixel_um, 1.0)
 
     def to_dict(self) -> dict:
         """Plain lists and numbers, for JSON."""

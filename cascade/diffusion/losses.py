@@ -10,20 +10,21 @@ from cascade.diffusion.conditioning import conditioning_image
 class AutoencoderLoss(torch.nn.Module):
     """ELBO of a KL autoencoder over crops, pixels inside cells counted five times.
 
-    The decoder's spread `noise_sd` (of images in [−1, 1]) should be that of the camera noise: what lies below it is
-    not worth encoding, and is put back as fitted noise when cells are composed.
+    The decoder's spread is the camera noise of the data set that a crop is from: what lies below it is not worth
+    encoding, and is put back as noise when cells are composed. So the autoencoder denoises.
     """
 
-    def __init__(self, vae, noise_sd: float, kl_weight: float):
+    def __init__(self, vae, kl_weight: float):
         super().__init__()
-        self.vae, self.noise_sd, self.kl_weight = vae, noise_sd, kl_weight
+        self.vae, self.kl_weight = vae, kl_weight
 
     def forward(self, batch: dict, generator: torch.Generator) -> torch.Tensor:
         images, masks = random_symmetry(torch.cat([batch["image"], batch["mask"]], 1), generator).split(1, 1)
         posterior = self.vae.encode(to_channels(images, self.vae)).latent_dist
         decoded = self.vae.decode(_sample(posterior, generator)).sample.float().mean(1, keepdim=True)
         weight = (1 + 4 * masks) / (1 + 4 * masks.mean())
-        distortion = (weight * (decoded - images) ** 2).mean() / (2 * self.noise_sd**2)
+        variance = batch["noise_sd"].view(-1, 1, 1, 1).clamp(min=0.005) ** 2
+        distortion = (weight * (decoded - images) ** 2 / (2 * variance)).mean()
         rate = posterior.kl().float().sum() / images.numel()
         return distortion + self.kl_weight * rate
 
