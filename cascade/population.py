@@ -84,7 +84,7 @@ class _Canvas:
         return not (self.taken[self.window(corner, mask)] & mask).any()
 
     def maybe_free(self, corners: np.ndarray, probes: np.ndarray) -> np.ndarray:
-        """Indices of the corners (C, D) at which none of a mask's `probes` (P, D) meets anything, on the canvas or not."""
+        """Indices of the corners (C, D) at which none of a mask's `probes` (P, D) meets anything."""
         places = corners[:, None] + probes + self.pad
         limit = np.array(self.taken.shape) - 1
         taken = self.taken[tuple(np.moveaxis(np.clip(places, 0, limit), -1, 0))]

@@ -22,6 +22,22 @@ class FramedOutlines:
     unit_um: np.ndarray
 
 
+def silhouettes_of_slices(masks: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """Outlines read as cross-sections at relative heights `height` (B,), made the silhouettes of the whole cells.
+
+    An annotation shows a cell where the slice happens to cut it. At height u an ellipsoid's cross-section is √(1 − u²)
+    of its silhouette's size; u is taken no nearer to the top than 0.8. Masks (B, H, W) bool in and out, about their
+    centroids; what would leave the crop is cut off.
+    """
+    grown = np.empty_like(masks)
+    for n, (mask, u) in enumerate(zip(masks, height, strict=True)):
+        scale = np.sqrt(1 - min(abs(float(u)), 0.8) ** 2)
+        centre = np.argwhere(mask).mean(0)
+        distance = signed_distance(mask, (1, 1))
+        grown[n] = ndimage.affine_transform(distance, [scale, scale], centre * (1 - scale), order=1, mode="nearest") < 0
+    return grown
+
+
 def frame_outlines(masks: np.ndarray, pixel_um: float, size: int, truncation: float = 0.25) -> FramedOutlines:
     """Frame binary masks (B, H, W) of one piece each; raises ValueError for an empty mask."""
     maps, units = [], []
