@@ -1,7 +1,8 @@
-"""The command line: demo, prepare, train, generate, assemble, doctor."""
+"""The command line: demo, prepare, train, generate, validate, assemble, doctor."""
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,9 @@ STAGES = {
     "ldm": "train_ldm",
     "controlnet": "train_controlnet",
 }
+
+
+FORMATS = ("ctc", "cellpose", "stardist", "nnunet", "ome-tiff", "ome-zarr", "coco", "huggingface")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,8 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("stage", choices=STAGES)
     train.set_defaults(run=lambda options: None)
 
-    generate = commands.add_parser("generate", help="make an annotated data set with a trained model")
-    generate.add_argument("--model", required=True, help="folder, Hub id, or nuclei2d / nuclei3d")
+    generate = commands.add_parser(
+        "generate",
+        help="make an annotated data set with a trained model",
+        description="Make an annotated data set. Interrupted, the same command goes on where it was; several processes "
+        "(accelerate launch -m cascade.cli generate …, or --slurm) share the work and give the same bytes as one.",
+    )
+    generate.add_argument("--model", default="nuclei2d", help="folder, Hub id, or nuclei2d / nuclei3d")
     generate.add_argument("--output_dir", type=Path, required=True)
     generate.add_argument("--num_images", type=int, default=1)
     generate.add_argument("--canvas_size", type=int, nargs="+", help="voxels y x or z y x; default as the real images")
@@ -68,10 +77,22 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--rho", type=float, default=0.7, help="texture shared between a cell's slices")
     generate.add_argument("--num_inference_steps", type=int, default=20)
     generate.add_argument("--seed", type=int, default=0)
-    generate.add_argument("--format", choices=("ctc",), default="ctc")
+    generate.add_argument("--format", nargs="+", default=["ctc"], help="|".join(FORMATS) + "; several may be given")
     generate.add_argument("--meshes", action="store_true", help="also write 3D cells as GLB")
+    generate.add_argument("--shard_size", type=int, default=4, help="images between two points to resume from")
+    generate.add_argument("--only", type=int, metavar="SAMPLE", help="make this sample again and compare it")
+    generate.add_argument(
+        "--dry_run", action="store_true", help="make one image, and print time, memory and disk of all"
+    )
+    generate.add_argument("--slurm", metavar="PARTITION", help="submit as a Slurm array (needs submitit)")
+    generate.add_argument("--slurm_tasks", type=int, default=8)
     generate.add_argument("--device", help="default cuda if there is one, else cpu")
     generate.set_defaults(run=_generate)
+
+    validate = commands.add_parser("validate", help="say whether a data set, generated or real, is sound")
+    validate.add_argument("folder", type=Path)
+    validate.add_argument("--truth", choices=("gt", "st"), default="gt")
+    validate.set_defaults(run=_validate)
 
     assemble = commands.add_parser("assemble", help="put trained stages together: one folder to share or to push")
     assemble.add_argument("model", help="folder with mask/, texture/ and, in 3D, multiview/")
@@ -103,32 +124,124 @@ def _train(stage: str, argv: list[str]) -> int:
 
 
 def _generate(options) -> None:
-    from cascade import __version__
+    from cascade import __version__, generation, hub
     from cascade.assets import NAMES, embedded
-    from cascade.export.save import save_samples
+
+    folder = hub.model_folder(embedded(options.model) if options.model in NAMES else options.model)
+    job = generation.Job(
+        model=options.model,
+        model_sha256=generation.folder_sha256(folder),
+        version=__version__,
+        seed=options.seed,
+        num_images=options.num_images,
+        shard_size=options.shard_size,
+        formats=tuple(options.format),
+        frames_per_sequence=400,
+        meshes=options.meshes,
+        settings={
+            "canvas_size": options.canvas_size,
+            "cells_per_image": options.cells_per_image,
+            "clustering_probability": options.clustering_probability,
+            "rho": options.rho,
+            "num_inference_steps": options.num_inference_steps,
+        },
+    )
+    if options.dry_run:
+        return _estimate(folder, job, options.device)
+    if options.only is not None:
+        generate = _generator(folder, job, options.device)
+        if not generation.again(options.output_dir, generation.load_job(options.output_dir), generate, options.only):
+            raise ValueError(f"sample {options.only} differs from the data set's: another machine, version or library?")
+        print(
+            f"sample {options.only} is the same, byte for byte; made again in {options.output_dir / '.cascade' / 'again'}"
+        )
+        return None
+    generation.start(options.output_dir, job)
+    if options.slurm:
+        return _submit(folder, job, options)
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    whole = generation.run(options.output_dir, job, _generator(folder, job, options.device), rank, world)
+    if whole:
+        name = " and ".join(job.formats)
+        print(f"{job.num_images} images in {options.output_dir} ({name}); look at {options.output_dir / 'preview.png'}")
+    else:
+        done, shards = generation.progress(options.output_dir, job)
+        print(f"{done} of {shards} shards are done; other processes, or the same command again, make the rest")
+    return None
+
+
+def _generator(folder, job, device: str | None):
+    """The job's samples by seed and numbers."""
     from cascade.pipelines.cascade import CascadePipeline
 
-    source = embedded(options.model) if options.model in NAMES else options.model
-    pipeline = CascadePipeline.from_pretrained(source).to(options.device or _best_device())
-    for stage in (pipeline.mask, pipeline.multiview, pipeline.texture):
+    pipeline = CascadePipeline.from_pretrained(folder).to(device or _best_device())
+    _silence(pipeline)
+    return lambda seed, numbers: pipeline.generate(seed, numbers, **job.settings)
+
+
+def _estimate(folder, job, device: str | None) -> None:
+    """Time, memory and disk of a job, from one sample of it."""
+    import resource
+    import tempfile
+    import time
+
+    generate = _generator(folder, job, device)
+    start = time.perf_counter()
+    (sample,) = generate(job.seed, range(1))
+    seconds = time.perf_counter() - start
+    with tempfile.TemporaryDirectory() as place:
+        job.writer().write(sample, 0, Path(place))
+        size = sum(p.stat().st_size for p in Path(place).rglob("*") if p.is_file())
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    hours = seconds * job.num_images / 3600
+    print(f"one image: {seconds:.1f} s, {size / 2**20:.1f} MB; {len(sample.cells)} cells; peak memory {memory:.1f} GB")
+    disk = size * job.num_images / 2**30
+    print(f"{job.num_images} images: about {hours:.1f} hours on one process, {disk:.1f} GB of disk")
+
+
+def _submit(folder, job, options) -> None:
+    """Hand the shards to a Slurm array, one task a part."""
+    try:
+        import submitit
+    except ImportError as error:
+        raise ValueError("--slurm needs submitit: pip install 'cascade-microscopy[slurm]'") from error
+    executor = submitit.AutoExecutor(options.output_dir / ".cascade" / "slurm")
+    executor.update_parameters(
+        slurm_partition=options.slurm, timeout_min=24 * 60, slurm_array_parallelism=options.slurm_tasks
+    )
+    tasks = options.slurm_tasks
+    jobs = executor.map_array(
+        run_part, [str(options.output_dir)] * tasks, [str(folder)] * tasks, range(tasks), [tasks] * tasks
+    )
+    print(f"submitted {', '.join(j.job_id for j in jobs)}; the same command without --slurm shows what is done")
+
+
+def run_part(output_dir: str, model: str, rank: int, world: int) -> bool:
+    """One task of an array: the shards of one rank."""
+    from cascade import generation
+
+    job = generation.load_job(output_dir)
+    return generation.run(output_dir, job, _generator(model, job, None), rank, world)
+
+
+def _silence(pipeline) -> None:
+    for stage in (pipeline, pipeline.mask, pipeline.multiview, pipeline.texture):
         if stage is not None:
             stage.set_progress_bar_config(disable=True)
-    settings = {
-        "canvas_size": options.canvas_size,
-        "cells_per_image": options.cells_per_image,
-        "clustering_probability": options.clustering_probability,
-        "rho": options.rho,
-        "num_inference_steps": options.num_inference_steps,
-    }
-    samples = pipeline.generate(options.seed, range(options.num_images), **settings)
-    about = {
-        "made_by": f"cascade-microscopy {__version__}",
-        "model": options.model,
-        "seed": options.seed,
-        **settings,
-    }
-    folder = save_samples(samples, options.output_dir, options.format, options.meshes, about)
-    print(f"{options.num_images} images in {folder} (Cell Tracking Challenge layout); look at {folder / 'preview.png'}")
+
+
+def _validate(options) -> None:
+    from cascade.data.validate import validate
+
+    found = validate(options.folder, options.truth)
+    for line in found.warnings:
+        print(f"look at: {line}")
+    for line in found.errors:
+        print(f"wrong: {line}")
+    if found.errors:
+        raise ValueError(f"{options.folder} is not sound: {len(found.errors)} mistakes in {found.frames} frames")
+    spacing = " × ".join(f"{s:g}" for s in found.spacing_um)
+    print(f"{options.folder} is sound: {found.frames} frames, {found.cells} cells, {spacing} µm")
 
 
 def _assemble(options) -> None:
@@ -179,9 +292,8 @@ def _demo(options) -> None:
     ):
         start = time.perf_counter()
         pipeline = CascadePipeline.from_pretrained(embedded(name)).to(_best_device())
-        for stage in (pipeline.mask, pipeline.multiview, pipeline.texture):
-            if stage is not None:
-                stage.set_progress_bar_config(disable=True)
+        for stage in filter(None, (pipeline.mask, pipeline.multiview, pipeline.texture)):
+            stage.set_progress_bar_config(disable=True)
         generator = torch.Generator().manual_seed(options.seed)
         output = pipeline(canvas_size=canvas, cells_per_image=cells, generator=generator)
         about = {"made_by": f"cascade-microscopy {__version__}", "model": name, "seed": options.seed}
@@ -234,7 +346,7 @@ def _doctor(options) -> None:
 def _best_device() -> str:
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 if __name__ == "__main__":

@@ -52,11 +52,11 @@ class CascadeOutput(BaseOutput):
     labels: list[np.ndarray]
     samples: list[Sample]
 
-    def save(self, output_dir: str | Path, format: str = "ctc") -> Path:
-        """Write all samples as a data set with a preview; see `cascade.export.save`."""
+    def save(self, output_dir: str | Path, format: str | tuple[str, ...] = "ctc") -> Path:
+        """Write all samples as a data set with a preview; formats: see `cascade.export.formats`."""
         from cascade.export.save import save_samples
 
-        return save_samples(self.samples, output_dir, format)
+        return save_samples(self.samples, output_dir, (format,) if isinstance(format, str) else tuple(format))
 
 
 class CascadePipeline(DiffusionPipeline):

@@ -7,7 +7,8 @@ import tifffile
 from conftest import ball_stack, field_of_view
 
 from cascade.data.frames import find_frames, spacing_of
-from cascade.export.ctc import write_ctc
+from cascade.export import ctc
+from cascade.export.formats import FORMATS, DataSetWriter
 from cascade.export.mesh import solid_mesh
 from cascade.export.preview import sample_preview
 from cascade.export.save import save_samples
@@ -80,14 +81,143 @@ def test_our_own_reader_reads_it_with_its_spacing(written):
 def test_long_sets_are_split_so_that_track_ids_fit(tmp_path):
     tiny = np.zeros((8, 8), np.uint16)
     one = Sample(tiny, np.pad(np.arange(1, 5, dtype=np.uint16).reshape(2, 2), 3), (1.0, 1.0), [], 0, 0)
-    assert write_ctc([one] * 1003, tmp_path) == 1003
+    for number in range(13):
+        ctc.write(one, number, tmp_path, frames_per_sequence=10)
+    ctc.finish(tmp_path, [{"cells": 4}] * 13, (1.0, 1.0), {}, frames_per_sequence=10)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["01", "01_GT", "02", "02_GT", "dataset.json"]
-    assert len(list((tmp_path / "01").iterdir())) == 1000
-    last = tifffile.imread(tmp_path / "01_GT/TRA/man_track999.tif")
-    assert last.max() == 4000
-    tracks = np.loadtxt(tmp_path / "01_GT/TRA/man_track.txt", dtype=int)
-    assert tracks.shape == (4000, 4)
-    assert (tracks[-1] == [4000, 999, 999, 0]).all()
+    assert len(list((tmp_path / "01").iterdir())) == 10
+    assert tifffile.imread(tmp_path / "01_GT/TRA/man_track009.tif").max() == 40
+    tracks = np.loadtxt(tmp_path / "02_GT/TRA/man_track.txt", dtype=int)
+    np.testing.assert_array_equal(tracks[:, 0], np.arange(1, 13))
+    assert (tracks[-1] == [12, 2, 2, 0]).all()
+    with pytest.raises(ValueError, match="more than 65535 cells"):
+        ctc.finish(tmp_path, [{"cells": 40_000}] * 2, (1.0, 1.0), {}, frames_per_sequence=10)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """Both kinds of samples in every format that takes them."""
+    folders = {}
+    for ndim in (2, 3):
+        names = tuple(name for name in FORMATS if name != "coco" or ndim == 2)
+        samples = [sample(ndim, n) for n in range(2)]
+        folders[ndim] = (save_samples(samples, tmp_path_factory.mktemp("all") / "set", names), samples)
+    return folders
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_ome_tiff_keeps_pixels_and_spacing(everything, ndim):
+    folder, samples = everything[ndim]
+    for n, one in enumerate(samples):
+        for kind, array in (("images", one.image), ("labels", one.labels)):
+            with tifffile.TiffFile(folder / "ome-tiff" / kind / f"sample_{n:06d}.ome.tif") as tiff:
+                np.testing.assert_array_equal(tiff.asarray(), array)
+                pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]["Pixels"]
+                found = [float(pixels[f"PhysicalSize{axis}"]) for axis in "ZYX"[-ndim:]]
+                np.testing.assert_allclose(found, one.spacing_um)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_ome_zarr_is_read_by_its_own_library(everything, ndim):
+    from ome_zarr.io import parse_url
+    from ome_zarr.reader import Reader
+    from ome_zarr_models import open_ome_zarr
+    from zarr import open_group
+
+    folder, samples = everything[ndim]
+    for n, one in enumerate(samples):
+        path = folder / "ome-zarr" / f"sample_{n:06d}.ome.zarr"
+        image, *_, labels = Reader(parse_url(path))()
+        np.testing.assert_array_equal(np.asarray(image.data[0]), one.image)
+        np.testing.assert_array_equal(np.asarray(labels.data[0]), one.labels)
+        scale = image.metadata["coordinateTransformations"][0][0]["scale"]
+        np.testing.assert_allclose(scale, one.spacing_um)
+        assert [axis["unit"] for axis in image.metadata["axes"]] == ["micrometer"] * ndim
+        assert open_ome_zarr(open_group(path, mode="r")).ome_zarr_version == "0.5"
+
+
+def test_pyramids_keep_ids_and_thin_stacks(tmp_path):
+    from cascade.export import ome_zarr
+
+    labels = np.zeros((10, 700, 1300), np.uint16)
+    labels[:, 100:300, 200:700], labels[4:7, 400:600, 900:1200] = 7, 60_000
+    one = Sample(labels, labels, (2.0, 0.5, 0.5), [], 0, 0)
+    ome_zarr.write(one, 0, tmp_path)
+    import zarr
+
+    root = zarr.open_group(tmp_path / "sample_000000.ome.zarr", mode="r")
+    shapes = [root[str(level)].shape for level in range(3)]
+    assert shapes == [(10, 700, 1300), (10, 350, 650), (10, 175, 325)]
+    scales = [d["coordinateTransformations"][0]["scale"] for d in root.attrs["ome"]["multiscales"][0]["datasets"]]
+    assert scales == [[2.0, 0.5, 0.5], [2.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
+    for level in range(3):
+        assert set(np.unique(root["labels/cells"][str(level)][:])) == {0, 7, 60_000}
+
+
+def test_coco_is_read_by_its_own_library(everything):
+    from PIL import Image
+    from pycocotools.coco import COCO
+
+    folder, samples = everything[2]
+    coco = COCO(str(folder / "coco" / "annotations.json"))
+    for n, one in enumerate(samples):
+        np.testing.assert_array_equal(np.asarray(Image.open(folder / "coco" / coco.imgs[n]["file_name"])), one.image)
+        found = np.zeros(one.labels.shape, int)
+        for annotation in coco.imgToAnns[n]:
+            mask = coco.annToMask(annotation).astype(bool)
+            found[mask] = annotation["label"]
+            assert annotation["area"] == mask.sum()
+            x, y, width, height = annotation["bbox"]
+            assert mask[y : y + height, x : x + width].sum() == mask.sum()
+        np.testing.assert_array_equal(found, one.labels)
+    with pytest.raises(ValueError, match="choose another --format for 3D"):
+        DataSetWriter(("coco",)).write(sample(3, 0), 0, folder)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_hugging_face_reads_its_data_set(everything, ndim, tmp_path):
+    import io
+
+    import datasets
+
+    folder, samples = everything[ndim]
+    table = datasets.load_dataset(str(folder / "huggingface"), cache_dir=tmp_path)["train"]
+    assert len(table) == 2
+    for row, one in zip(table, samples, strict=True):
+        for key, array in (("image", one.image), ("labels", one.labels)):
+            value = row[key]
+            found = tifffile.imread(io.BytesIO(value["bytes"])) if ndim == 3 else np.asarray(value)
+            np.testing.assert_array_equal(found, array)
+        assert tuple(row["spacing_um"]) == one.spacing_um
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_pairs_lie_where_stardist_and_nnunet_look(everything, ndim):
+    import json
+
+    folder, samples = everything[ndim]
+    for n, one in enumerate(samples):
+        name = f"sample_{n:06d}"
+        np.testing.assert_array_equal(tifffile.imread(folder / f"stardist/masks/{name}.tif"), one.labels)
+        np.testing.assert_array_equal(tifffile.imread(folder / f"stardist/images/{name}.tif"), one.image)
+        np.testing.assert_array_equal(tifffile.imread(folder / f"nnunet/imagesTr/{name}_0000.tif"), one.image)
+        classes = tifffile.imread(folder / f"nnunet/labelsTr/{name}.tif")
+        np.testing.assert_array_equal(classes > 0, one.labels > 0)
+        assert set(np.unique(classes)) == {0, 1, 2}
+        if ndim == 3:
+            assert json.loads((folder / f"nnunet/imagesTr/{name}.json").read_text())["spacing"] == [2.0, 0.8, 0.8]
+    record = json.loads((folder / "nnunet/dataset.json").read_text())
+    assert record["numTraining"] == 2
+    assert record["labels"] == {"background": 0, "cell": 1, "border": 2}
+
+
+def test_every_cell_has_its_row(everything):
+    import pyarrow.parquet as pq
+
+    folder, samples = everything[2]
+    table = pq.read_table(folder / "cells.parquet").to_pydict()
+    assert table["sample"] == [0] * len(samples[0].cells) + [1] * len(samples[1].cells)
+    assert table["label"] == [c["label"] for one in samples for c in one.cells]
 
 
 def test_nothing_half_written_is_left(tmp_path):
@@ -107,7 +237,7 @@ def test_nothing_half_written_is_left(tmp_path):
     with pytest.raises(ValueError, match="no sample"):
         save_samples([], tmp_path / "none")
     with pytest.raises(ValueError, match=r"no format 'jpeg'"):
-        save_samples([sample(2, 0)], tmp_path / "none", "jpeg")
+        save_samples([sample(2, 0)], tmp_path / "none", ("jpeg",))
 
 
 def test_a_ball_is_a_watertight_mesh_with_its_volume():

@@ -1,0 +1,73 @@
+"""A Hugging Face data set: Parquet files that `datasets.load_dataset` reads and the Hub shows."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+
+def write(sample, number: int, folder: Path) -> None:
+    """One Parquet file a sample: image and labels (16-bit PNG for planes, TIFF for stacks), spacing, cells."""
+    import datasets
+
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    row = {
+        "image": [{"bytes": _encoded(sample.image), "path": None}],
+        "labels": [{"bytes": _encoded(sample.labels), "path": None}],
+        "spacing_um": [list(sample.spacing_um)],
+        "seed": [str(sample.seed)],
+        "index": [sample.index],
+        "cells": [json.dumps([{k: v for k, v in c.items() if k not in ("outline", "solid")} for c in sample.cells])],
+    }
+    picture = datasets.Image(decode=sample.image.ndim == 2)  # PIL takes a stack's first slice for the whole
+    features = datasets.Features(
+        {
+            "image": picture,
+            "labels": picture,
+            "spacing_um": datasets.Sequence(datasets.Value("float64")),
+            "seed": datasets.Value("string"),
+            "index": datasets.Value("int64"),
+            "cells": datasets.Value("string"),
+        }
+    )
+    path = folder / "data" / f"train-{number:06d}.parquet"
+    datasets.Dataset.from_dict(row, features).to_parquet(path)
+
+
+def finish(folder: Path, records: list[dict], spacing_um: tuple[float, ...], about: dict) -> None:
+    """The data set's card."""
+    stacks = len(spacing_um) == 3
+    how = (
+        "`tifffile.imread(io.BytesIO(row['image']['bytes']))` gives the stack (Z, Y, X), likewise for `labels`."
+        if stacks
+        else "`numpy.array(row['image'])` gives the plane (Y, X), likewise for `labels`."
+    )
+    (folder / "README.md").write_text(
+        f"""---
+configs:
+- config_name: default
+  data_files: data/*.parquet
+task_categories: [image-segmentation]
+tags: [microscopy, synthetic-data, cascade-microscopy]
+---
+# {len(records)} synthetic annotated {"stacks" if stacks else "images"}
+
+{how} Voxels are {" × ".join(f"{s:g}" for s in spacing_um)} µm.
+
+```json
+{json.dumps(about, indent=1)}
+```
+"""
+    )
+
+
+def _encoded(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    if array.ndim == 2:
+        Image.fromarray(array).save(buffer, "PNG")
+    else:
+        tifffile.imwrite(buffer, array, compression="zlib")
+    return buffer.getvalue()

@@ -1,0 +1,93 @@
+"""OME-Zarr (NGFF 0.5): pyramids with voxel size, and the labels beside the image; also written block by block."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+VERSION = "0.5"
+
+
+def write(sample, number: int, folder: Path) -> None:
+    """`sample_000000.ome.zarr` with the image's pyramid and `labels/cells`."""
+    path = folder / f"sample_{number:06d}.ome.zarr"
+    image, labels = create(path, sample.image.shape, sample.spacing_um, sample.image.dtype, sample.labels.dtype)
+    image[0][:], labels[0][:] = sample.image, sample.labels
+    downsample(image)
+    downsample(labels)
+
+
+def finish(folder: Path, records: list[dict], spacing_um: tuple[float, ...], about: dict) -> None:
+    """Nothing to join: every sample stands alone."""
+
+
+def create(path: Path, shape, spacing_um, image_dtype, label_dtype, chunk: int = 512) -> tuple[list, list]:
+    """Empty image and label pyramids, each a list of zarr arrays from full resolution down.
+
+    Planes are halved until they fit one chunk; z is halved only where it is no thicker than the pixels are wide, so
+    that a thin stack is not thinned further. Blocks of the first level can be written in any order, by one process
+    for each chunk; `downsample` fills the rest.
+    """
+    import zarr
+
+    shapes, factors = _levels(tuple(shape), tuple(spacing_um), chunk)
+    root = zarr.create_group(str(path), zarr_format=3, overwrite=True)
+    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"[-len(shape) :]]
+    root.attrs["ome"] = {"version": VERSION, "multiscales": [_multiscale(axes, spacing_um, factors, "image")]}
+    group = root.create_group("labels")
+    group.attrs["ome"] = {"version": VERSION, "labels": ["cells"]}
+    cells = group.create_group("cells")
+    cells.attrs["ome"] = {
+        "version": VERSION,
+        "multiscales": [_multiscale(axes, spacing_um, factors, "cells")],
+        "image-label": {"source": {"image": "../../"}},
+    }
+    return (
+        [_array(root, level, s, image_dtype, chunk) for level, s in enumerate(shapes)],
+        [_array(cells, level, s, label_dtype, chunk) for level, s in enumerate(shapes)],
+    )
+
+
+def downsample(pyramid: list) -> None:
+    """Fill the coarser levels with every other voxel, chunk by chunk: labels keep their ids, images their noise."""
+    for fine, coarse in itertools.pairwise(pyramid):
+        step = [-(-a // b) for a, b in zip(fine.shape, coarse.shape, strict=True)]
+        for block in _blocks(coarse.shape, coarse.chunks):
+            source = tuple(slice(b.start * s, b.stop * s) for b, s in zip(block, step, strict=True))
+            part = fine[source][tuple(slice(None, None, s) for s in step)]
+            coarse[block] = part
+
+
+def _levels(shape: tuple[int, ...], spacing_um: tuple[float, ...], chunk: int):
+    shapes, factors = [shape], [(1,) * len(shape)]
+    while max(shapes[-1][-2:]) > chunk:
+        thick = len(shape) == 3 and spacing_um[0] * factors[-1][0] <= spacing_um[-1] * factors[-1][-1]
+        step = ((2,) if thick else (1,)) * (len(shape) - 2) + (2, 2)
+        shapes.append(tuple(-(-n // s) for n, s in zip(shapes[-1], step, strict=True)))
+        factors.append(tuple(f * s for f, s in zip(factors[-1], step, strict=True)))
+    return shapes, factors
+
+
+def _multiscale(axes: list, spacing_um, factors, name: str) -> dict:
+    datasets = [
+        {
+            "path": str(level),
+            "coordinateTransformations": [
+                {"type": "scale", "scale": [float(s * f) for s, f in zip(spacing_um, factor, strict=True)]}
+            ],
+        }
+        for level, factor in enumerate(factors)
+    ]
+    return {"name": name, "axes": axes, "datasets": datasets}
+
+
+def _array(group, level: int, shape: tuple[int, ...], dtype, chunk: int):
+    chunks = tuple(min(n, 32) for n in shape[:-2]) + tuple(min(n, chunk) for n in shape[-2:])
+    names = list("zyx"[-len(shape) :])
+    return group.create_array(str(level), shape=shape, chunks=chunks, dtype=np.dtype(dtype), dimension_names=names)
+
+
+def _blocks(shape, chunks):
+    counts = [range(0, n, c) for n, c in zip(shape, chunks, strict=True)]
+    for corner in np.stack(np.meshgrid(*counts, indexing="ij"), -1).reshape(-1, len(shape)):
+        yield tuple(slice(int(a), int(min(a + c, n))) for a, c, n in zip(corner, chunks, shape, strict=True))

@@ -1,0 +1,23 @@
+"""TIFF files with their voxel size, as ImageJ, Cellpose and the Cell Tracking Challenge's tools read them."""
+
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+
+def write_tiff(path: Path, array: np.ndarray, spacing_um: tuple[float, ...]) -> None:
+    """A (Y, X) or (Z, Y, X) image with its voxel size in ImageJ's metadata."""
+    metadata = {"axes": "ZYX"[-array.ndim :], "unit": "um"}
+    if array.ndim == 3:
+        metadata["spacing"] = spacing_um[0]
+    resolution = (1 / spacing_um[-1], 1 / spacing_um[-2])
+    tifffile.imwrite(path, array, imagej=True, resolution=resolution, metadata=metadata, compression="zlib")
+
+
+def write_ome_tiff(path: Path, array: np.ndarray, spacing_um: tuple[float, ...], name: str) -> None:
+    """The same with OME-XML metadata: PhysicalSize in µm."""
+    metadata = {"axes": "ZYX"[-array.ndim :], "Name": name}
+    for axis, spacing in zip(metadata["axes"], spacing_um, strict=True):
+        metadata |= {f"PhysicalSize{axis}": spacing, f"PhysicalSize{axis}Unit": "µm"}
+    tifffile.imwrite(path, array, ome=True, metadata=metadata, compression="zlib", photometric="minisblack")

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import tifffile
+from conftest import write_ctc_2d
+
+from cascade.cli import main
+from cascade.data.validate import validate
+
+
+def test_a_sound_set_is_called_sound(tmp_path, capsys):
+    folder = write_ctc_2d(tmp_path / "set")
+    (folder / "dataset.json").write_text('{"spacing_um": [0.5, 0.5]}')
+    found = validate(folder)
+    assert found.errors == found.warnings == []
+    assert found.frames == 3
+    assert found.spacing_um == (0.5, 0.5)
+    assert main(["validate", str(folder)]) == 0
+    assert f"{found.cells} cells" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "words"),
+    [
+        (lambda m: np.where(m == 2, 1, m), "errors", "ids in several pieces: 1"),
+        (lambda m: m[:-3], "errors", "does not fit"),
+        (lambda m: m.astype(np.float32), "errors", "save unsigned integers"),
+        (lambda m: m * 0, "warnings", "an empty frame"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, capsys, spoil, kind, words):
+    folder = write_ctc_2d(tmp_path / "set")
+    path = folder / "01_GT/SEG/man_seg001.tif"
+    tifffile.imwrite(path, spoil(tifffile.imread(path)))
+    found = validate(folder)
+    (line,) = [line for line in getattr(found, kind) if "no voxel size" not in line]
+    assert words in line
+    assert str(path) in line
+    assert main(["validate", str(folder)]) == (1 if kind == "errors" else 0)
+    assert words in capsys.readouterr().out
+
+
+def test_blank_images_and_missing_spacing_are_noticed(tmp_path):
+    folder = write_ctc_2d(tmp_path / "set")
+    tifffile.imwrite(folder / "01/t000.tif", np.full((160, 160), 7, np.uint16))
+    tifffile.imwrite(folder / "01/t009.tif", np.full((160, 160), 7, np.uint16))
+    found = validate(folder)
+    assert any("all pixels are 7" in line for line in found.errors)
+    assert any("no voxel size" in line for line in found.warnings)
+    assert any("1 images have no labels" in line for line in found.warnings)
