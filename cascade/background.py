@@ -8,6 +8,7 @@ from scipy import fft, ndimage
 from cascade.rng import stream
 
 _LAG = 4  # noise correlation is measured up to this many pixels
+_BLOCK, _FAR = 64, 1 << 20  # of knots drawn at once; keeps names of blocks non-negative
 _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 
@@ -30,16 +31,28 @@ class Background:
         """The data set's reference level: the median over its images."""
         return float(np.median(self.levels))
 
-    def draw(self, shape: tuple[int, ...], rng: np.random.Generator, level: float | None = None) -> np.ndarray:
-        """A noise-free background (Y, X) or (Z, Y, X), float32.
+    def draw(
+        self,
+        shape: tuple[int, ...],
+        seed: int,
+        index: int,
+        level: float | None = None,
+        origin: tuple[int, int] = (0, 0),
+    ) -> np.ndarray:
+        """The noise-free background of image `index`, (Y, X) or (Z, Y, X) float32: level, slow field, haze.
 
-        `level` (default: that of a random real image) plus the slow field, the same in every slice, plus haze.
+        level: default that of a random real image. The slow field is the same in every slice. origin: of this window
+        (y, x) in the whole image: windows of one image, however cut, fit together.
         """
-        level = float(rng.choice(self.levels)) if level is None else level
-        background = np.full(shape, level, np.float32) + self.field_sd * _smooth_field(shape[-2:], self.field_px, rng)
+        if level is None:
+            level = float(stream(seed, "background level", index).choice(self.levels))
+        field = random_field(shape[-2:], self.field_px, (seed, "field", index), origin)
+        background = np.full(shape, level, np.float32) + np.float32(self.field_sd) * field
         if self.haze_sd > 0:
-            for plane in background.reshape(-1, *shape[-2:]):
-                plane += self.haze_sd * _smooth_field(shape[-2:], self.haze_px, rng)
+            for z, plane in enumerate(background.reshape(-1, *shape[-2:])):
+                plane += np.float32(self.haze_sd) * random_field(
+                    shape[-2:], self.haze_px, (seed, "haze", index, z), origin
+                )
         return background
 
 
@@ -177,16 +190,37 @@ def _ring(covariance: np.ndarray, lag: int) -> float:
     return float(np.mean([covariance[_LAG + lag, _LAG], covariance[_LAG, _LAG + lag]]))
 
 
-def _smooth_field(shape: tuple[int, int], length_px: float, rng: np.random.Generator) -> np.ndarray:
-    """A Gaussian random field of unit variance: white knots smoothed, then interpolated between."""
+def random_field(shape: tuple[int, int], length_px: float, name: tuple, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """A window of an endless Gaussian random field of unit variance and correlation length `length_px`, float32.
+
+    White knots, 0.7 lengths apart, are smoothed and interpolated between. They are drawn in blocks, each from its own
+    stream of `name` (seed, …), so that a field can be evaluated piece by piece.
+    """
     step = max(0.7 * length_px, 1.0)
     sigma = length_px / step
-    count = [int(np.ceil(n / step)) + 3 for n in shape]
-    knots = ndimage.gaussian_filter(rng.standard_normal(count), sigma, mode="wrap", truncate=3)
+    margin = int(np.ceil(4 * sigma)) + 2
+    start = [int(np.floor(o / step)) - margin for o in origin]
+    stop = [int(np.ceil((o + n) / step)) + margin + 1 for o, n in zip(origin, shape, strict=True)]
+    knots = ndimage.gaussian_filter(_white(start, stop, name), sigma, truncate=4)
     knots *= 2 * np.sqrt(np.pi) * sigma  # a Gaussian of width σ keeps 1 / (4πσ²) of white noise's variance
-    return ndimage.affine_transform(
-        knots, np.full(2, 1 / step), rng.uniform(0.5, 1.5, 2), shape, order=3, mode="nearest"
-    )
+    offset = np.array(origin) / step - start
+    return ndimage.affine_transform(knots, np.full(2, 1 / step), offset, tuple(shape), order=3, mode="nearest")
+
+
+def _white(start: list[int], stop: list[int], name: tuple) -> np.ndarray:
+    """White noise at the integer places from `start` to `stop`, the same wherever they are asked for."""
+    noise = np.empty([b - a for a, b in zip(start, stop, strict=True)], np.float32)
+    first, last = [a // _BLOCK for a in start], [(b - 1) // _BLOCK for b in stop]
+    for by in range(first[0], last[0] + 1):
+        for bx in range(first[1], last[1] + 1):
+            block = stream(*name, by + _FAR, bx + _FAR).standard_normal((_BLOCK, _BLOCK), dtype=np.float32)
+            here, there = [], []
+            for b, a, z in zip((by, bx), start, stop, strict=True):
+                low, high = max(a, b * _BLOCK), min(z, (b + 1) * _BLOCK)
+                here.append(slice(low - a, high - a))
+                there.append(slice(low - b * _BLOCK, high - b * _BLOCK))
+            noise[tuple(here)] = block[tuple(there)]
+    return noise
 
 
 def half_sample_mode(values: np.ndarray) -> float:

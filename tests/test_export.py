@@ -12,7 +12,7 @@ from cascade.export.formats import FORMATS, DataSetWriter
 from cascade.export.mesh import solid_mesh
 from cascade.export.preview import sample_preview
 from cascade.export.save import save_samples
-from cascade.pipelines.cascade import Sample
+from cascade.scene import Sample
 
 SPACING = {2: (0.65, 0.65), 3: (2.0, 0.8, 0.8)}
 

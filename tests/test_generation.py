@@ -12,8 +12,8 @@ from conftest import field_of_view
 
 from cascade import generation
 from cascade.generation import Job, again, progress, run, start
-from cascade.pipelines.cascade import Sample
 from cascade.rng import stream
+from cascade.scene import Sample
 
 
 def made_up(seed, numbers, pause=0.0):

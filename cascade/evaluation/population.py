@@ -1,0 +1,104 @@
+"""Statistics of whole fields of view: how many cells, how they lie, how bright, on what background."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage, spatial, stats
+
+from cascade.background import background_mask
+from cascade.rng import stream
+
+_BINS = 20  # of the pair correlation, and of the background's spectrum
+
+
+@dataclass(frozen=True)
+class FieldStatistics:
+    """Of one data set; lengths in µm, intensities in camera units.
+
+    cells_per_image: one value an image. size, nearest_neighbour, brightness: one value a cell: area or volume,
+    distance between centroids, mean light above background. background_level, background_sd: one value an image.
+    pair_correlation: density of neighbours at distances up to `pair_range` over that of a random scatter.
+    background_spectrum: radially averaged power of the background, by spatial frequency from 0 to 1/2 per pixel.
+    """
+
+    cells_per_image: np.ndarray
+    size: np.ndarray
+    nearest_neighbour: np.ndarray
+    brightness: np.ndarray
+    background_level: np.ndarray
+    background_sd: np.ndarray
+    pair_correlation: np.ndarray
+    pair_range_um: float
+    background_spectrum: np.ndarray
+
+    def scalars(self) -> dict[str, np.ndarray]:
+        """The statistics that are distributions, by name."""
+        names = ("cells_per_image", "size", "nearest_neighbour", "brightness", "background_level", "background_sd")
+        return {name: getattr(self, name) for name in names}
+
+
+def field_statistics(images, labels, spacing_um: tuple[float, ...], pair_range_um: float) -> FieldStatistics:
+    """Of fully annotated images; `images` and `labels` are iterables of equal length."""
+    counts, sizes, nearest, brightness, levels, spreads, spectra = [], [], [], [], [], [], []
+    pairs, expected = np.zeros(_BINS), np.zeros(_BINS)
+    for image, label in zip(images, labels, strict=True):
+        ids = np.unique(label)
+        ids = ids[ids > 0]
+        mask = background_mask(image, label > 0, 6)
+        level = float(image[mask].mean())
+        counts.append(len(ids))
+        levels.append(level)
+        spreads.append(float(image[mask].std()))
+        spectra.append(_spectrum(image, mask, level))
+        if not len(ids):
+            continue
+        centres = np.array(ndimage.center_of_mass(label > 0, label, ids)) * spacing_um
+        sizes += (ndimage.sum_labels(label > 0, label, ids) * np.prod(spacing_um)).tolist()
+        brightness += (ndimage.mean(image, label, ids) - level).tolist()
+        if len(ids) > 1:
+            distance = spatial.distance.squareform(spatial.distance.pdist(centres))
+            nearest += (distance + np.diag(np.full(len(ids), np.inf))).min(1).tolist()
+            edges = np.linspace(0, pair_range_um, _BINS + 1)
+            pairs += np.histogram(distance[np.triu_indices(len(ids), 1)], edges)[0]
+            expected += _random_pairs(np.array(label.shape) * spacing_um, edges) * len(ids) * (len(ids) - 1) / 2
+    return FieldStatistics(
+        cells_per_image=np.array(counts),
+        size=np.array(sizes),
+        nearest_neighbour=np.array(nearest),
+        brightness=np.array(brightness),
+        background_level=np.array(levels),
+        background_sd=np.array(spreads),
+        pair_correlation=pairs / np.maximum(expected, 1e-9),
+        pair_range_um=pair_range_um,
+        background_spectrum=np.median(spectra, 0),
+    )
+
+
+def field_distances(a: FieldStatistics, b: FieldStatistics) -> dict[str, float]:
+    """How far `a` is from `b`: Wasserstein distances in units of the spread of `b`, mean absolute differences of the
+    pair correlations, and of the spectra in decades."""
+    found = {}
+    for name, values in a.scalars().items():
+        spread = max(float(b.scalars()[name].std()), 1e-9)
+        found[name] = float(stats.wasserstein_distance(values, b.scalars()[name]) / spread)
+    found["pair_correlation"] = float(np.abs(a.pair_correlation - b.pair_correlation).mean())
+    found["background_spectrum"] = float(np.abs(np.log10(a.background_spectrum / b.background_spectrum)).mean())
+    return found
+
+
+def _random_pairs(extent: np.ndarray, edges: np.ndarray, draws: int = 40_000) -> np.ndarray:
+    """Probability that two points scattered at random over the image lie at distances between `edges`."""
+    points = stream(0, "random pairs").uniform(0, extent, (2, draws, len(extent)))
+    return np.histogram(np.linalg.norm(points[0] - points[1], axis=1), edges)[0] / draws
+
+
+def _spectrum(image: np.ndarray, mask: np.ndarray, level: float) -> np.ndarray:
+    """Power of the background by spatial frequency, from the plane with most of it; cells are set to the level."""
+    if image.ndim == 3:
+        z = int(np.argmax(mask.sum((1, 2))))
+        image, mask = image[z], mask[z]
+    residual = np.where(mask, image - level, 0)
+    power = np.abs(np.fft.fft2(residual)) ** 2 / max(mask.sum(), 1)
+    frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(n) for n in residual.shape], indexing="ij"))
+    rings = np.minimum((frequency * 2 * _BINS).astype(int), _BINS)
+    return ndimage.mean(power, rings, np.arange(_BINS)) + 1e-12

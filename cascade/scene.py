@@ -1,0 +1,142 @@
+"""One image: which cells it shows, where they lie, and what the camera makes of them."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import ndimage
+
+from cascade.data.statistics import Statistics
+from cascade.population import UNPLACED, Cell, compose, ellipsoid_region, place
+from cascade.rng import stream
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One annotated image. image: the data set's dtype, camera units; labels: uint16, or uint32 beyond 65,535 cells."""
+
+    image: np.ndarray
+    labels: np.ndarray
+    spacing_um: tuple[float, ...]
+    cells: list[dict]
+    """One record per label, in order: label, centroid_um, area_um2 or volume_um3, brightness, outline (H, W) bool at
+    outline_pixel_um; in 3D also the residual of its views, and `solid`, its signed distance around `origin_um`."""
+    seed: int
+    index: int
+    counts: dict[str, int] = field(default_factory=dict)
+    """What was drawn again or left out, and how often."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is decided before there is any cell. like: the real image whose brightness it takes after."""
+
+    canvas: tuple[int, ...]
+    region_um: tuple[float, ...] | None
+    cells: int
+    like: int
+    level: float
+    clustering_probability: float
+
+    def region(self, spacing_um: tuple[float, ...]) -> np.ndarray | None:
+        """Where cell centres may lie, bool, or None for everywhere."""
+        return None if self.region_um is None else ellipsoid_region(self.canvas, spacing_um, self.region_um)
+
+
+def plan_scene(
+    statistics: Statistics,
+    seed: int,
+    index: int,
+    canvas_size: tuple[int, ...] | None = None,
+    cells_per_image: int | None = None,
+    clustering_probability: float | None = None,
+) -> Scene:
+    """Decide what image `index` shows; arguments left at None are drawn as in the real images, scaled to the canvas.
+
+    Raises ValueError for a canvas of another dimension, or a probability outside [0, 1].
+    """
+    canvas = tuple(canvas_size or statistics.image_shape)
+    if len(canvas) != statistics.ndim or min(canvas) < 1:
+        raise ValueError(f"canvas_size {canvas}: this model makes {statistics.ndim}D images, one size per axis")
+    p = statistics.clustering_probability if clustering_probability is None else clustering_probability
+    if not 0 <= p <= 1:
+        raise ValueError(f"clustering_probability must be in [0, 1], got {p}")
+    rng = stream(seed, "scene", index)
+    like = int(rng.integers(len(statistics.cells_per_image)))
+    region, share = statistics.region_um, float(np.prod(canvas) / np.prod(statistics.image_shape))
+    if region is not None:
+        fitted = np.minimum(region, 0.5 * np.array(canvas) * statistics.spacing_um)
+        share, region = float(np.prod(fitted / np.array(region))), tuple(float(v) for v in fitted)
+    count = cells_per_image or max(round(statistics.cells_per_image[like] * share), 1)
+    level = float(rng.choice(statistics.background.levels))
+    return Scene(canvas, region, int(count), like, level, float(p))
+
+
+def draw_light(statistics: Statistics, area_um2: np.ndarray, like: int, rng: np.random.Generator) -> np.ndarray:
+    """Light above background for cells of given areas, as bright as cells of like size in real image `like`.
+
+    Real cells of that image are drawn and matched by the rank of their area, which keeps what size and brightness
+    have to do with each other; where it has fewer than eight annotated cells, cells of all images help out.
+    """
+    own = np.flatnonzero(np.array(statistics.cell_image) == like)
+    if len(own) < 8:
+        own = np.concatenate([own, rng.choice(len(statistics.cell_image), 8 - len(own))])
+    picked = rng.choice(own, len(area_um2), replace=len(own) < len(area_um2))
+    real_area = np.array(statistics.cell_area_um2)[picked]
+    real_light = np.array(statistics.cell_brightness)[picked] - statistics.background.level
+    light = np.empty(len(area_um2))
+    light[np.argsort(area_um2, kind="stable")] = real_light[np.argsort(real_area, kind="stable")]
+    return np.maximum(light, 1.0)
+
+
+def take_picture(
+    cells: list[Cell], scene: Scene, statistics: Statistics, seed: int, index: int, counts: dict[str, int]
+) -> Sample:
+    """Place the cells, add their light to a background, and expose the camera."""
+    order = np.argsort([-cell.mask.sum() for cell in cells], kind="stable")  # large cells find room first
+    cells = [cells[n] for n in order]
+    spacing = statistics.spacing_um
+    corners = place(
+        [cell.mask for cell in cells],
+        scene.canvas,
+        scene.clustering_probability,
+        stream(seed, "placement", index),
+        scene.region(spacing),
+    )
+    background = statistics.background.draw(scene.canvas, seed, index, scene.level)
+    light, labels, placed = compose(cells, corners, background)
+    image = digitise(statistics.noise.add(light, stream(seed, "noise", index)), statistics.dtype)
+    records = _records(labels, [cells[n] for n in placed], corners[placed], spacing)
+    counts = counts | {"cells without room": int((corners == UNPLACED).any(1).sum())}
+    return Sample(image, labels.astype(label_dtype(len(placed))), spacing, records, seed, index, counts)
+
+
+def digitise(image: np.ndarray, dtype: str) -> np.ndarray:
+    """Camera units as integers of the data set's dtype; a float data set is written as uint16."""
+    kind = np.dtype(dtype if np.dtype(dtype).kind == "u" else "uint16")
+    return np.clip(np.rint(image), 0, np.iinfo(kind).max).astype(kind)
+
+
+def label_dtype(cells: int) -> type:
+    """The smaller of uint16 and uint32 that holds so many labels."""
+    return np.uint16 if cells <= np.iinfo(np.uint16).max else np.uint32
+
+
+def _records(labels: np.ndarray, cells: list[Cell], corners: np.ndarray, spacing_um) -> list[dict]:
+    ids = np.arange(1, len(cells) + 1)
+    centroids = ndimage.center_of_mass(labels > 0, labels, ids) if len(ids) else []
+    sizes = np.bincount(labels.ravel(), minlength=len(cells) + 1)[1:]
+    size_name = "area_um2" if labels.ndim == 2 else "volume_um3"
+    return [
+        {
+            "label": int(label),
+            "centroid_um": _scaled(centroid, spacing_um),
+            "origin_um": _scaled(corner + cell.centre, spacing_um),
+            size_name: float(size * np.prod(spacing_um)),
+            **cell.info,
+        }
+        for label, centroid, size, cell, corner in zip(ids, centroids, sizes, cells, corners, strict=True)
+    ]
+
+
+def _scaled(voxels, spacing_um) -> tuple[float, ...]:
+    return tuple(float(v * s) for v, s in zip(voxels, spacing_um, strict=True))

@@ -1,0 +1,87 @@
+"""Canvases too large for memory: composed tile by tile into OME-Zarr, from a bank of cells used again and again."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from cascade.data.statistics import Statistics
+from cascade.export import ome_zarr
+from cascade.population import UNPLACED, Cell, compose, place, trim
+from cascade.rng import stream
+from cascade.scene import Scene, digitise, label_dtype
+
+
+def turned(cell: Cell, symmetry: int) -> Cell:
+    """A cell in one of the eight flips and quarter turns of its plane: no pixel is interpolated."""
+    axes, quarter, flip = (-2, -1), symmetry % 4, symmetry >= 4
+
+    def turn(array: np.ndarray) -> np.ndarray:
+        array = np.rot90(array, quarter, axes)
+        return np.ascontiguousarray(array[..., ::-1] if flip else array)
+
+    *z, cy, cx = cell.centre
+    height, width = cell.mask.shape[-2:]
+    for _ in range(quarter):
+        cy, cx, height, width = width - 1 - cx, cy, width, height
+    cx = width - 1 - cx if flip else cx
+    return Cell(turn(cell.mask), turn(cell.signal), (*z, cy, cx), cell.info)
+
+
+def compose_tiles(
+    bank: list[Cell], scene: Scene, statistics: Statistics, path: Path, seed: int, index: int, tile: int = 1024
+) -> dict:
+    """Place `scene.cells` cells and write image and labels as one OME-Zarr, holding one tile of planes at a time.
+
+    Every cell of the bank is used equally often, each time in a random one of its eight orientations; where cells lie
+    is the same as for a canvas in memory. Labels are 1, 2, … in the order of placement, uint32 beyond 65,535.
+
+    Returns a record: cells placed and without room, how often a cell of the bank was used at most, and one row per
+    label (bank, symmetry, corner), which is also written beside the image as `cells.json`.
+    """
+    rng = stream(seed, "tiles", index)
+    picks = np.concatenate([rng.permutation(len(bank)) for _ in range(-(-scene.cells // len(bank)))])[: scene.cells]
+    symmetries = rng.integers(0, 8, scene.cells)
+    masks = [turned(bank[n], s).mask for n, s in zip(picks, symmetries, strict=True)]
+    region = scene.region(statistics.spacing_um)
+    corners = place(masks, scene.canvas, scene.clustering_probability, stream(seed, "placement", index), region)
+    shown = np.flatnonzero((corners != UNPLACED).all(1))
+    kind = digitise(np.zeros(1), statistics.dtype).dtype
+    image, labels = ome_zarr.create(
+        path, scene.canvas, statistics.spacing_um, kind, label_dtype(len(shown)), chunk=min(tile, 512)
+    )
+    reach = max(max(cell.mask.shape[-2:]) for cell in bank)
+    origins = [(y, x) for y in range(0, scene.canvas[-2], tile) for x in range(0, scene.canvas[-1], tile)]
+    for number, (y, x) in enumerate(tqdm(origins, desc="tiles", unit="tile")):
+        low = np.array([y, x])
+        shape = (*scene.canvas[:-2], min(tile, scene.canvas[-2] - y), min(tile, scene.canvas[-1] - x))
+        plane = corners[shown][:, -2:]
+        near = shown[((plane < low + shape[-2:]) & (plane + reach > low)).all(1)]
+        cells = [_shown(turned(bank[picks[n]], symmetries[n]), corners[n], scene.canvas) for n in near]
+        background = statistics.background.draw(shape, seed, index, scene.level, (y, x))
+        offset = np.array([0] * (len(shape) - 2) + [y, x])
+        light, local, placed = compose(cells, corners[near] - offset, background, trimmed=True)
+        names = np.zeros(len(placed) + 1, labels[0].dtype)
+        names[1:] = np.searchsorted(shown, near[placed]) + 1
+        window = (..., slice(y, y + shape[-2]), slice(x, x + shape[-1]))
+        image[0][window] = digitise(statistics.noise.add(light, stream(seed, "noise", index, number)), statistics.dtype)
+        labels[0][window] = names[local]
+    ome_zarr.downsample(image)
+    ome_zarr.downsample(labels)
+    rows = [
+        {"label": label, "bank": int(picks[n]), "symmetry": int(symmetries[n]), "corner": corners[n].tolist()}
+        for label, n in enumerate(shown, 1)
+    ]
+    (path / "cells.json").write_text(json.dumps(rows))
+    return {
+        "cells": len(shown),
+        "without_room": scene.cells - len(shown),
+        "bank": len(bank),
+        "used_at_most": int(np.bincount(picks[shown]).max()) if len(shown) else 0,
+    }
+
+
+def _shown(cell: Cell, corner: np.ndarray, canvas: tuple[int, ...]) -> Cell:
+    return replace(cell, mask=trim(cell.mask, corner, canvas))
