@@ -80,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--format", nargs="+", default=["ctc"], help="|".join(FORMATS) + "; several may be given")
     generate.add_argument("--meshes", action="store_true", help="also write 3D cells as GLB")
     generate.add_argument("--shard_size", type=int, default=4, help="images between two points to resume from")
+    generate.add_argument(
+        "--bank",
+        type=int,
+        metavar="CELLS",
+        help="for canvases larger than memory: generate so many cells, use them again and again, turned, and compose "
+        "the image tile by tile into OME-Zarr",
+    )
     generate.add_argument("--only", type=int, metavar="SAMPLE", help="make this sample again and compare it")
     generate.add_argument(
         "--dry_run", action="store_true", help="make one image, and print time, memory and disk of all"
@@ -146,6 +153,8 @@ def _generate(options) -> None:
             "num_inference_steps": options.num_inference_steps,
         },
     )
+    if options.bank:
+        return _generate_large(folder, options)
     if options.dry_run:
         return _estimate(folder, job, options.device)
     if options.only is not None:
@@ -166,6 +175,46 @@ def _generate(options) -> None:
         done, shards = generation.progress(options.output_dir, job)
         print(f"{done} of {shards} shards are done; other processes, or the same command again, make the rest")
     return None
+
+
+def _generate_large(folder, options) -> None:
+    """Images composed tile by tile; one that is there already is kept."""
+    import json
+
+    from cascade.export.save import MARK, check_replaceable
+    from cascade.pipelines.cascade import CascadePipeline
+    from cascade.scene import plan_scene
+    from cascade.tiles import compose_tiles
+
+    if options.format not in (["ctc"], ["ome-zarr"]):
+        raise ValueError(f"--bank writes ome-zarr, not {' '.join(options.format)}")
+    check_replaceable(options.output_dir)
+    pipeline = CascadePipeline.from_pretrained(folder).to(options.device or _best_device())
+    _silence(pipeline)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    (options.output_dir / MARK).touch()
+    for index in range(options.num_images):
+        path = options.output_dir / f"sample_{index:06d}.ome.zarr"
+        if path.exists():
+            continue
+        scene = plan_scene(
+            pipeline.statistics,
+            options.seed,
+            index,
+            options.canvas_size,
+            options.cells_per_image,
+            options.clustering_probability,
+        )
+        size = min(options.bank, scene.cells)
+        print(f"{path.name}: {scene.cells} cells, {size} of them different", file=sys.stderr)
+        steps = {"rho": options.rho, "num_inference_steps": options.num_inference_steps}
+        bank, _ = pipeline.cells(size, options.seed, index, scene.like, **steps)
+        partial = path.with_name(path.name + ".partial")
+        record = compose_tiles(bank, scene, pipeline.statistics, partial, options.seed, index)
+        partial.rename(path)
+        with (options.output_dir / MARK).open("a") as file:
+            file.write(json.dumps({"sample": index, "seed": options.seed, "index": index, **record}) + "\n")
+        print(f"{path}: {record['cells']} cells, each of the bank used at most {record['used_at_most']} times")
 
 
 def _generator(folder, job, device: str | None):
