@@ -23,13 +23,13 @@ from cascade.data.dataset import CropDataset
 from cascade.data.statistics import Statistics
 from cascade.diffusion.latents import correlated_noise
 from cascade.evaluation.alignment import otsu_alignment
-from cascade.evaluation.camera import photograph
 from cascade.evaluation.shape import nearest_iou, outline_statistics
 from cascade.export.preview import image_grid
 from cascade.grid import Grid
 from cascade.multiview.renders import HarmonicRenders
 from cascade.neus.fit import fit_views, view_residuals
 from cascade.population import touching_fraction
+from cascade.scene import photograph_crops
 from cascade.shapes.harmonics import ShapeLaw
 
 SETS = {
@@ -119,7 +119,7 @@ def texture(pipeline, crops: CropDataset, count: int, folder: Path | None, name:
     ).images
     seconds = (time.perf_counter() - start) / len(picked)
     pixel = pipeline.texture.config.pixel_size_um
-    seen = photograph(made, masks, statistics, pixel, np.random.default_rng(0))
+    seen = photograph_crops(made, masks, statistics, pixel, np.random.default_rng(0))
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         image_grid(np.stack([real, seen], 1)[:96].reshape(-1, *seen.shape[1:]), folder / f"texture_{name}.png", 24)

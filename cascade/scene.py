@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from cascade.data.statistics import Statistics
+from cascade.grid import resample
 from cascade.population import UNPLACED, Cell, compose, ellipsoid_region, place
 from cascade.rng import stream
 
@@ -18,8 +19,9 @@ class Sample:
     labels: np.ndarray
     spacing_um: tuple[float, ...]
     cells: list[dict]
-    """One record per label, in order: label, centroid_um, area_um2 or volume_um3, brightness, outline (H, W) bool at
-    outline_pixel_um; in 3D also the residual of its views, and `solid`, its signed distance around `origin_um`."""
+    """One record per label, in order: label, centroid_um, area_um2 or volume_um3, brightness, alignment (of its texture
+    with its mask), outline (H, W) bool at outline_pixel_um; in 3D also the residual of its views, and `solid`, its
+    signed distance around `origin_um`."""
     seed: int
     index: int
     counts: dict[str, int] = field(default_factory=dict)
@@ -108,6 +110,27 @@ def take_picture(
     records = _records(labels, [cells[n] for n in placed], corners[placed], spacing)
     counts = counts | {"cells without room": int((corners == UNPLACED).any(1).sum())}
     return Sample(image, labels.astype(label_dtype(len(placed))), spacing, records, seed, index, counts)
+
+
+def photograph_crops(
+    images: np.ndarray, masks: np.ndarray, statistics: Statistics, pixel_um: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Add camera noise to textured crops, as `cascade prepare` leaves it in real ones: (N, H, W) float32 in [0, 1].
+
+    The texture stage makes light without noise; noise is added at the data set's own pixels, fades out with the
+    cell's halo, and is resampled to the crops' pixels, just as it is in crops of real images.
+
+    images: (N, H, W) in [0, 1] after the window. masks: (N, H, W) bool.
+    """
+    window, spacing = statistics.window, statistics.spacing_um[-2:]
+    reach = statistics.halo.radius_px * spacing[-1] / pixel_um
+    noisy = np.empty(images.shape, np.float32)
+    for n, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        light = resample(window.restore(image), (pixel_um,) * 2, spacing)
+        noise = resample(statistics.noise.add(light, rng) - light, spacing, (pixel_um,) * 2)
+        fade = np.clip(2 - 2 * ndimage.distance_transform_edt(~mask) / (reach + 1), 0, 1)
+        noisy[n] = window.stretch(window.restore(image) + fade * noise[: len(image), : len(image)])
+    return noisy
 
 
 def digitise(image: np.ndarray, dtype: str) -> np.ndarray:
