@@ -1,6 +1,6 @@
 """Masks to textured cells: a Stable-Diffusion-layout model steered by a ControlNet."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from diffusers.utils import BaseOutput
 
 from cascade import hub
 from cascade.diffusion.conditioning import conditioning_image
+from cascade.diffusion.grain import Grain
 from cascade.diffusion.latents import slice_latents
 from cascade.diffusion.losses import Controlled, unscale_latents
 from cascade.diffusion.prompt import EmptyPrompt
@@ -36,6 +37,7 @@ class TexturePipeline(DiffusionPipeline):
         prompt: the empty prompt's embedding.
         pixel_size_um: pixel size of the crops that it was finetuned on.
         window: `low`, `high`, `gamma` of their intensity window.
+        grain: `sd`, `length_px` of the fine texture that the autoencoder cannot carry and that is added as noise.
     """
 
     model_cpu_offload_seq = "controlnet->unet->vae"
@@ -49,10 +51,12 @@ class TexturePipeline(DiffusionPipeline):
         prompt: EmptyPrompt,
         pixel_size_um: float = 1.0,
         window: dict | None = None,
+        grain: dict | None = None,
     ):
         super().__init__()
         self.register_modules(vae=vae, unet=unet, controlnet=controlnet, scheduler=scheduler, prompt=prompt)
-        self.register_to_config(pixel_size_um=pixel_size_um, window=window or {"low": 0.0, "high": 65535.0})
+        window = window or {"low": 0.0, "high": 65535.0}
+        self.register_to_config(pixel_size_um=pixel_size_um, window=window, grain=grain or asdict(Grain()))
 
     @classmethod
     def from_pretrained(cls, path_or_repo_id, revision: str | None = None, token: str | None = None, **kwargs):
@@ -134,6 +138,11 @@ class TexturePipeline(DiffusionPipeline):
                 )
                 images[filled[part]] = decode_latents(self.vae, clean).cpu().numpy()
                 bar.update(len(noise))
+        grain = Grain(**self.config.grain)
+        if grain.sd > 0:
+            owners = torch.as_tensor(cells[filled])
+            noise = slice_latents(owners, masks.shape[1:], rho, seed, attempt, name="grain").numpy()
+            images[filled] = grain.add(images[filled], noise)
         return TextureOutput(images=images)
 
     def _network(self, guidance_scale: float):

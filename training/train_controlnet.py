@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DCondi
 from cascade import hub
 from cascade.data.dataset import CropDataset
 from cascade.diffusion.conditioning import conditioning_image
+from cascade.diffusion.grain import measure_grain
 from cascade.diffusion.losses import Controlled, DenoisingLoss, LatentEncoder
 from cascade.diffusion.prompt import EmptyPrompt
 from cascade.diffusion.sampling import denoise
@@ -86,6 +87,7 @@ def main(argv: list[str] | None = None) -> None:
             prompt.to("cpu"),
             pixel_size_um=crops.pixel_size_um,
             window=statistics.to_dict()["window"],
+            grain=asdict(measure_grain(vae, crops)),
         )
         statistics.save(output)
         pipeline.save_pretrained(output)

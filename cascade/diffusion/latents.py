@@ -21,15 +21,17 @@ def correlated_noise(count: int, shape: tuple[int, ...], rho: float, generator: 
     return share * common + (1 - share**2) ** 0.5 * unique
 
 
-def slice_latents(cells: torch.Tensor, shape: tuple[int, ...], rho: float, seed: int, attempt: int = 0) -> torch.Tensor:
+def slice_latents(
+    cells: torch.Tensor, shape: tuple[int, ...], rho: float, seed: int, attempt: int = 0, name: str = "latents"
+) -> torch.Tensor:
     """Latents (S, *shape) for slices that belong to `cells` (S,) int64: correlated within a cell, not between cells.
 
     Every cell has its own stream, so its latents do not depend on what else is in the batch. `attempt` names further
-    draws for the same cells.
+    draws for the same cells, `name` what the noise is for.
     """
     latents = torch.empty((len(cells), *shape))
     for cell in cells.unique().tolist():
         chosen = cells == cell
-        generator = torch_stream(seed, "latents", cell, attempt)
+        generator = torch_stream(seed, name, cell, attempt)
         latents[chosen] = correlated_noise(int(chosen.sum()), shape, rho, generator)
     return latents
