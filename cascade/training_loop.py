@@ -103,7 +103,7 @@ def training_loop(
     if start >= settings.max_train_steps:
         if ema is not None:
             ema.copy_to(parameters)
-        yield Step(start, float("nan"), True, True)
+        yield Step(start, _last_loss(output), True, True)
         return
 
     batches = _Batches(len(dataset), settings, accelerator, start)
@@ -223,6 +223,11 @@ def _log(accelerator: Accelerator, output: Path, step: int, loss: float, rate: f
     if accelerator.is_main_process:
         with (output / "log.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, **record}) + "\n")
+
+
+def _last_loss(output: Path) -> float:
+    log_file = output / "log.jsonl"
+    return json.loads(log_file.read_text().splitlines()[-1])["loss"] if log_file.is_file() else float("nan")
 
 
 def _checkpoint(accelerator: Accelerator, output: Path, step: int, limit: int) -> None:

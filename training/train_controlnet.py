@@ -18,6 +18,7 @@ from cascade.diffusion.grain import measure_grain
 from cascade.diffusion.losses import Controlled, DenoisingLoss, LatentEncoder
 from cascade.diffusion.prompt import EmptyPrompt
 from cascade.diffusion.sampling import denoise
+from cascade.evaluation.alignment import otsu_alignment
 from cascade.export.card import write_card
 from cascade.export.preview import image_grid
 from cascade.pipelines.texture import TexturePipeline, decode_latents
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
             rows = torch.stack([shown["image"][:, 0] / 2 + 0.5, images, shown["mask"][:, 0]], 1).flatten(0, 1)
             image_grid(rows.numpy(), output / f"preview_{step.number:06d}.png", columns=24)
     if accelerator.is_main_process:
-        statistics = crops.statistics[0]
+        statistics, images, masks = crops.statistics[0], images.numpy(), shown["mask"][:, 0].numpy() > 0
         pipeline = TexturePipeline(
             vae.to("cpu"),
             unet.to("cpu"),
@@ -101,6 +102,10 @@ def main(argv: list[str] | None = None) -> None:
             step.loss,
             settings.base_model,
             preview,
+            {
+                "IoU of Otsu's segmentation with the mask, generated crops": otsu_alignment(images, masks).mean(),
+                "the same, real crops": otsu_alignment(shown["image"][:, 0].numpy(), masks).mean(),
+            },
         )
         if settings.push_to_hub:
             pipeline.push_to_hub(settings.hub_model_id or output.name)

@@ -1,6 +1,6 @@
 """Train the MaskDDPM on the outlines of annotated cells.
 
-accelerate launch training/train_mask_ddpm.py --config configs/mask_ddpm.yaml --data crops --output_dir model/mask
+accelerate launch training/train_mask_ddpm.py --config configs/mask_ddpm_nuclei2d.yaml --data crops --output_dir mask
 """
 
 from dataclasses import asdict, dataclass, field
@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import UNet2DModel
+from torch.nn import functional as F
 
 from cascade.data.dataset import CropDataset
 from cascade.diffusion.losses import DenoisingLoss, OutlineEncoder, Outlines
 from cascade.diffusion.sampling import denoise, make_scheduler
+from cascade.evaluation.shape import outline_statistics
 from cascade.export.card import write_card
 from cascade.export.preview import image_grid
 from cascade.grid import signed_distance
-from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
+from cascade.pipelines.mask_ddpm import MaskDDPMPipeline, clean_mask
 from cascade.rng import torch_stream
 from cascade.training.settings import parse, run
 from cascade.training_loop import TrainingSettings, make_accelerator, training_loop
@@ -101,10 +103,23 @@ def main(argv: list[str] | None = None) -> None:
             step.loss,
             None,
             preview,
+            _metrics(maps[:, None], F.interpolate(distances, size=(side, side), mode="area")),
         )
         if settings.push_to_hub:
             pipeline.push_to_hub(settings.hub_model_id or output.name)
     accelerator.end_training()
+
+
+def _metrics(drawn: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
+    """Area and solidity of drawn outlines against those of real ones, both (N, 1, H, W) maps, negative inside."""
+    masks = [np.stack([clean_mask(plane, 1) for plane in maps[:, 0].cpu().numpy() < 0]) for maps in (drawn, real)]
+    drawn, real = (each[each.any((1, 2))] for each in masks)
+    metrics = {"share of usable outlines": len(drawn) / len(masks[0])}
+    if len(drawn) and len(real):
+        a, b = outline_statistics(drawn), outline_statistics(real)
+        metrics["mean area, drawn / real"] = float(a.area.mean() / b.area.mean())
+        metrics["mean solidity, drawn / real"] = float(a.solidity.mean() / b.solidity.mean())
+    return metrics
 
 
 if __name__ == "__main__":

@@ -83,10 +83,18 @@ def main(argv: list[str] | None = None) -> None:
             step.loss,
             None,
             preview,
+            {"IoU of the predicted view along z with the input outline": _iou(views[:, 0], condition)}
+            if settings.views == "hemisphere"
+            else None,
         )
         if settings.push_to_hub:
             pipeline.push_to_hub(settings.hub_model_id or output.name)
     accelerator.end_training()
+
+
+def _iou(views: torch.Tensor, condition: torch.Tensor) -> float:
+    inside, wanted = views < 0, condition < 0
+    return float(((inside & wanted).sum((1, 2)) / (inside | wanted).sum((1, 2)).clamp(min=1)).mean())
 
 
 if __name__ == "__main__":

@@ -15,12 +15,14 @@ def write_card(
     loss: float,
     base_model: str | None = None,
     preview: Path | None = None,
+    metrics: dict[str, float] | None = None,
 ) -> None:
     """Write `README.md` with front matter into a stage's folder.
 
     load: the name of the pipeline class; None for a base model of `train_controlnet.py`.
     data: statistics of the crops, whose source and licence are carried over.
-    settings: of the training; loss: the last that was logged. preview: a picture in `folder`.
+    settings: of the training; loss: the last that was logged. preview: a picture in `folder`. metrics: of the samples
+    in that picture.
     """
     sources = "".join(f"- {s.source}, licence: {s.licence}\n" for s in data) or "- none: made-up shapes only\n"
     picture = f"![samples]({preview.name})\n\n" if preview else ""
@@ -33,6 +35,8 @@ pipeline = {load}.from_pretrained("this folder or repository")
         if load
         else "`accelerate launch training/train_controlnet.py --base_model THIS_FOLDER --data CROPS …`"
     )
+    rows = "".join(f"| {name} | {value:.3f} |\n" for name, value in (metrics or {}).items())
+    measured = f"## Metrics\n\nOf the samples in the picture.\n\n| | |\n|---|---|\n{rows}\n" if rows else ""
     kept = {
         k: v for k, v in settings.items() if k not in ("output_dir", "data", "hub_model_id", "resume_from_checkpoint")
     }
@@ -49,7 +53,7 @@ tags: [microscopy, cell-segmentation, synthetic-data, cascade-microscopy]
 ## Data
 
 {sources}{base}
-## Recipe
+{measured}## Recipe
 
 {settings["max_train_steps"]} steps of {settings["train_batch_size"]}, last logged loss {loss:.4f}.
 
