@@ -74,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--canvas_size", type=int, nargs="+", help="voxels y x or z y x; default as the real images")
     generate.add_argument("--cells_per_image", type=int)
     generate.add_argument("--clustering_probability", type=float)
+    generate.add_argument(
+        "--region", type=Path, metavar="TIFF", help="cells lie where this image, as large as the canvas, is not zero"
+    )
+    generate.add_argument("--max_overlap", type=float, default=0.0, help="share of a cell that may lie on others")
     generate.add_argument("--rho", type=float, default=0.7, help="texture shared between a cell's slices")
     generate.add_argument("--num_inference_steps", type=int, default=20)
     generate.add_argument("--seed", type=int, default=0)
@@ -151,6 +155,8 @@ def _generate(options) -> None:
             "clustering_probability": options.clustering_probability,
             "rho": options.rho,
             "num_inference_steps": options.num_inference_steps,
+            "max_overlap": options.max_overlap,
+            "region": None if options.region is None else str(options.region.resolve()),
         },
     )
     if options.bank:
@@ -181,6 +187,7 @@ def _generate_large(folder, options) -> None:
     """Images composed tile by tile; one that is there already is kept."""
     import json
 
+    from cascade.data.frames import read_image
     from cascade.export.save import MARK, check_replaceable
     from cascade.pipelines.cascade import CascadePipeline
     from cascade.scene import plan_scene
@@ -204,6 +211,8 @@ def _generate_large(folder, options) -> None:
             options.canvas_size,
             options.cells_per_image,
             options.clustering_probability,
+            None if options.region is None else read_image(options.region),
+            options.max_overlap,
         )
         size = min(options.bank, scene.cells)
         print(f"{path.name}: {scene.cells} cells, {size} of them different", file=sys.stderr)
@@ -219,11 +228,13 @@ def _generate_large(folder, options) -> None:
 
 def _generator(folder, job, device: str | None):
     """The job's samples by seed and numbers."""
+    from cascade.data.frames import read_image
     from cascade.pipelines.cascade import CascadePipeline
 
     pipeline = CascadePipeline.from_pretrained(folder).to(device or _best_device())
     _silence(pipeline)
-    return lambda seed, numbers: pipeline.generate(seed, numbers, **job.settings)
+    region = None if job.settings.get("region") is None else read_image(Path(job.settings["region"]))
+    return lambda seed, numbers: pipeline.generate(seed, numbers, **job.settings | {"region": region})
 
 
 def _estimate(folder, job, device: str | None) -> None:

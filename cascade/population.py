@@ -26,9 +26,13 @@ def place(
     clustering_probability: float,
     rng: np.random.Generator,
     region: np.ndarray | None = None,
+    max_overlap: float = 0.0,
     max_tries: int = 60,
 ) -> np.ndarray:
     """Find a free site for every mask, one after the other, without overlap.
+
+    max_overlap: share of a cell, in [0, 1), that may lie on cells already placed, as in thick or pressed samples; see
+    `compose` for what becomes of the labels.
 
     With probability `clustering_probability` (Bernoulli) a cell is put next to one that is already there, in contact
     along a random direction; else anywhere free (cascaded diffusion paper, §2, after Svoboda & Ulman, 2017). A cell's
@@ -39,9 +43,11 @@ def place(
     """
     if not 0 <= clustering_probability <= 1:
         raise ValueError(f"clustering_probability must be in [0, 1], got {clustering_probability}")
+    if not 0 <= max_overlap < 1:
+        raise ValueError(f"max_overlap must be in [0, 1), got {max_overlap}")
     boxes = [_tight_box(mask) for mask in masks]
     tight = [mask[box] for mask, box in zip(masks, boxes, strict=True)]
-    canvas = _Canvas(canvas_shape, max((max(m.shape) for m in tight), default=1), region)
+    canvas = _Canvas(canvas_shape, max((max(m.shape) for m in tight), default=1), region, max_overlap)
     corners = np.full((len(masks), len(canvas_shape)), UNPLACED, np.int64)
     anchors = _Anchors()
     for n, mask in enumerate(tight):
@@ -63,12 +69,12 @@ UNPLACED = np.iinfo(np.int64).min
 class _Canvas:
     """Which voxels are taken; padded, so that cells cut by the border need no special case."""
 
-    def __init__(self, shape, pad: int, region: np.ndarray | None):
+    def __init__(self, shape, pad: int, region: np.ndarray | None, max_overlap: float):
         if region is not None and region.shape != tuple(shape):
             raise ValueError(f"region has shape {region.shape}, the canvas {tuple(shape)}: they must be equal")
         if region is not None and not region.any():
             raise ValueError("region is empty: no cell can be placed in it")
-        self.shape, self.pad, self.region = tuple(shape), pad, region
+        self.shape, self.pad, self.region, self.max_overlap = tuple(shape), pad, region, max_overlap
         self.taken = np.zeros([n + 2 * pad for n in shape], bool)
         self.sites = None if region is None else np.flatnonzero(region)
         self.room: np.ndarray | None = None  # distance to the nearest taken voxel when it was last computed
@@ -81,14 +87,15 @@ class _Canvas:
         return inside and (self.region is None or bool(self.region[tuple(centre)]))
 
     def free(self, corner, mask) -> bool:
-        return not (self.taken[self.window(corner, mask)] & mask).any()
+        met = self.taken[self.window(corner, mask)] & mask
+        return not met.any() if self.max_overlap == 0 else np.count_nonzero(met) <= self.max_overlap * mask.sum()
 
     def maybe_free(self, corners: np.ndarray, probes: np.ndarray) -> np.ndarray:
         """Indices of the corners (C, D) at which none of a mask's `probes` (P, D) meets anything."""
         places = corners[:, None] + probes + self.pad
         limit = np.array(self.taken.shape) - 1
         taken = self.taken[tuple(np.moveaxis(np.clip(places, 0, limit), -1, 0))]
-        return np.flatnonzero(~taken.any(1))
+        return np.flatnonzero(taken.mean(1) <= 2 * self.max_overlap)  # few probes: `free` decides
 
     def fill(self, corner, mask) -> None:
         self.taken[self.window(corner, mask)] |= mask
@@ -187,8 +194,9 @@ def compose(
     """Two canvases: the cells' light added to `background` (camera units), and their labels.
 
     Returns image float32, labels int32 (1, 2, … in the order of `cells`, unplaced ones left out) and, per label,
-    the index of its cell. A cell that the border cuts to nothing is left out, one that it cuts into pieces keeps the
-    largest; `trimmed` says that `trim` has seen to that, and the background is a window of a larger canvas.
+    the index of its cell. Where cells overlap their light adds up, and the voxel's label is that of the cell that
+    comes first. A cell of which the border or others leave nothing is left out, one that they cut into pieces keeps
+    the largest; `trimmed` says that `trim` has seen to that, and the background is a window of a larger canvas.
     """
     image, labels = background.astype(np.float32, copy=True), np.zeros(background.shape, np.int32)
     placed = []
@@ -197,10 +205,12 @@ def compose(
             continue
         here, there = _overlap(corner, cell.mask.shape, image.shape)
         image[here] += cell.signal[there]
-        mask = cell.mask if trimmed else trim(cell.mask, corner, image.shape)
-        if mask[there].any():
+        mask = cell.mask[there] if trimmed else trim(cell.mask, corner, image.shape)[there]
+        if not trimmed and (labels[here][mask] > 0).any():
+            mask = _largest_piece(mask & (labels[here] == 0))
+        if mask.any():
             placed.append(n)
-            labels[here][mask[there]] = len(placed)
+            labels[here][mask] = len(placed)
     return image, labels, placed
 
 

@@ -30,18 +30,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is decided before there is any cell. like: the real image whose brightness it takes after."""
+    """What is decided before there is any cell. region: where cell centres may lie, bool, or None for everywhere.
+    like: the real image whose brightness it takes after."""
 
     canvas: tuple[int, ...]
-    region_um: tuple[float, ...] | None
+    region: np.ndarray | None
     cells: int
     like: int
     level: float
     clustering_probability: float
-
-    def region(self, spacing_um: tuple[float, ...]) -> np.ndarray | None:
-        """Where cell centres may lie, bool, or None for everywhere."""
-        return None if self.region_um is None else ellipsoid_region(self.canvas, spacing_um, self.region_um)
+    max_overlap: float = 0.0
 
 
 def plan_scene(
@@ -51,11 +49,17 @@ def plan_scene(
     canvas_size: tuple[int, ...] | None = None,
     cells_per_image: int | None = None,
     clustering_probability: float | None = None,
+    region: np.ndarray | None = None,
+    max_overlap: float = 0.0,
 ) -> Scene:
     """Decide what image `index` shows; arguments left at None are drawn as in the real images, scaled to the canvas.
 
-    Raises ValueError for a canvas of another dimension, or a probability outside [0, 1].
+    region: where cell centres may lie, any non-zero voxel of an array as large as the canvas, which it then gives the
+    size of. Raises ValueError for a canvas of another dimension, a region of another size, or a probability outside
+    [0, 1].
     """
+    if region is not None and canvas_size is None:
+        canvas_size = region.shape
     canvas = tuple(canvas_size or statistics.image_shape)
     if len(canvas) != statistics.ndim or min(canvas) < 1:
         raise ValueError(f"canvas_size {canvas}: this model makes {statistics.ndim}D images, one size per axis")
@@ -64,13 +68,20 @@ def plan_scene(
         raise ValueError(f"clustering_probability must be in [0, 1], got {p}")
     rng = stream(seed, "scene", index)
     like = int(rng.integers(len(statistics.cells_per_image)))
-    region, share = statistics.region_um, float(np.prod(canvas) / np.prod(statistics.image_shape))
+    own, room = statistics.region_um, float(np.prod(statistics.image_shape))  # room: voxels the real cells share
+    if own is not None:
+        room = float(4 / 3 * np.pi * np.prod(own) / np.prod(statistics.spacing_um))
     if region is not None:
-        fitted = np.minimum(region, 0.5 * np.array(canvas) * statistics.spacing_um)
-        share, region = float(np.prod(fitted / np.array(region))), tuple(float(v) for v in fitted)
+        if region.shape != canvas:
+            raise ValueError(f"the region has shape {region.shape}, the canvas {canvas}: they must be equal")
+        region = region > 0
+    elif own is not None:
+        fitted = np.minimum(own, 0.5 * np.array(canvas) * statistics.spacing_um)
+        region = ellipsoid_region(canvas, statistics.spacing_um, fitted)
+    share = (np.prod(canvas) if region is None else float(region.sum())) / room
     count = cells_per_image or max(round(statistics.cells_per_image[like] * share), 1)
     level = float(rng.choice(statistics.background.levels))
-    return Scene(canvas, region, int(count), like, level, float(p))
+    return Scene(canvas, region, int(count), like, level, float(p), max_overlap)
 
 
 def draw_light(statistics: Statistics, area_um2: np.ndarray, like: int, rng: np.random.Generator) -> np.ndarray:
@@ -102,7 +113,8 @@ def take_picture(
         scene.canvas,
         scene.clustering_probability,
         stream(seed, "placement", index),
-        scene.region(spacing),
+        scene.region,
+        scene.max_overlap,
     )
     background = statistics.background.draw(scene.canvas, seed, index, scene.level)
     light, labels, placed = compose(cells, corners, background)

@@ -45,8 +45,9 @@ def compose_tiles(
     picks = np.concatenate([rng.permutation(len(bank)) for _ in range(-(-scene.cells // len(bank)))])[: scene.cells]
     symmetries = rng.integers(0, 8, scene.cells)
     masks = [turned(bank[n], s).mask for n, s in zip(picks, symmetries, strict=True)]
-    region = scene.region(statistics.spacing_um)
-    corners = place(masks, scene.canvas, scene.clustering_probability, stream(seed, "placement", index), region)
+    if scene.max_overlap > 0:
+        raise ValueError("canvases made of tiles know no overlap: leave max_overlap at 0")
+    corners = place(masks, scene.canvas, scene.clustering_probability, stream(seed, "placement", index), scene.region)
     shown = np.flatnonzero((corners != UNPLACED).all(1))
     kind = digitise(np.zeros(1), statistics.dtype).dtype
     image, labels = ome_zarr.create(

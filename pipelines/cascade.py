@@ -146,6 +146,8 @@ class CascadePipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
         micro_batch_size: int = 32,
         neus: NeuSSettings | None = None,
+        region: np.ndarray | None = None,
+        max_overlap: float = 0.0,
     ) -> CascadeOutput:
         """Generate annotated images.
 
@@ -159,6 +161,8 @@ class CascadePipeline(DiffusionPipeline):
             generator: one seed is drawn from it; image n depends on that seed and n alone.
             micro_batch_size: slices per network call.
             neus: how solids are fitted.
+            region: where cell centres may lie, an array as large as the canvas; default where the real cells lie.
+            max_overlap: share of a cell that may lie on others; the label is then that of the larger cell.
 
         Raises ValueError for arguments that do not fit the data set.
         """
@@ -173,6 +177,8 @@ class CascadePipeline(DiffusionPipeline):
                 num_inference_steps=num_inference_steps,
                 micro_batch_size=micro_batch_size,
                 neus=neus,
+                region=region,
+                max_overlap=max_overlap,
             )
         )
         return CascadeOutput([s.image for s in samples], [s.labels for s in samples], samples)
@@ -184,13 +190,16 @@ class CascadePipeline(DiffusionPipeline):
         canvas_size: tuple[int, ...] | None = None,
         cells_per_image: int | None = None,
         clustering_probability: float | None = None,
+        region: np.ndarray | None = None,
+        max_overlap: float = 0.0,
         **options,
     ) -> Iterator[Sample]:
         """The same one by one, for data sets larger than memory; `indices` are the images' numbers under `seed`."""
         bar = tqdm(indices, desc="images", unit="image", **getattr(self, "_progress_bar_config", {}))
         statistics = self.statistics
         for index in bar:
-            scene = plan_scene(statistics, seed, index, canvas_size, cells_per_image, clustering_probability)
+            wanted = (canvas_size, cells_per_image, clustering_probability, region, max_overlap)
+            scene = plan_scene(statistics, seed, index, *wanted)
             cells, counts = self.cells(scene.cells, seed, index, scene.like, tell=bar.set_postfix_str, **options)
             bar.set_postfix_str("population")
             sample = take_picture(cells, scene, statistics, seed, index, counts)

@@ -82,6 +82,30 @@ def test_cells_without_room_are_told_apart():
     assert (labels > 0).mean() > 0.5  # it is crowded indeed
 
 
+def test_overlap_stays_within_what_is_allowed_and_the_first_cell_keeps_its_voxels():
+    masks = discs(60, np.random.default_rng(6), 8, 9)
+    crowded = [
+        (place(masks, (96, 96), 0.5, np.random.default_rng(7), max_overlap=m) != UNPLACED).all(1).sum()
+        for m in (0.0, 0.3)
+    ]
+    assert crowded[1] > 1.2 * crowded[0]  # overlap makes room
+    corners = place(masks, (96, 96), 0.5, np.random.default_rng(7), max_overlap=0.3)
+    image, labels, placed = canvas_of(masks, corners, (96, 96))
+    taken = np.zeros((96 + 64,) * 2, bool)  # padded: cells may reach over the border
+    for label, n in enumerate(placed, 1):
+        window = tuple(slice(c + 32, c + 32 + s) for c, s in zip(corners[n], masks[n].shape, strict=True))
+        assert (taken[window] & masks[n]).sum() <= 0.3 * masks[n].sum()
+        free = np.zeros_like(taken)
+        free[window] = masks[n] & ~taken[window]
+        taken[window] |= masks[n]
+        own = labels == label
+        assert not (own & ~free[32:-32, 32:-32]).any()  # what an earlier cell covers is not this one's
+        assert ndimage.label(own, np.ones((3, 3)))[1] == 1
+    assert image.max() >= 110  # light adds up
+    with pytest.raises(ValueError, match="max_overlap"):
+        place(masks, (96, 96), 0.5, np.random.default_rng(7), max_overlap=1.0)
+
+
 def test_cells_cut_by_the_border_stay_in_one_piece():
     horseshoe = np.ones((9, 9), bool)
     horseshoe[0:6, 3:6] = False  # cut below the bow it is two legs
