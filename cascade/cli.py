@@ -79,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("--max_overlap", type=float, default=0.0, help="share of a cell that may lie on others")
     generate.add_argument("--rho", type=float, default=0.7, help="texture shared between a cell's slices")
+    generate.add_argument(
+        "--correlation_length_um", type=float, help="instead of --rho: texture that falls off along z with this length"
+    )
     generate.add_argument("--num_inference_steps", type=int, default=20)
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--format", nargs="+", default=["ctc"], help="|".join(FORMATS) + "; several may be given")
@@ -154,6 +157,7 @@ def _generate(options) -> None:
             "cells_per_image": options.cells_per_image,
             "clustering_probability": options.clustering_probability,
             "rho": options.rho,
+            "correlation_length_um": options.correlation_length_um,
             "num_inference_steps": options.num_inference_steps,
             "max_overlap": options.max_overlap,
             "region": None if options.region is None else str(options.region.resolve()),
@@ -216,8 +220,9 @@ def _generate_large(folder, options) -> None:
         )
         size = min(options.bank, scene.cells)
         print(f"{path.name}: {scene.cells} cells, {size} of them different", file=sys.stderr)
-        steps = {"rho": options.rho, "num_inference_steps": options.num_inference_steps}
-        bank, _ = pipeline.cells(size, options.seed, index, scene.like, **steps)
+        names = ("rho", "correlation_length_um", "num_inference_steps")
+        settings = {name: getattr(options, name) for name in names}
+        bank, _ = pipeline.cells(size, options.seed, index, scene.like, **settings)
         partial = path.with_name(path.name + ".partial")
         record = compose_tiles(bank, scene, pipeline.statistics, partial, options.seed, index)
         partial.rename(path)

@@ -37,6 +37,8 @@ class TrainingSettings:
     lr_scheduler: str = "cosine"
     lr_warmup_steps: int = 200
     weight_decay: float = 0.0
+    optimizer: str = "adamw"
+    """adamw; on small GPUs adamw8bit (a quarter of its memory, needs bitsandbytes) or adafactor (nearly none)."""
     max_grad_norm: float = 1.0
     mixed_precision: str = "no"
     """no, fp16 or bf16."""
@@ -86,7 +88,7 @@ def training_loop(
     """
     device, output = accelerator.device, Path(settings.output_dir)
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = _optimizer(settings, parameters)
     scheduler = get_scheduler(
         settings.lr_scheduler,
         optimizer,
@@ -184,6 +186,23 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
     if tracker:
         accelerator.init_trackers("tensorboard")
     return accelerator
+
+
+def _optimizer(settings: TrainingSettings, parameters: list) -> torch.optim.Optimizer:
+    common = dict(lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, **common)
+    if settings.optimizer == "adafactor":
+        from transformers.optimization import Adafactor
+
+        return Adafactor(parameters, **common, scale_parameter=False, relative_step=False)
+    if settings.optimizer == "adamw8bit":
+        try:
+            from bitsandbytes.optim import AdamW8bit
+        except ImportError as error:
+            raise ValueError("--optimizer adamw8bit needs bitsandbytes and a GPU: pip install bitsandbytes") from error
+        return AdamW8bit(parameters, **common)
+    raise ValueError(f"--optimizer is adamw, adamw8bit or adafactor, not {settings.optimizer!r}")
 
 
 class _Batches:

@@ -148,6 +148,7 @@ class CascadePipeline(DiffusionPipeline):
         neus: NeuSSettings | None = None,
         region: np.ndarray | None = None,
         max_overlap: float = 0.0,
+        correlation_length_um: float | None = None,
     ) -> CascadeOutput:
         """Generate annotated images.
 
@@ -163,6 +164,7 @@ class CascadePipeline(DiffusionPipeline):
             neus: how solids are fitted.
             region: where cell centres may lie, an array as large as the canvas; default where the real cells lie.
             max_overlap: share of a cell that may lie on others; the label is then that of the larger cell.
+            correlation_length_um: instead of `rho`, texture whose correlation falls off along z with this length.
 
         Raises ValueError for arguments that do not fit the data set.
         """
@@ -179,6 +181,7 @@ class CascadePipeline(DiffusionPipeline):
                 neus=neus,
                 region=region,
                 max_overlap=max_overlap,
+                correlation_length_um=correlation_length_um,
             )
         )
         return CascadeOutput([s.image for s in samples], [s.labels for s in samples], samples)
@@ -223,6 +226,7 @@ class CascadePipeline(DiffusionPipeline):
         num_inference_steps: int = 20,
         micro_batch_size: int = 32,
         neus: NeuSSettings | None = None,
+        correlation_length_um: float | None = None,
         tell: Callable[[str], None] = lambda stage: None,
     ) -> tuple[list[Cell], dict[str, int]]:
         """Textured cells, not yet placed, as bright as those of real image `like`; and what was drawn again.
@@ -254,6 +258,7 @@ class CascadePipeline(DiffusionPipeline):
             for mask, solid, value in zip(masks, solids, residual, strict=True)
         ]
         options = dict(rho=rho, num_inference_steps=num_inference_steps, micro_batch_size=micro_batch_size)
+        options["correlation_length_um"] = correlation_length_um
         return self._texture(slices, light, infos, seed, index, counts, **options), counts
 
     def _outlines(self, count: int, seed: int, index: int, steps: int, micro_batch_size: int):
@@ -305,13 +310,20 @@ class CascadePipeline(DiffusionPipeline):
         lights = [slice_light(s, value, statistics.axial) for s, value in zip(slices, light, strict=True)]
         owners = np.concatenate([np.full(len(s.masks), n) for n, s in enumerate(slices)])
         masks, wanted = np.concatenate([s.masks for s in slices]), window.stretch(level + np.concatenate(lights))
+        heights = statistics.spacing_um[0] * np.concatenate([np.arange(len(s.masks)) for s in slices])
         images, score = np.zeros(masks.shape, np.float32), np.zeros(len(slices))
         counts |= {"textures drawn again": 0, "textures rejected": 0}
         for attempt in range(3):
             chosen = np.isin(owners, np.flatnonzero(score < _MIN_ALIGNMENT))
             generator = torch_stream(seed, "texture", index)
             drawn = self.texture(
-                masks[chosen], wanted[chosen], owners[chosen], generator=generator, attempt=attempt, **options
+                masks[chosen],
+                wanted[chosen],
+                owners[chosen],
+                generator=generator,
+                attempt=attempt,
+                heights_um=heights[chosen],
+                **options,
             ).images
             images[chosen] = drawn
             scores, weights = otsu_alignment(drawn, masks[chosen]), masks[chosen].sum((1, 2))

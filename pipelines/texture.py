@@ -92,6 +92,8 @@ class TexturePipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
         micro_batch_size: int = 32,
         attempt: int = 0,
+        heights_um: np.ndarray | None = None,
+        correlation_length_um: float | None = None,
     ) -> TextureOutput:
         """Texture for slices, all of them one batch dimension.
 
@@ -107,12 +109,16 @@ class TexturePipeline(DiffusionPipeline):
             micro_batch_size: slices per network call. Results are reproducible for one size on one machine; sizes
                 differ in the last digits.
             attempt: further draws for the same seed and cells.
+            heights_um, correlation_length_um: (S,) and a length: the correlation between a cell's slices then falls
+                off with their distance, exp(−d / length), and `rho` has no say.
 
         Raises ValueError for shapes that do not fit.
         """
         masks = np.asarray(masks, bool)
         if masks.ndim != 3 or any(n % self.factor for n in masks.shape[1:]):
             raise ValueError(f"masks must be (S, H, W), H and W multiples of {self.factor}, got {masks.shape}")
+        if correlation_length_um is not None and (heights_um is None or len(heights_um) != len(masks)):
+            raise ValueError("correlation_length_um needs heights_um, one per mask")
         if len(brightness) != len(masks):
             raise ValueError(f"{len(brightness)} brightness values for {len(masks)} masks")
         seed = seed_from(generator)
@@ -121,7 +127,12 @@ class TexturePipeline(DiffusionPipeline):
         cells = np.arange(len(masks)) if cells is None else np.asarray(cells)
         channels = self.unet.config.in_channels
         shape = (channels, masks.shape[1] // self.factor, masks.shape[2] // self.factor)
-        latents = slice_latents(torch.as_tensor(cells[filled]), shape, rho, seed, attempt)
+        depth = {}
+        if correlation_length_um is not None:
+            heights = torch.as_tensor(np.asarray(heights_um, np.float32)[filled])
+            depth = {"heights_um": heights, "length_um": correlation_length_um}
+        owners = torch.as_tensor(cells[filled])
+        latents = slice_latents(owners, shape, rho, seed, attempt, **depth)
         mask = torch.from_numpy(masks[filled]).float()[:, None]
         light = torch.as_tensor(np.asarray(brightness, np.float32)[filled])
         with self.progress_bar(total=len(filled)) as bar:
@@ -140,8 +151,7 @@ class TexturePipeline(DiffusionPipeline):
                 bar.update(len(noise))
         grain = Grain(**self.config.grain)
         if grain.sd > 0:
-            owners = torch.as_tensor(cells[filled])
-            noise = slice_latents(owners, masks.shape[1:], rho, seed, attempt, name="grain").numpy()
+            noise = slice_latents(owners, masks.shape[1:], rho, seed, attempt, "grain", **depth).numpy()
             images[filled] = grain.add(images[filled], noise)
         return TextureOutput(images=images)
 

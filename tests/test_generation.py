@@ -74,8 +74,8 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(undisturbed, tmp_path):
         "start(sys.argv[1], job()); run(sys.argv[1], job(), lambda s, n: made_up(s, n, 0.05))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "set"), str(Path(__file__).parent)]
-    deaths, delays = 0, np.random.default_rng(0).uniform(0.0, 0.25, 60)
-    for delay in delays:
+    deaths = 0
+    for delay in np.random.default_rng(0).uniform(0.0, 0.25, 6):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
         while process.poll() is None and not list((tmp_path / "set").glob(f".cascade/partial/*-{process.pid}")):
             time.sleep(0.005)
@@ -84,8 +84,8 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(undisturbed, tmp_path):
         if process.wait() == 0:
             break
         deaths += 1
-        assert deaths < 50
     assert deaths >= 2
+    run(tmp_path / "set", job(), made_up)
     assert contents(tmp_path / "set") == contents(undisturbed)
 
 

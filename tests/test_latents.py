@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from cascade.diffusion.conditioning import conditioning_image
-from cascade.diffusion.latents import correlated_noise, slice_latents
+from cascade.diffusion.latents import correlated_noise, depth_correlated_noise, slice_latents
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.7, 2.0, float("inf")])
@@ -25,6 +25,19 @@ def test_cells_do_not_share_latents_nor_depend_on_each_other():
     assert abs(float((together[0] * together[2]).mean())) < 0.03
     assert float((together[0] * together[1]).mean()) == pytest.approx(0.8, abs=0.03)
     assert not torch.equal(alone, slice_latents(torch.tensor([1, 1, 1]), shape, 2.0, seed=9, attempt=1))
+
+
+def test_correlation_falls_with_distance_along_z():
+    heights = torch.tensor([4.0, 0.0, 1.0, 7.5])  # in any order, unevenly spaced
+    drawn = depth_correlated_noise(heights, (60_000,), 2.0, torch.Generator().manual_seed(0)).double()
+    expected = torch.exp(-(heights[:, None] - heights[None]).abs() / 2.0).double()
+    np.testing.assert_allclose(np.cov(drawn.numpy()), expected.numpy(), atol=0.02)
+    cells = torch.tensor([0, 0, 1, 1])
+    latents = slice_latents(cells, (60_000,), 0.0, 1, heights_um=torch.tensor([0.0, 1.0, 0.0, 1.0]), length_um=1.0)
+    assert float((latents[2] * latents[3]).mean()) == pytest.approx(np.exp(-1), abs=0.02)
+    assert abs(float((latents[0] * latents[2]).mean())) < 0.02
+    with pytest.raises(ValueError, match="correlation_length_um must be > 0"):
+        depth_correlated_noise(heights, (4,), 0.0, torch.Generator())
 
 
 def test_rho_must_not_be_negative():

@@ -80,6 +80,18 @@ def test_a_restart_changes_nothing(tmp_path, accumulation):
             assert str(a) == str(b)
 
 
+def test_optimisers_for_small_memory(tmp_path):
+    module, _ = train(tmp_path / "a", optimizer="adafactor", max_train_steps=400)
+    assert module.layer.weight.item() == pytest.approx(3, abs=0.3)
+    with pytest.raises(ValueError, match="adamw, adamw8bit or adafactor, not 'sgd'"):
+        train(tmp_path / "b", optimizer="sgd")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        with pytest.raises(ValueError, match="pip install bitsandbytes"):
+            train(tmp_path / "c", optimizer="adamw8bit")
+
+
 def test_it_learns_and_ends_with_the_average(tmp_path):
     module, steps = train(tmp_path, max_train_steps=300)
     assert module.layer.weight.item() == pytest.approx(3, abs=0.1)

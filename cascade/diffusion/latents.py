@@ -21,10 +21,41 @@ def correlated_noise(count: int, shape: tuple[int, ...], rho: float, generator: 
     return share * common + (1 - share**2) ** 0.5 * unique
 
 
+def depth_correlated_noise(
+    heights_um: torch.Tensor, shape: tuple[int, ...], length_um: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Latents of one cell's slices at `heights_um` (S,), unit variance, corr(i, j) = exp(−|z_i − z_j| / length_um).
+
+    An alternative to Eq. 2, where all pairs of slices share alike: neighbours share much, top and bottom little.
+    """
+    if not length_um > 0:
+        raise ValueError(f"correlation_length_um must be > 0, got {length_um}")
+    heights = heights_um.double().to(generator.device)
+    order = torch.argsort(heights, stable=True)
+    kept = torch.exp(-heights[order].diff() / length_um).float()
+    fresh = torch.randn((len(heights), *shape), generator=generator, device=generator.device)
+    latents, before = torch.empty_like(fresh), fresh[order[0]]
+    latents[order[0]] = before
+    for n, share in zip(order[1:], kept, strict=True):  # a stationary Markov chain along z
+        before = share * before + (1 - share**2).clamp(min=0).sqrt() * fresh[n]
+        latents[n] = before
+    return latents
+
+
 def slice_latents(
-    cells: torch.Tensor, shape: tuple[int, ...], rho: float, seed: int, attempt: int = 0, name: str = "latents"
+    cells: torch.Tensor,
+    shape: tuple[int, ...],
+    rho: float,
+    seed: int,
+    attempt: int = 0,
+    name: str = "latents",
+    heights_um: torch.Tensor | None = None,
+    length_um: float | None = None,
 ) -> torch.Tensor:
     """Latents (S, *shape) for slices that belong to `cells` (S,) int64: correlated within a cell, not between cells.
+
+    Within a cell they follow Eq. 2 with `rho`, or, where `length_um` is given, fall off with the distance of
+    `heights_um` (S,).
 
     Every cell has its own stream, so its latents do not depend on what else is in the batch. `attempt` names further
     draws for the same cells, `name` what the noise is for.
@@ -33,5 +64,8 @@ def slice_latents(
     for cell in cells.unique().tolist():
         chosen = cells == cell
         generator = torch_stream(seed, name, cell, attempt)
-        latents[chosen] = correlated_noise(int(chosen.sum()), shape, rho, generator)
+        if length_um is None:
+            latents[chosen] = correlated_noise(int(chosen.sum()), shape, rho, generator)
+        else:
+            latents[chosen] = depth_correlated_noise(heights_um[chosen], shape, length_um, generator)
     return latents
