@@ -49,11 +49,8 @@ def main() -> None:
     report = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, source in SETS.items():
-            crops = {part: _crops(data, source, part, Path(folder) / f"{name}_{part}") for part in ("train", "test")}
-            pipeline = CascadePipeline.from_pretrained(embedded(name))
-            for stage in (pipeline, pipeline.mask, pipeline.multiview, pipeline.texture):
-                if stage is not None:
-                    stage.set_progress_bar_config(disable=True)
+            crops = {part: crops_of(data, source, part, Path(folder) / f"{name}_{part}") for part in ("train", "test")}
+            pipeline = load(name)
             report[name] = {
                 "outlines": outlines(pipeline, crops["train"], 100 if options.quick else 500),
                 "texture": texture(pipeline, crops["test"], 60 if options.quick else 500, options.output_dir, name),
@@ -68,7 +65,17 @@ def main() -> None:
     print(json.dumps(report))
 
 
-def _crops(data: Path, source: dict, part: str, folder: Path) -> CropDataset:
+def load(name: str) -> CascadePipeline:
+    """An embedded model that shows no progress bars."""
+    pipeline = CascadePipeline.from_pretrained(embedded(name))
+    for stage in (pipeline, pipeline.mask, pipeline.multiview, pipeline.texture):
+        if stage is not None:
+            stage.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def crops_of(data: Path, source: dict, part: str, folder: Path) -> CropDataset:
+    """The crops of the training or test sequences."""
     arguments = {key: source[key] for key in ("crop_size", "spacing_um", "pixel_size_um") if key in source}
     prepare(data / source["folder"], folder, sequences=source[part], **arguments)
     return CropDataset(str(folder))

@@ -1,0 +1,88 @@
+"""How far two sets of crops are apart: Fréchet and kernel distances of features, histograms, power spectra."""
+
+import numpy as np
+import torch
+from scipy import linalg, stats
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Fréchet distance of two feature sets (N, D), (M, D) taken as Gaussians (Heusel et al., 2017, Eq. 6).
+
+    With Inception features this is the FID. Raises ValueError if there are fewer samples than features: the
+    covariance would be singular and the distance an artefact of it.
+    """
+    if min(len(a), len(b)) <= a.shape[1]:
+        raise ValueError(f"{len(a)} and {len(b)} samples for {a.shape[1]} features: give more samples than features")
+    ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    ca, cb = np.atleast_2d(ca), np.atleast_2d(cb)
+    root = linalg.sqrtm(ca @ cb)
+    mixed = float(np.trace(np.real(root)))
+    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca) + np.trace(cb) - 2 * mixed)
+
+
+def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Unbiased MMD² with the kernel (x·y / D + 1)³ (Bińkowski et al., 2018): with Inception features the KID."""
+    kaa, kbb, kab = (_cubic(x, y) for x, y in ((a, a), (b, b), (a, b)))
+    n, m = len(a), len(b)
+    within = (kaa.sum() - np.trace(kaa)) / (n * (n - 1)) + (kbb.sum() - np.trace(kbb)) / (m * (m - 1))
+    return float(within - 2 * kab.mean())
+
+
+def _cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (x.astype(np.float64) @ y.T.astype(np.float64) / x.shape[1] + 1) ** 3
+
+
+@torch.inference_mode()
+def encoder_features(vae, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """Features (N, D) of grey crops (N, H, W) in [0, 1]: an autoencoder's last encoder layer, averaged over the crop.
+
+    D is the encoder's widest layer; unlike Inception it has seen microscopy, and it needs no download.
+    """
+    encoder, rows = vae.encoder, []
+    device, dtype = next(vae.parameters()).device, next(vae.parameters()).dtype
+    seen: list[torch.Tensor] = []
+    handle = encoder.conv_norm_out.register_forward_hook(lambda module, given, made: seen.append(made))
+    try:
+        for part in torch.from_numpy(np.asarray(images, np.float32)).split(batch_size):
+            vae.encode((2 * part[:, None] - 1).expand(-1, vae.config.in_channels, -1, -1).to(device, dtype))
+            rows.append(seen.pop().float().mean((2, 3)).cpu())
+    finally:
+        handle.remove()
+    return torch.cat(rows).numpy()
+
+
+def histogram_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Wasserstein distance of two sets of intensities, in their unit."""
+    return float(stats.wasserstein_distance(a.ravel(), b.ravel()))
+
+
+def radial_spectrum(images: np.ndarray) -> np.ndarray:
+    """Mean power of images (N, H, W) by spatial frequency 0, 1, … cycles per image, averaged over directions."""
+    height, width = images.shape[-2:]
+    power = (np.abs(np.fft.fft2(images)) ** 2).mean(0) / (height * width)
+    fy, fx = np.fft.fftfreq(height, 1 / height), np.fft.fftfreq(width, 1 / width)
+    ring = np.rint(np.hypot(fy[:, None], fx[None])).astype(int)
+    count = min(height, width) // 2 + 1
+    total = np.bincount(ring.ravel(), power.ravel(), minlength=count)
+    return (total / np.maximum(np.bincount(ring.ravel(), minlength=count), 1))[:count]
+
+
+def spectrum_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean absolute difference of the log10 radial spectra of two sets of images: 1 is a factor of ten in power."""
+    return float(np.abs(np.log10(radial_spectrum(a)[1:] / radial_spectrum(b)[1:])).mean())
+
+
+def depth_correlation(image: np.ndarray, labels: np.ndarray, min_px: int = 30) -> np.ndarray:
+    """Correlation of intensities between neighbouring slices inside a cell, one value per cell and pair of slices.
+
+    image, labels: (Z, Y, X). Pixels that the cell has in both slices count, and there must be `min_px` of them.
+    """
+    found = []
+    for z in range(len(image) - 1):
+        shared = np.where(labels[z] == labels[z + 1], labels[z], 0)
+        for label, count in zip(*np.unique(shared[shared > 0], return_counts=True), strict=True):
+            if count >= min_px:
+                inside = shared == label
+                pair = np.corrcoef(image[z][inside], image[z + 1][inside])
+                found.append(pair[0, 1])
+    return np.nan_to_num(np.array(found))

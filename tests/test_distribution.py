@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+from conftest import tiny_texture
+
+from cascade.evaluation.distribution import (
+    depth_correlation,
+    encoder_features,
+    frechet_distance,
+    histogram_distance,
+    kernel_distance,
+    radial_spectrum,
+    spectrum_distance,
+)
+
+
+def test_the_frechet_distance_of_gaussians_is_the_closed_form():
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((40_000, 3)) * [1, 2, 0.5]
+    b = rng.standard_normal((40_000, 3)) * [2, 2, 1.5] + [1, 0, -2]
+    # commuting covariances: |Δμ|² + Σ (σ_a − σ_b)²
+    assert frechet_distance(a, b) == pytest.approx(5 + 1 + 0 + 1, rel=0.03)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ValueError, match="more samples than features"):
+        frechet_distance(a[:3], b)
+
+
+def test_the_kernel_distance_is_unbiased_and_sees_a_shift():
+    rng = np.random.default_rng(0)
+    same = [kernel_distance(rng.standard_normal((60, 8)), rng.standard_normal((60, 8))) for _ in range(60)]
+    assert abs(np.mean(same)) < 3 * np.std(same) / np.sqrt(60)
+    assert kernel_distance(rng.standard_normal((60, 8)) + 1, rng.standard_normal((60, 8))) > 5 * np.std(same)
+
+
+def test_features_are_of_the_crop_and_not_of_the_batch():
+    vae = tiny_texture().vae.eval()
+    crops = np.random.default_rng(0).random((5, 32, 32), np.float32)
+    features = encoder_features(vae, crops, batch_size=2)
+    assert features.shape == (5, vae.config.block_out_channels[-1])
+    np.testing.assert_allclose(features[3], encoder_features(vae, crops[3:4])[0], atol=1e-5)
+
+
+def test_spectra_tell_scale_and_histograms_shift():
+    rng = np.random.default_rng(0)
+    x = np.indices((64, 64))[1]
+    wave = np.cos(2 * np.pi * 9 * x / 64)[None]
+    spectrum = radial_spectrum(wave)
+    assert spectrum.argmax() == 9
+    noise = rng.standard_normal((50, 64, 64))
+    np.testing.assert_allclose(radial_spectrum(noise)[1:], 1, atol=0.15)  # white: its variance at every frequency
+    assert spectrum_distance(10 * noise, noise) == pytest.approx(2, abs=0.01)
+    assert histogram_distance(noise, noise + 3) == pytest.approx(3, abs=1e-6)
+
+
+def test_depth_correlation_is_that_of_the_texture():
+    rng = np.random.default_rng(0)
+    labels = np.zeros((6, 60, 120), int)
+    labels[:, 5:55, 5:55], labels[:, 5:55, 65:115] = 1, 2
+    common = rng.standard_normal((1, 60, 120))
+    image = np.sqrt(0.6) * common + np.sqrt(0.4) * rng.standard_normal((6, 60, 120))
+    found = depth_correlation(image, labels)
+    assert len(found) == 10
+    assert found.mean() == pytest.approx(0.6, abs=0.02)
+    labels[3:, 5:55, 5:55] = 3  # another cell begins: no pair across the border
+    assert len(depth_correlation(image, labels)) == 9
