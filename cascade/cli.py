@@ -1,4 +1,4 @@
-"""The command line: demo, prepare, train, generate, validate, assemble, doctor."""
+"""The command line: demo, prepare, train, generate, validate, evaluate, assemble, doctor."""
 
 import argparse
 import logging
@@ -107,6 +107,29 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("folder", type=Path)
     validate.add_argument("--truth", choices=("gt", "st"), default="gt")
     validate.set_defaults(run=_validate)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="does synthetic data improve segmentation? train on nothing, real, synthetic and both; report",
+        description="Train Cellpose on real, synthetic and both, test on real images, and write report.html. "
+        "Interrupted, the same command goes on where it was.",
+    )
+    for name, text in (("real_train", "real images to train on"), ("real_test", "real images to test on")):
+        evaluate.add_argument(f"--{name}", type=Path, required=True, help=text)
+        evaluate.add_argument(f"--{name}_sequences", nargs="+", default=[], metavar="NN", help="default all")
+        evaluate.add_argument(f"--{name}_truth", choices=("gt", "st"), default="gt")
+    evaluate.add_argument(
+        "--synthetic", nargs="+", required=True, metavar="[NAME=]FOLDER", help="the first is judged, others are rows"
+    )
+    evaluate.add_argument("--generalist", type=Path, help='annotated images of another kind that "none" is trained on')
+    evaluate.add_argument("--pretrained", help='a Cellpose model to stand for "none", such as cyto3')
+    evaluate.add_argument("--frames", type=int, help="use at most so many images of each set")
+    evaluate.add_argument("--seeds", type=int, default=3, help="trainings of each kind")
+    evaluate.add_argument("--protocol", choices=("narrow", "full"), default="narrow", help="two cores, or a GPU")
+    evaluate.add_argument("--steps", type=int, help="of each training; default as the protocol says")
+    evaluate.add_argument("--title", default="Does synthetic data improve segmentation?")
+    evaluate.add_argument("--output_dir", type=Path, required=True)
+    evaluate.set_defaults(run=_evaluate)
 
     assemble = commands.add_parser("assemble", help="put trained stages together: one folder to share or to push")
     assemble.add_argument("model", help="folder with mask/, texture/ and, in 3D, multiview/")
@@ -305,6 +328,45 @@ def _validate(options) -> None:
         raise ValueError(f"{options.folder} is not sound: {len(found.errors)} mistakes in {found.frames} frames")
     spacing = " × ".join(f"{s:g}" for s in found.spacing_um)
     print(f"{options.folder} is sound: {found.frames} frames, {found.cells} cells, {spacing} µm")
+
+
+def _evaluate(options) -> None:
+    from dataclasses import replace
+
+    from cascade.evaluation.experiment import Source, evaluate
+    from cascade.evaluation.segmenters import NARROW, CellposeSettings
+
+    settings = NARROW if options.protocol == "narrow" else CellposeSettings()
+    if options.steps:
+        settings = replace(settings, steps=options.steps)
+    synthetic = {}
+    for number, entry in enumerate(options.synthetic):
+        name, _, folder = entry.rpartition("=")
+        synthetic["synthetic" if number == 0 else name or Path(folder).name] = Source(
+            Path(folder), frames=options.frames
+        )
+    real = {
+        name: Source(
+            getattr(options, name),
+            getattr(options, f"{name}_truth"),
+            tuple(getattr(options, f"{name}_sequences")),
+            options.frames,
+        )
+        for name in ("real_train", "real_test")
+    }
+    generalist = Source(options.generalist, frames=options.frames) if options.generalist else None
+    path = evaluate(
+        **real,
+        synthetic=synthetic,
+        output_dir=options.output_dir,
+        generalist=generalist,
+        pretrained=options.pretrained,
+        settings=settings,
+        seeds=options.seeds,
+        title=options.title,
+    )
+    print((options.output_dir / "table.md").read_text())
+    print(f"open {path}")
 
 
 def _assemble(options) -> None:

@@ -1,0 +1,235 @@
+"""Does synthetic data improve segmentation? Train on nothing, real, synthetic and both; test on real images."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from cascade.data.frames import DataError, check_pair, find_frames, spacing_of
+from cascade.evaluation.distribution import encoder_features, frechet_distance, kernel_distance
+from cascade.evaluation.segmentation import score
+from cascade.evaluation.segmenters import NARROW, Annotated, CellposeSettings, Segment, cellpose3, segment
+from cascade.intensity import Window
+
+log = logging.getLogger(__name__)
+
+Train = Callable[[list[Annotated], int], Segment]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set on disk: folder, which truth, which of its sequences, and at most how many frames, evenly drawn."""
+
+    folder: Path
+    truth: str = "gt"
+    sequences: tuple[str, ...] = ()
+    frames: int | None = None
+
+    def load(self) -> list[Annotated]:
+        """Its annotated images; a stack of which one slice is annotated gives that plane.
+
+        Raises DataError for what cannot be used, naming the file.
+        """
+        frames, _ = find_frames(self.folder, self.truth, list(self.sequences) or None)
+        if self.frames is not None:
+            frames = [frames[n] for n in np.linspace(0, len(frames) - 1, min(self.frames, len(frames))).astype(int)]
+        images, spacing = [], ()
+        for frame in tqdm(frames, desc=f"reading {self.folder.name}", unit="image"):
+            image, labels = frame.image(), frame.labels()
+            check_pair(frame, image, labels)
+            if not spacing:
+                spacing, origin = spacing_of(self.folder, frames, image.ndim)
+                if origin == "assumed" and image.ndim == 3:
+                    raise DataError(f"{self.folder}: no voxel size; write {{'spacing_um': [z, y, x]}} to dataset.json")
+            if frame.z is not None:
+                images.append(Annotated(image[frame.z], labels, spacing[1:]))
+            else:
+                images.append(Annotated(image, labels, spacing))
+        return images
+
+
+def evaluate(
+    real_train: Source,
+    real_test: Source,
+    synthetic: dict[str, Source],
+    output_dir: str | Path,
+    generalist: Source | None = None,
+    pretrained: str | None = None,
+    settings: CellposeSettings = NARROW,
+    seeds: int = 3,
+    title: str = "Does synthetic data improve segmentation?",
+) -> Path:
+    """Train Cellpose on real, synthetic and both, test all on `real_test`, and write a report.
+
+    Args:
+        real_train, real_test: must share no image.
+        synthetic: data sets by name; "synthetic" is the one that is also joined with the real one, others are
+            ablations.
+        output_dir: gets `report.html`, `report.json`, `table.md`; finished trainings are kept in `runs`, and the same
+            call goes on where it was.
+        generalist: what "none" was trained on, where `pretrained`, the name of a Cellpose model, is not given;
+            without either there is no "none".
+        settings, seeds: of every training. Returns the path of the page.
+
+    Raises ValueError for sets that share images or mix 2D and 3D, DataError for files that cannot be used.
+    """
+    from diffusers import AutoencoderKL
+
+    from cascade.assets import embedded
+    from cascade.evaluation.report import write_report
+
+    output = Path(output_dir)
+    sets = {"train": real_train.load(), "test": real_test.load()}
+    made = {name: source.load() for name, source in synthetic.items()}
+    check_apart(sets["train"], sets["test"])
+    for name, images in made.items():
+        if images[0].image.ndim < sets["test"][0].image.ndim:
+            raise ValueError(f"{name} holds planes, the test set stacks: give a 3D synthetic set")
+        check_apart(images, sets["test"])
+    conditions = {"real": sets["train"], **made}
+    if "synthetic" in made:
+        conditions["both"] = sets["train"] + made["synthetic"]
+    if generalist is not None and pretrained is None:
+        other = generalist.load()
+        check_apart(other, sets["test"])
+        conditions = {"none": other, **conditions}
+    output.mkdir(parents=True, exist_ok=True)
+    _keep_or_refuse(output, conditions, settings, seeds)
+
+    def train(data: list[Annotated], seed: int) -> Segment:
+        return cellpose3(data, settings, seed)[0]
+
+    seg = run_trainings(conditions, sets["test"], train, seeds, output)
+    if pretrained is not None:
+        seg = run_trainings({"none": []}, sets["test"], lambda data, seed: _ready(pretrained), 1, output) | seg
+    vae = AutoencoderKL.from_pretrained(embedded("nuclei2d") / "texture" / "vae", use_safetensors=True)
+    facts = {"segmenter": f"Cellpose 3.1, {asdict(settings)}", "seeds": seeds}
+    facts |= {f"images_{name}": len(images) for name, images in (sets | made).items()}
+    shown = next(iter(made.values()))
+    facts |= distribution(sets["train"], sets["test"], shown, vae)
+    return write_report(output, title, seg, facts, sets["train"], shown, sets["test"])
+
+
+def _ready(name: str) -> Segment:
+    """A Cellpose model as it was published."""
+    from cellpose import models
+
+    model = models.Cellpose(model_type=name)
+    return lambda one: segment(model, one, None)
+
+
+def _keep_or_refuse(output: Path, conditions: dict, settings: CellposeSettings, seeds: int) -> None:
+    """Remember what the kept trainings are of; raises ValueError if the folder holds those of other data."""
+    digests = {name: sorted(d for one in images for d in _digests(one.image)) for name, images in conditions.items()}
+    key = hashlib.sha256(json.dumps([digests, asdict(settings)], sort_keys=True).encode()).hexdigest()
+    path = output / "runs" / "key.txt"
+    if path.is_file() and path.read_text() != key:
+        raise ValueError(f"{output} holds an evaluation of other data or settings: name another folder, or remove it")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(key)
+
+
+def check_apart(train: list[Annotated], test: list[Annotated]) -> None:
+    """Raise ValueError if an image is in both sets, in whole or as one slice: the test would be worthless."""
+    seen = {digest for one in train for digest in _digests(one.image)}
+    shared = sum(bool(seen & _digests(one.image)) for one in test)
+    if shared:
+        raise ValueError(f"{shared} of {len(test)} test images are also training images: give sets that are apart")
+
+
+def _digests(image: np.ndarray) -> set[str]:
+    planes = [image] if image.ndim == 2 else list(image)
+    return {hashlib.sha256(np.ascontiguousarray(plane).tobytes()).hexdigest() for plane in planes if plane.any()}
+
+
+def run_trainings(
+    conditions: dict[str, list[Annotated]],
+    test: list[Annotated],
+    train: Train,
+    seeds: int,
+    output_dir: Path,
+    keep: int = 2,
+) -> dict[str, dict]:
+    """Train a network on every condition with every seed, and score it on the test images.
+
+    Each training's scores are kept in `output_dir/runs`, and the first `keep` predictions of the first seed beside
+    them: started again, only what is missing is trained. Returns, by condition, mean, std (over seeds) and n of each
+    score.
+    """
+    folder = Path(output_dir) / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [(name, seed) for name in conditions for seed in range(seeds)]
+    for name, seed in tqdm(jobs, desc="trainings", unit="training"):
+        path = folder / f"{name}_{seed}.json"
+        if path.is_file():
+            continue
+        segment = train(conditions[name], seed)
+        predictions = [segment(one) for one in test]
+        scores = score([one.labels for one in test], predictions).to_dict()
+        if seed == 0:
+            np.savez_compressed(folder / f"{name}.npz", *predictions[:keep])
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(scores))
+        os.replace(partial, path)
+        log.info("%s, seed %d: SEG %.3f", name, seed, scores["seg"])
+    return {name: _summary(folder, name, seeds) for name in conditions}
+
+
+def _summary(folder: Path, name: str, seeds: int) -> dict:
+    runs = [json.loads((folder / f"{name}_{seed}.json").read_text()) for seed in range(seeds)]
+    return {
+        key: {"mean": float(np.mean(values)), "std": float(np.std(values)), "n": seeds}
+        for key in runs[0]
+        for values in [[run[key] for run in runs]]
+    }
+
+
+def distribution(
+    real_train: list[Annotated], real_test: list[Annotated], synthetic: list[Annotated], vae, size: int = 64
+) -> dict[str, float]:
+    """FID and KID between patches of `size` pixels around cells, real to real and real to synthetic.
+
+    Features are those of an autoencoder's encoder (`vae`), see `encoder_features`; all orientations count.
+    """
+    window = _window(real_train)
+    seen = {
+        name: encoder_features(vae, _patches(images, window, size))
+        for name, images in (("train", real_train), ("test", real_test), ("synthetic", synthetic))
+    }
+    return {
+        "fid_r2r": frechet_distance(seen["train"], seen["test"]),
+        "fid_r2s": frechet_distance(seen["synthetic"], seen["test"]),
+        "kid_r2r": kernel_distance(seen["train"], seen["test"]),
+        "kid_r2s": kernel_distance(seen["synthetic"], seen["test"]),
+        "features": "encoder of the embedded autoencoder",
+    }
+
+
+def _window(images: list[Annotated]) -> Window:
+    values = np.concatenate([one.image.ravel()[:: max(one.image.size // 20_000, 1)] for one in images])
+    low, high = np.percentile(values, [0.5, 99.9])
+    return Window(float(low), float(max(high, low + 1)))
+
+
+def _patches(images: list[Annotated], window: Window, size: int, limit: int = 600) -> np.ndarray:
+    """Patches (N, size, size) in [0, 1] centred on cells, of planes with cells, in all eight orientations."""
+    patches = []
+    for one in images:
+        for plane, labels in [(one.image, one.labels)] if one.image.ndim == 2 else zip(one.image, one.labels):  # noqa: B905
+            padded = np.pad(window.stretch(plane), size, mode="reflect") if min(plane.shape) > size else None
+            if padded is None or not labels.any():
+                continue
+            for label in np.unique(labels[labels > 0]):
+                y, x = (int(np.mean(where)) for where in np.nonzero(labels == label))
+                patches.append(padded[y + size // 2 : y + 3 * size // 2, x + size // 2 : x + 3 * size // 2])
+    if not patches:
+        raise ValueError(f"no cell in images larger than {size} pixels: nothing to compare")
+    chosen = np.stack([patches[n] for n in np.linspace(0, len(patches) - 1, min(limit, len(patches))).astype(int)])
+    turns = [np.rot90(chosen, k, (1, 2)) for k in range(4)]
+    return np.concatenate([*turns, *(turn[:, :, ::-1] for turn in turns)])

@@ -1,0 +1,167 @@
+"""The evaluation as one page: `report.html` with everything inside it, `report.json`, and a table for a README."""
+
+import base64
+import html
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from skimage import segmentation
+
+from cascade.evaluation.images import bhattacharyya, histograms, kullback_leibler
+from cascade.evaluation.segmentation import THRESHOLDS
+from cascade.evaluation.segmenters import Annotated
+
+_NAMES = {"none": "None", "real": "Real", "synthetic": "Synthetic", "both": "Both"}
+_COLOURS = {"none": "#8a8a8a", "real": "#3b76af", "synthetic": "#d1605e", "both": "#5aa05a"}
+_STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ddd}
+td:first-child,th:first-child{text-align:left}figure{margin:1.5rem 0}figcaption{color:#555}
+img{max-width:100%;image-rendering:pixelated}"""
+
+
+def write_report(
+    output_dir: str | Path,
+    title: str,
+    seg: dict[str, dict],
+    facts: dict,
+    real: list[Annotated],
+    synthetic: list[Annotated],
+    test: list[Annotated],
+) -> Path:
+    """Write the three files; returns the path of the page.
+
+    seg: by condition, mean, std and n of each score (`run_trainings`). facts: further figures, written to
+    `report.json` as they are. The predictions drawn are those that `run_trainings` kept.
+    """
+    output = Path(output_dir)
+    table = _table(seg)
+    (output / "report.json").write_text(json.dumps({"title": title, "seg": seg, **facts}, indent=1))
+    (output / "table.md").write_text(_markdown(table))
+    parts = [f"<h1>{html.escape(title)}</h1>", _html_table(table)]
+    parts.append("<p>Mean ± standard deviation over trainings with different seeds, on the same test images.</p>")
+    parts.append(_picture(_curves(seg), "Average precision by IoU threshold."))
+    kept = {name: output / "runs" / f"{name}.npz" for name in seg}
+    parts.append(_picture(_errors(test, kept), "The same test images segmented after each training: outlines of the "
+                          "truth in white, of the segmentation in colour."))  # fmt: skip
+    parts.append(_picture(_side_by_side(real, synthetic), "Real (above) and synthetic (below), same scale, same grey "
+                          "values."))  # fmt: skip
+    figure, distances = _intensities(real, synthetic)
+    parts.append(_picture(figure, f"Intensities of real and synthetic images: KLD {distances[0]:.3f}, Bhattacharyya "
+                          f"distance {distances[1]:.4f}."))  # fmt: skip
+    numbers = [(key, value) for key, value in facts.items() if isinstance(value, int | float | str)]
+    parts.append(_html_table([["", "value"], *[[key, _number(value)] for key, value in numbers]]))
+    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+    path = output / "report.html"
+    path.write_text(f"{page}<style>{_STYLE}</style>{''.join(parts)}</html>")
+    return path
+
+
+def _table(seg: dict[str, dict]) -> list[list[str]]:
+    scores = list(next(iter(seg.values())))
+    rows = [["trained on", *(key.upper().replace("_", " ") for key in scores)]]
+    for name, values in seg.items():
+        cells = [f"{values[key]['mean']:.3f} ± {values[key]['std']:.3f}" for key in scores]
+        rows.append([_NAMES.get(name, name), *cells])
+    return rows
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]) + "\n"
+
+
+def _html_table(rows: list[list[str]]) -> str:
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _picture(figure: Figure, caption: str) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<figure><img alt="" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+
+
+def _number(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _curves(seg: dict[str, dict]) -> Figure:
+    figure = Figure(figsize=(6, 3.6), layout="tight")
+    axes = figure.subplots()
+    for name, values in seg.items():
+        means = np.array([values[f"ap_{t:g}"]["mean"] for t in THRESHOLDS])
+        spread = np.array([values[f"ap_{t:g}"]["std"] for t in THRESHOLDS])
+        line = axes.plot(THRESHOLDS, means, marker="o", label=_NAMES.get(name, name), color=_COLOURS.get(name))[0]
+        axes.fill_between(THRESHOLDS, means - spread, means + spread, alpha=0.15, color=line.get_color())
+    axes.set(xlabel="IoU threshold", ylabel="average precision", ylim=(0, 1))
+    axes.legend(frameon=False)
+    return figure
+
+
+def _plane(image: np.ndarray, labels: np.ndarray | None = None):
+    """The plane that shows most cells, of a stack."""
+    if image.ndim == 2:
+        return image, labels
+    z = len(image) // 2 if labels is None or labels.ndim == 2 else int((labels > 0).sum((1, 2)).argmax())
+    return image[z], None if labels is None else labels[z]
+
+
+def _grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.clip((image.astype(np.float32) - low) / max(high - low, 1e-9), 0, 1) ** 0.7
+
+
+def _errors(test: list[Annotated], kept: dict[str, Path]) -> Figure:
+    predictions = {}
+    for name, path in kept.items():
+        if path.is_file():
+            with np.load(path) as archive:
+                predictions[name] = [archive[key] for key in archive.files]
+    rows = max((len(p) for p in predictions.values()), default=0)
+    figure = Figure(figsize=(4 * max(len(predictions), 1), 4 * max(rows, 1)), layout="tight")
+    axes = figure.subplots(max(rows, 1), max(len(predictions), 1), squeeze=False)
+    for ax in axes.ravel():
+        ax.axis("off")
+    for column, (name, found) in zip(axes.T, predictions.items(), strict=False):
+        for ax, one, labels in zip(column, test, found, strict=False):
+            truth = one.labels
+            if one.image.ndim == 3:
+                z = int((truth > 0).sum((1, 2)).argmax())
+                image, truth, labels = one.image[z], truth[z], labels[z]
+            else:
+                image = one.image
+            colour = _grey(image, *np.percentile(image, [1, 99.7]))[..., None].repeat(3, -1)
+            colour[segmentation.find_boundaries(truth, mode="inner")] = 1
+            colour[segmentation.find_boundaries(labels, mode="inner")] = (1, 0.35, 0.3)
+            ax.imshow(colour[:256, :256], interpolation="nearest")
+            ax.set_title(_NAMES.get(name, name))
+    return figure
+
+
+def _side_by_side(real: list[Annotated], synthetic: list[Annotated], count: int = 3) -> Figure:
+    figure = Figure(figsize=(4 * count, 8), layout="tight")
+    axes = figure.subplots(2, count)
+    low, high = np.percentile(np.concatenate([_plane(r.image, r.labels)[0].ravel() for r in real[:count]]), [1, 99.7])
+    for row, images in zip(axes, (real, synthetic), strict=True):
+        for ax in row:
+            ax.axis("off")
+        for ax, one in zip(row, images[:: max(len(images) // count, 1)], strict=False):
+            plane, _ = _plane(one.image, one.labels)
+            ax.imshow(_grey(plane[:256, :256], low, high), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    return figure
+
+
+def _intensities(real: list[Annotated], synthetic: list[Annotated]) -> tuple[Figure, tuple[float, float]]:
+    a, b = (np.concatenate([one.image.ravel()[::7] for one in images[:20]]) for images in (real, synthetic))
+    p, q, edges = histograms(a, b)
+    figure = Figure(figsize=(6, 3.2), layout="tight")
+    axes = figure.subplots()
+    for name, heights in (("real", p), ("synthetic", q)):
+        axes.stairs(heights, edges, label=name, color=_COLOURS[name])
+    axes.set(xlabel="intensity", ylabel="share of voxels", yscale="log")
+    axes.legend(frameon=False)
+    return figure, (kullback_leibler(p, q), bhattacharyya(p, q))

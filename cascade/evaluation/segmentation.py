@@ -1,0 +1,94 @@
+"""How well a segmentation finds the cells of its ground truth."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Which predicted cell covers which true one, in one image.
+
+    pairs: (P, 2) positions in `true_sizes` (T,) and `predicted_sizes` (S,); shared: (P,) voxels they have in common.
+    """
+
+    pairs: np.ndarray
+    shared: np.ndarray
+    true_sizes: np.ndarray
+    predicted_sizes: np.ndarray
+
+    @property
+    def iou(self) -> np.ndarray:
+        """Of each pair, (P,)."""
+        union = self.true_sizes[self.pairs[:, 0]] + self.predicted_sizes[self.pairs[:, 1]] - self.shared
+        return self.shared / union
+
+
+def overlap(truth: np.ndarray, predicted: np.ndarray) -> Overlap:
+    """Overlap of two label images of the same shape; ids need not be consecutive. Raises ValueError otherwise."""
+    if truth.shape != predicted.shape:
+        raise ValueError(f"the truth has shape {truth.shape}, the prediction {predicted.shape}")
+    (true_ids, true_index), (ids, index) = (np.unique(a, return_inverse=True) for a in (truth, predicted))
+    table = np.bincount(true_index.ravel() * len(ids) + index.ravel(), minlength=len(true_ids) * len(ids))
+    table = table.reshape(len(true_ids), len(ids))
+    true_sizes, sizes = table.sum(1)[true_ids > 0], table.sum(0)[ids > 0]
+    cells = table[true_ids > 0][:, ids > 0]
+    pairs = np.argwhere(cells)
+    return Overlap(pairs, cells[tuple(pairs.T)], true_sizes, sizes)
+
+
+@dataclass(frozen=True)
+class SegmentationScores:
+    """Of a set of images. seg: the Cell Tracking Challenge's, over all true cells. ap: by IoU threshold, TP / (TP + FP
+    + FN), mean over images. f1: at IoU 0.5, over all cells. dice: of foreground against background, over all voxels."""
+
+    seg: float
+    ap: dict[float, float]
+    f1: float
+    dice: float
+
+    def to_dict(self) -> dict:
+        """Plain numbers, for JSON."""
+        ap = {f"ap_{threshold:g}": value for threshold, value in self.ap.items()}
+        return {"seg": self.seg, **ap, "f1": self.f1, "dice": self.dice}
+
+
+def score(truths: Iterable[np.ndarray], predictions: Iterable[np.ndarray]) -> SegmentationScores:
+    """Scores of predicted label images against true ones, image by image in the same order.
+
+    SEG (Maška et al., Bioinformatics 30, 2014): the Jaccard index of a true cell and the predicted one that covers more
+    than half of it, 0 where there is none, averaged over true cells. An empty prediction scores 0. Raises ValueError
+    if no image has a true cell: nothing could be measured.
+    """
+    jaccard: list[float] = []
+    precision: dict[float, list[float]] = {threshold: [] for threshold in THRESHOLDS}
+    found, cells, both, voxels = 0, 0, 0, 0
+    for truth, predicted in zip(truths, predictions, strict=True):
+        one = overlap(truth, predicted)
+        iou, count = one.iou, len(one.true_sizes) + len(one.predicted_sizes)
+        covers = one.shared > 0.5 * one.true_sizes[one.pairs[:, 0]]
+        jaccard += iou[covers].tolist() + [0.0] * (len(one.true_sizes) - int(covers.sum()))
+        for threshold, values in precision.items():
+            hits = _matched(one, iou, threshold)
+            values.append(hits / (count - hits) if count else 1.0)
+        found += _matched(one, iou, 0.5)
+        cells += count
+        both += int(((truth > 0) & (predicted > 0)).sum())
+        voxels += int((truth > 0).sum() + (predicted > 0).sum())
+    if not jaccard:
+        raise ValueError("no image has a labelled cell: there is nothing to measure against")
+    return SegmentationScores(
+        seg=float(np.mean(jaccard)),
+        ap={threshold: float(np.mean(values)) for threshold, values in precision.items()},
+        f1=2 * found / cells,
+        dice=2 * both / voxels,
+    )
+
+
+def _matched(one: Overlap, iou: np.ndarray, threshold: float) -> int:
+    """True cells with a partner of at least this IoU; from 0.5 on at most one can reach it, bar ties at exactly 0.5."""
+    good = one.pairs[iou >= threshold]
+    return min(len(np.unique(good[:, 0])), len(np.unique(good[:, 1])))

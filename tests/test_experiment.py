@@ -1,0 +1,93 @@
+import json
+
+import numpy as np
+import pytest
+from conftest import field_of_view, tiny_texture, write_ctc_2d
+
+from cascade.evaluation.experiment import Source, check_apart, distribution, run_trainings
+from cascade.evaluation.report import write_report
+from cascade.evaluation.segmenters import Annotated, CellposeSettings, cellpose3, training_planes
+
+
+def images(seed, count=3):
+    rng = np.random.default_rng(seed)
+    return [Annotated(*field_of_view(rng, (128, 128), 8), (0.5, 0.5)) for _ in range(count)]
+
+
+def test_sets_that_share_an_image_are_refused():
+    train, test = images(0), images(1)
+    check_apart(train, test)
+    with pytest.raises(ValueError, match="1 of 4 test images are also training images"):
+        check_apart(train, [*test, train[1]])
+    stack = Annotated(np.stack([one.image for one in train]), np.stack([one.labels for one in train]), (1, 1, 1))
+    with pytest.raises(ValueError, match="also training images"):
+        check_apart(train[:1], [stack])  # a slice of a test stack
+
+
+def test_trainings_are_kept_and_not_repeated(tmp_path):
+    test, calls = images(1), []
+
+    def train(data, seed):
+        calls.append((len(data), seed))
+        return lambda one: one.labels * (one.labels % (len(data) + 1) > 0)  # more data finds more cells
+
+    conditions = {"real": images(0, 1), "both": images(2, 4)}
+    found = run_trainings(conditions, test, train, 2, tmp_path)
+    assert sorted(calls) == [(1, 0), (1, 1), (4, 0), (4, 1)]
+    assert found["both"]["seg"]["mean"] > found["real"]["seg"]["mean"] > 0
+    assert found["real"]["seg"]["std"] == 0
+    assert found["real"]["seg"]["n"] == 2
+    (tmp_path / "runs" / "both_1.json").unlink()  # as if it had been killed before the last
+    assert run_trainings(conditions, test, train, 2, tmp_path) == found
+    assert len(calls) == 5
+
+
+def test_the_report_is_one_page_with_everything_in_it(tmp_path):
+    test, made = images(1), images(3)
+    seg = run_trainings({"real": test}, test, lambda data, seed: lambda one: one.labels, 1, tmp_path)
+    path = write_report(tmp_path, "A <title>", seg, {"fid_r2s": 0.25}, images(0), made, test)
+    page = path.read_text()
+    assert "A &lt;title&gt;" in page
+    assert page.count("data:image/png;base64,") == 4
+    assert "http" not in page
+    assert json.loads((tmp_path / "report.json").read_text())["seg"]["real"]["seg"]["mean"] == 1
+    assert "| Real | 1.000 ± 0.000 |" in (tmp_path / "table.md").read_text()
+
+
+def test_distance_to_synthetic_images_grows_with_their_difference():
+    vae = tiny_texture().vae.eval()
+    train, test, alike = images(0), images(1), images(2)
+    wrong = [Annotated(one.image // 2 + 300, one.labels, one.spacing_um) for one in alike]
+    near, far = (distribution(train, test, made, vae, size=32) for made in (alike, wrong))
+    assert near["fid_r2r"] == far["fid_r2r"]
+    assert far["fid_r2s"] > 3 * near["fid_r2s"]
+    assert far["kid_r2s"] > near["kid_r2s"]
+
+
+def test_sources_are_read_as_they_were_asked_for(tmp_path):
+    folder = write_ctc_2d(tmp_path / "set", frames=5)
+    assert len(Source(folder).load()) == 5
+    picked = Source(folder, sequences=("01",), frames=2).load()
+    assert [one.labels.max() > 0 for one in picked] == [True, True]
+
+
+def test_stacks_give_planes_of_equal_spacing():
+    labels = np.zeros((10, 40, 48), np.int32)
+    labels[3:7, 10:20, 10:20] = 1
+    planes = training_planes(Annotated(labels * 100.0, labels, (2.0, 0.5, 0.5)))
+    assert [p.shape for p, _ in planes[:10]] == [(40, 48)] * 10
+    assert {p.shape for p, _ in planes[10:]} == {(40, 48), (40, 40)}  # 10 slices of 2 µm are 40 pixels of 0.5 µm
+    assert all(set(np.unique(label)) <= {0, 1} for _, label in planes)
+
+
+def test_cellpose_is_trained_by_seed():
+    pytest.importorskip("cellpose")
+    settings = CellposeSettings(width=(4, 8, 8, 256), steps=5, crop=32, batch_size=2)
+    train, (test,) = images(0, 2), images(5, 1)
+    segment, model = cellpose3(train, settings, seed=0)
+    assert segment(test).shape == test.labels.shape
+    weights = [cellpose3(train, settings, seed)[1].net.state_dict()["output.2.weight"] for seed in (0, 1)]
+    assert np.array_equal(weights[0], model.net.state_dict()["output.2.weight"])
+    assert not np.array_equal(*weights)
+    with pytest.raises(ValueError, match="no training image shows a cell"):
+        cellpose3([Annotated(test.image, test.labels * 0, (1, 1))], settings, 0)

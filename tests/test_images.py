@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+
+from cascade.evaluation.images import bhattacharyya, histograms, kullback_leibler, paired_metrics, zncc
+
+
+def test_paired_metrics_of_a_case_done_by_hand():
+    rng = np.random.default_rng(0)
+    real = rng.uniform(0, 100, (64, 64))
+    real[0, 0], real[0, 1] = 0, 100
+    made = real + np.where(np.indices(real.shape).sum(0) % 2, 5.0, -5.0)
+    found = paired_metrics(real, made)
+    assert found["mae"] == pytest.approx(5)
+    assert found["nrmse"] == pytest.approx(0.05)
+    assert found["psnr"] == pytest.approx(20 * np.log10(100 / 5))
+    assert 0.9 < found["ssim"] < 1
+    same = paired_metrics(real, 1e-6 + real)
+    assert same["ssim"] == pytest.approx(1)
+    assert same["zncc"] == pytest.approx(1)
+    with pytest.raises(ValueError, match="one shape"):
+        paired_metrics(real, made[:-1])
+
+
+def test_zncc_ignores_gain_and_offset():
+    image = np.random.default_rng(0).random((20, 20))
+    assert zncc(image, 3 * image + 7) == pytest.approx(1)
+    assert zncc(image, -image) == pytest.approx(-1)
+    assert zncc(image, np.ones_like(image)) == 0
+
+
+def test_histogram_distances_are_those_of_gaussians():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 1, 2_000_000), rng.normal(1, 1, 2_000_000)
+    p, q, _ = histograms(a, b, 200)
+    assert kullback_leibler(p, q) == pytest.approx(0.5, rel=0.03)  # (Δμ)² / 2σ²
+    assert bhattacharyya(p, q) == pytest.approx(1 / 8, rel=0.03)  # (Δμ)² / 8σ²
+    assert bhattacharyya(p, p) == pytest.approx(0, abs=1e-9)
+    assert bhattacharyya(np.array([1.0, 0]), np.array([0, 1.0])) == float("inf")

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import tifffile
+
+from cascade.evaluation.segmentation import overlap, score
+
+
+def blocks(*boxes, shape=(40, 40)):
+    labels = np.zeros(shape, np.uint16)
+    for number, (y0, y1, x0, x1) in enumerate(boxes, 1):
+        labels[y0:y1, x0:x1] = number
+    return labels
+
+
+def random_case(seed):
+    """Cells, and a segmentation of them that shifts some, merges two, splits one, misses one, invents one."""
+    rng = np.random.default_rng(seed)
+    truth, predicted = np.zeros((120, 120), np.uint16), np.zeros((120, 120), np.uint16)
+    for n, (y, x) in enumerate((y, x) for y in range(10, 110, 20) for x in range(10, 110, 20)):
+        truth[y : y + 14, x : x + 14] = n + 1
+        dy, dx = rng.integers(-5, 6, 2)
+        if n != 7:
+            predicted[max(y + dy, 0) : y + dy + 14, max(x + dx, 0) : x + dx + 14] = n + 3
+    predicted[predicted == 8] = 9
+    predicted[10:17, 10:24] = 77
+    predicted[112:118, 2:20] = 99
+    return truth, predicted
+
+
+def test_scores_of_a_case_done_by_hand():
+    truth = blocks((0, 10, 0, 10), (20, 30, 0, 10), (20, 30, 20, 30))
+    predicted = blocks((0, 10, 0, 8), (20, 30, 5, 15))  # J = 0.8; exactly half covered does not count; missed
+    scores = score([truth], [predicted])
+    assert scores.seg == pytest.approx(0.8 / 3)
+    assert scores.ap[0.5] == pytest.approx(1 / 4)  # 1 found, 2 missed, 1 invented
+    assert scores.ap[0.8] == pytest.approx(1 / 4)
+    assert scores.ap[0.9] == 0
+    assert scores.f1 == pytest.approx(2 / 5)
+    assert scores.dice == pytest.approx(2 * 130 / (300 + 180))
+
+
+def test_perfect_empty_and_impossible_cases():
+    truth = blocks((0, 10, 0, 10), (20, 30, 0, 10))
+    assert score([truth], [truth * 7]).to_dict() == dict.fromkeys(
+        ("seg", "ap_0.5", "ap_0.6", "ap_0.7", "ap_0.8", "ap_0.9", "f1", "dice"), 1.0
+    )
+    nothing = score([truth], [np.zeros_like(truth)])
+    assert nothing.seg == nothing.f1 == nothing.dice == nothing.ap[0.5] == 0
+    assert score([truth, truth * 0], [truth, truth * 0]).seg == 1  # an empty image, rightly left empty
+    with pytest.raises(ValueError, match="nothing to measure"):
+        score([truth * 0], [truth])
+    with pytest.raises(ValueError, match="has shape"):
+        overlap(truth, truth[:-1])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_precision_agrees_with_cellpose(seed):
+    metrics = pytest.importorskip("cellpose.metrics")
+    truth, predicted = random_case(seed)
+    scores = score([truth], [predicted])
+    theirs = metrics.average_precision(
+        truth.astype(int), np.unique(predicted, return_inverse=True)[1].reshape(truth.shape), [0.5, 0.6, 0.7, 0.8, 0.9]
+    )[0]
+    np.testing.assert_allclose(list(scores.ap.values()), theirs, atol=1e-6)
+
+
+def test_seg_agrees_with_the_cell_tracking_challenge(tmp_path):
+    evaluate = pytest.importorskip("ctc_metrics.scripts.evaluate")
+    truth_folder, result_folder = tmp_path / "01_GT", tmp_path / "01_RES"
+    for folder in (truth_folder / "SEG", truth_folder / "TRA", result_folder):
+        folder.mkdir(parents=True)
+    cases, tracks = [random_case(seed) for seed in range(3)], {"res": [], "true": []}
+    for frame, (truth, predicted) in enumerate(cases):
+        tifffile.imwrite(truth_folder / "SEG" / f"man_seg{frame:03d}.tif", truth)
+        for name, path, labels in (
+            ("true", truth_folder / "TRA" / f"man_track{frame:03d}.tif", truth + np.uint16(200 * frame) * (truth > 0)),
+            ("res", result_folder / f"mask{frame:03d}.tif", predicted + np.uint16(200 * frame) * (predicted > 0)),
+        ):
+            tifffile.imwrite(path, labels.astype(np.uint16))
+            tracks[name] += [f"{n} {frame} {frame} 0" for n in np.unique(labels) if n]
+    (truth_folder / "TRA" / "man_track.txt").write_text("\n".join(tracks["true"]) + "\n")
+    (result_folder / "res_track.txt").write_text("\n".join(tracks["res"]) + "\n")
+    theirs = evaluate.evaluate_sequence(str(result_folder), str(truth_folder), ["SEG"])
+    scores = score([truth for truth, _ in cases], [predicted for _, predicted in cases])
+    assert scores.seg == pytest.approx(theirs["SEG"], abs=1e-6)
