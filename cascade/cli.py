@@ -1,4 +1,4 @@
-"""The command line: demo, prepare, train, generate, validate, evaluate, assemble, doctor."""
+"""The command line: demo, prepare, train, fit, generate, validate, evaluate, assemble, doctor."""
 
 import argparse
 import logging
@@ -61,6 +61,27 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a stage; the same as training/train_*.py")
     train.add_argument("stage", choices=STAGES)
     train.set_defaults(run=lambda options: None)
+
+    fit = commands.add_parser(
+        "fit",
+        help="everything at once: prepare, train, assemble, generate and, with --test, evaluate",
+        description="From annotated images to an annotated data set. Interrupted, the same command goes on.",
+    )
+    fit.add_argument("source", type=Path, help="as for prepare")
+    fit.add_argument("--output_dir", type=Path, required=True)
+    fit.add_argument("--truth", choices=("gt", "st"), default="gt")
+    fit.add_argument("--sequences", nargs="+", default=[])
+    fit.add_argument("--crop_size", type=int, default=64, help="pixels; the base model's, 64 for the embedded ones")
+    fit.add_argument("--pixel_size_um", type=float)
+    fit.add_argument("--budget", type=float, default=60, metavar="MINUTES", help="for the trainings")
+    fit.add_argument("--base_model", default="nuclei2d", help="what the texture is finetuned from")
+    fit.add_argument("--num_images", type=int, default=100)
+    fit.add_argument("--seed", type=int, default=0)
+    fit.add_argument("--test", type=Path, help="annotated images to evaluate on; Cellpose is trained")
+    fit.add_argument("--test_truth", choices=("gt", "st"), default="gt")
+    fit.add_argument("--test_sequences", nargs="+", default=[])
+    fit.add_argument("--skip", nargs="+", default=[], metavar="STEP")
+    fit.set_defaults(run=_fit)
 
     generate = commands.add_parser(
         "generate",
@@ -149,6 +170,29 @@ def _prepare(options) -> None:
     arguments = {key: value for key, value in vars(options).items() if key not in ("command", "run")}
     folder = prepare(**arguments)
     print(f"{folder}: look at preview.png; next: accelerate launch training/train_mask_ddpm.py --data {folder} …")
+
+
+def _fit(options) -> None:
+    from cascade.fit import Plan, fit
+
+    test = (options.test, options.test_truth, tuple(options.test_sequences)) if options.test else None
+    folder = fit(
+        Plan(
+            options.source,
+            options.output_dir,
+            options.truth,
+            tuple(options.sequences),
+            options.crop_size,
+            options.pixel_size_um,
+            options.budget,
+            options.base_model,
+            options.num_images,
+            options.seed,
+            test,
+            tuple(options.skip),
+        )
+    )
+    print(f"look at {folder / 'preview.png'}; the model is {options.output_dir / 'model'}")
 
 
 def _train(stage: str, argv: list[str]) -> int:

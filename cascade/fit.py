@@ -1,0 +1,175 @@
+"""From annotated images to an annotated data set in one go: prepare, train, assemble, generate, evaluate."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+STEPS = ("prepare", "mask", "texture", "assemble", "generate", "evaluate")
+_SCRIPTS = {"mask": "train_mask_ddpm", "texture": "train_controlnet"}
+_SHARES = {"mask": 0.3, "texture": 0.7}  # of the time for training
+_TRIAL = 4  # steps that tell how long one takes
+_STATE = "fit.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `fit` makes, in `output_dir`: crops/, stages/, model/, synthetic/ and report/.
+
+    budget_minutes: for the two trainings; the rest comes on top. base_model: what the texture is finetuned from, an
+    embedded model's name, a folder or a Hub id. test: folder, truth and sequences to evaluate on, or None.
+    """
+
+    source: Path
+    output_dir: Path
+    truth: str = "gt"
+    sequences: tuple[str, ...] = ()
+    crop_size: int = 64
+    pixel_size_um: float | None = None
+    budget_minutes: float = 60.0
+    base_model: str = "nuclei2d"
+    num_images: int = 100
+    seed: int = 0
+    test: tuple[Path, str, tuple[str, ...]] | None = None
+    skip: tuple[str, ...] = ()
+
+
+def fit(plan: Plan) -> Path:
+    """Carry out a plan; returns the folder of the synthetic data set.
+
+    Every step that is finished is remembered in `fit.json`, trainings go on from their checkpoints: the same call
+    again does what is left. Raises ValueError for a folder that holds another plan's work, or a step that does not
+    exist; subprocess.CalledProcessError if a training fails.
+    """
+    unknown = set(plan.skip) - set(STEPS)
+    if unknown:
+        raise ValueError(f"no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
+    output = Path(plan.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    state = _State(output / _STATE, plan)
+    for number, step in enumerate(STEPS, 1):
+        if step in plan.skip or step in state.done or (step == "evaluate" and plan.test is None):
+            continue
+        print(f"[{number}/{len(STEPS)}] {step}", file=sys.stderr)
+        _DO[step](plan, output, state)
+        state.finish(step)
+    return output / "synthetic"
+
+
+class _State:
+    """Finished steps, and how many training steps fit into the budget."""
+
+    def __init__(self, path: Path, plan: Plan):
+        fixed = {key: str(getattr(plan, key)) for key in ("source", "truth", "sequences", "crop_size", "pixel_size_um")}
+        self.path, self.record = path, {"plan": fixed, "done": [], "train_steps": {}}
+        if path.is_file():
+            self.record = json.loads(path.read_text())
+            if self.record["plan"] != fixed:
+                raise ValueError(f"{path.parent} holds the work of another plan: name another folder, or remove it")
+
+    @property
+    def done(self) -> list[str]:
+        return self.record["done"]
+
+    def finish(self, step: str) -> None:
+        self.done.append(step)
+        self.save()
+
+    def save(self) -> None:
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.record, indent=1))
+        os.replace(partial, self.path)
+
+
+def _prepare(plan: Plan, output: Path, state: _State) -> None:
+    from cascade.data.prepare import prepare
+
+    prepare(
+        plan.source,
+        output / "crops",
+        plan.truth,
+        list(plan.sequences) or None,
+        crop_size=plan.crop_size,
+        pixel_size_um=plan.pixel_size_um,
+        seed=plan.seed,
+    )
+
+
+def _train(stage: str, plan: Plan, output: Path, state: _State) -> None:
+    """Train within the budget: how long a step takes is measured first."""
+    options = ["--data", str(output / "crops"), "--seed", str(plan.seed)]
+    if stage == "texture":
+        options += ["--base_model", str(_base(plan.base_model))]
+    else:
+        options += ["--sample_size", str(plan.crop_size // 2)]
+    if stage not in state.record["train_steps"]:
+        with tempfile.TemporaryDirectory() as folder:
+            trial = ["--max_train_steps", str(_TRIAL), "--logging_steps", "1", "--checkpointing_steps", "1000"]
+            _launch(stage, [*options, "--output_dir", folder, *trial])
+            lines = (Path(folder) / "log.jsonl").read_text().splitlines()
+        seconds = min(json.loads(line)["seconds_per_step"] for line in lines)
+        steps = int(60 * plan.budget_minutes * _SHARES[stage] / seconds)
+        state.record["train_steps"][stage] = max(min(steps, 20_000), 50)
+        state.save()
+    steps = state.record["train_steps"][stage]
+    often = ["--checkpointing_steps", str(max(steps // 10, 25)), "--preview_steps", str(max(steps // 4, 25))]
+    often += ["--lr_warmup_steps", str(min(200, steps // 10)), "--resume_from_checkpoint", "latest"]
+    print(f"{stage}: {steps} steps", file=sys.stderr)
+    _launch(stage, [*options, "--output_dir", str(output / "stages" / stage), "--max_train_steps", str(steps), *often])
+
+
+def _launch(stage: str, options: list[str]) -> None:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "-m", f"cascade.training.{_SCRIPTS[stage]}"]
+    subprocess.run([*command, *options], check=True)
+
+
+def _base(name: str) -> str | Path:
+    from cascade.assets import NAMES, embedded
+
+    return embedded(name) / "texture" if name in NAMES else name
+
+
+def _assemble(plan: Plan, output: Path, state: _State) -> None:
+    from cascade.cli import main
+
+    _checked(main(["assemble", str(output / "stages"), "--output_dir", str(output / "model"), "--half"]))
+
+
+def _generate(plan: Plan, output: Path, state: _State) -> None:
+    from cascade.cli import main
+
+    options = ["--model", str(output / "model"), "--output_dir", str(output / "synthetic")]
+    _checked(main(["generate", *options, "--num_images", str(plan.num_images), "--seed", str(plan.seed)]))
+
+
+def _evaluate(plan: Plan, output: Path, state: _State) -> None:
+    from cascade.evaluation.experiment import Source, evaluate
+
+    folder, truth, sequences = plan.test
+    evaluate(
+        Source(plan.source, plan.truth, plan.sequences),
+        Source(folder, truth, sequences),
+        {"synthetic": Source(output / "synthetic")},
+        output / "report",
+    )
+
+
+def _checked(code: int) -> None:
+    if code:
+        raise RuntimeError("stopped: see the message above; the same command goes on from here")
+
+
+_DO = {
+    "prepare": _prepare,
+    "mask": lambda *arguments: _train("mask", *arguments),
+    "texture": lambda *arguments: _train("texture", *arguments),
+    "assemble": _assemble,
+    "generate": _generate,
+    "evaluate": _evaluate,
+}

@@ -1,0 +1,58 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from cascade import fit as module
+from cascade.fit import STEPS, Plan, fit
+
+
+@pytest.fixture
+def did(monkeypatch):
+    calls = []
+
+    def step(name):
+        def do(plan, output, state):
+            calls.append(name)
+            if calls.count(name) == 1 and name == "texture":
+                raise KeyboardInterrupt
+
+        return do
+
+    monkeypatch.setattr(module, "_DO", {name: step(name) for name in STEPS})
+    return calls
+
+
+def test_it_goes_on_where_it_was_and_skips_what_it_is_told(did, tmp_path):
+    plan = Plan(Path("images"), tmp_path, skip=("generate",), test=(Path("t"), "gt", ()))
+    with pytest.raises(KeyboardInterrupt):
+        fit(plan)
+    assert did == ["prepare", "mask", "texture"]
+    fit(plan)
+    assert did == ["prepare", "mask", "texture", "texture", "assemble", "evaluate"]
+    fit(plan)
+    assert len(did) == 6
+    with pytest.raises(ValueError, match="another plan"):
+        fit(Plan(Path("other images"), tmp_path))
+    with pytest.raises(ValueError, match="no step cook"):
+        fit(Plan(Path("images"), tmp_path, skip=("cook",)))
+
+
+def test_the_budget_decides_how_long_is_trained(monkeypatch, tmp_path):
+    commands = []
+
+    def launch(stage, options):
+        commands.append((stage, options))
+        folder = Path(options[options.index("--output_dir") + 1])
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = [{"seconds_per_step": seconds} for seconds in (9.0, 0.5, 0.6)]  # the first step warms up
+        (folder / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    monkeypatch.setattr(module, "_launch", launch)
+    skip = tuple(set(STEPS) - {"mask"})
+    fit(Plan(Path("images"), tmp_path, budget_minutes=10, skip=skip))
+    (_, trial), (stage, training) = commands
+    assert stage == "mask"
+    assert trial[trial.index("--max_train_steps") + 1] == "4"
+    assert training[training.index("--max_train_steps") + 1] == str(int(600 * 0.3 / 0.5))
+    assert training[training.index("--resume_from_checkpoint") + 1] == "latest"
