@@ -12,7 +12,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 STEPS = ("prepare", "mask", "texture", "assemble", "generate", "evaluate")
-_SCRIPTS = {"mask": "train_mask_ddpm", "texture": "train_controlnet"}
+_SCRIPTS = {"mask": "cascade.training.train_mask_ddpm", "texture": "cascade.training.train_controlnet"}
 _SHARES = {"mask": 0.3, "texture": 0.7}  # of the time for training
 _TRIAL = 4  # steps that tell how long one takes
 _STATE = "fit.json"
@@ -45,7 +45,7 @@ def fit(plan: Plan) -> Path:
 
     Every step that is finished is remembered in `fit.json`, trainings go on from their checkpoints: the same call
     again does what is left. Raises ValueError for a folder that holds another plan's work, or a step that does not
-    exist; subprocess.CalledProcessError if a training fails.
+    exist; RuntimeError if a step fails.
     """
     unknown = set(plan.skip) - set(STEPS)
     if unknown:
@@ -111,7 +111,7 @@ def _train(stage: str, plan: Plan, output: Path, state: _State) -> None:
     if stage not in state.record["train_steps"]:
         with tempfile.TemporaryDirectory() as folder:
             trial = ["--max_train_steps", str(_TRIAL), "--logging_steps", "1", "--checkpointing_steps", "1000"]
-            _launch(stage, [*options, "--output_dir", folder, *trial])
+            _launch(_SCRIPTS[stage], [*options, "--output_dir", folder, *trial])
             lines = (Path(folder) / "log.jsonl").read_text().splitlines()
         seconds = min(json.loads(line)["seconds_per_step"] for line in lines)
         steps = int(60 * plan.budget_minutes * _SHARES[stage] / seconds)
@@ -124,9 +124,10 @@ def _train(stage: str, plan: Plan, output: Path, state: _State) -> None:
     _launch(stage, [*options, "--output_dir", str(output / "stages" / stage), "--max_train_steps", str(steps), *often])
 
 
-def _launch(stage: str, options: list[str]) -> None:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "-m", f"cascade.training.{_SCRIPTS[stage]}"]
-    subprocess.run([*command, *options], check=True)
+def _launch(module: str, options: list[str]) -> None:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "-m", module]
+    if subprocess.run([*command, *options]).returncode:
+        raise RuntimeError(f"{module} stopped: its message is above; the same command goes on from here")
 
 
 def _base(name: str) -> str | Path:
@@ -136,16 +137,13 @@ def _base(name: str) -> str | Path:
 
 
 def _assemble(plan: Plan, output: Path, state: _State) -> None:
-    from cascade.cli import main
-
-    _checked(main(["assemble", str(output / "stages"), "--output_dir", str(output / "model"), "--half"]))
+    _launch("cascade.cli", ["assemble", str(output / "stages"), "--output_dir", str(output / "model"), "--half"])
 
 
 def _generate(plan: Plan, output: Path, state: _State) -> None:
-    from cascade.cli import main
-
     options = ["--model", str(output / "model"), "--output_dir", str(output / "synthetic")]
-    _checked(main(["generate", *options, "--num_images", str(plan.num_images), "--seed", str(plan.seed)]))
+    options += ["--num_images", str(plan.num_images), "--seed", str(plan.seed)]
+    _launch("cascade.cli", ["generate", *options])
 
 
 def _evaluate(plan: Plan, output: Path, state: _State) -> None:
@@ -158,11 +156,6 @@ def _evaluate(plan: Plan, output: Path, state: _State) -> None:
         {"synthetic": Source(output / "synthetic")},
         output / "report",
     )
-
-
-def _checked(code: int) -> None:
-    if code:
-        raise RuntimeError("stopped: see the message above; the same command goes on from here")
 
 
 _DO = {

@@ -41,8 +41,8 @@ def test_it_goes_on_where_it_was_and_skips_what_it_is_told(did, tmp_path):
 def test_the_budget_decides_how_long_is_trained(monkeypatch, tmp_path):
     commands = []
 
-    def launch(stage, options):
-        commands.append((stage, options))
+    def launch(module, options):
+        commands.append((module, options))
         folder = Path(options[options.index("--output_dir") + 1])
         folder.mkdir(parents=True, exist_ok=True)
         rows = [{"seconds_per_step": seconds} for seconds in (9.0, 0.5, 0.6)]  # the first step warms up
@@ -51,8 +51,8 @@ def test_the_budget_decides_how_long_is_trained(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "_launch", launch)
     skip = tuple(set(STEPS) - {"mask"})
     fit(Plan(Path("images"), tmp_path, budget_minutes=10, skip=skip))
-    (_, trial), (stage, training) = commands
-    assert stage == "mask"
+    (_, trial), (module_name, training) = commands
+    assert module_name == "cascade.training.train_mask_ddpm"
     assert trial[trial.index("--max_train_steps") + 1] == "4"
     assert training[training.index("--max_train_steps") + 1] == str(int(600 * 0.3 / 0.5))
     assert training[training.index("--resume_from_checkpoint") + 1] == "latest"
