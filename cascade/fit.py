@@ -121,7 +121,8 @@ def _train(stage: str, plan: Plan, output: Path, state: _State) -> None:
     often = ["--checkpointing_steps", str(max(steps // 10, 25)), "--preview_steps", str(max(steps // 4, 25))]
     often += ["--lr_warmup_steps", str(min(200, steps // 10)), "--resume_from_checkpoint", "latest"]
     print(f"{stage}: {steps} steps", file=sys.stderr)
-    _launch(stage, [*options, "--output_dir", str(output / "stages" / stage), "--max_train_steps", str(steps), *often])
+    options += ["--output_dir", str(output / "stages" / stage), "--max_train_steps", str(steps)]
+    _launch(_SCRIPTS[stage], [*options, *often])
 
 
 def _launch(module: str, options: list[str]) -> None:
