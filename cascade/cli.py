@@ -456,7 +456,7 @@ def _demo(options) -> None:
 
     made = []
     for name, kind, canvas, cells in (
-        ("nuclei2d", "2d", (512, 512), None),
+        ("nuclei2d", "2d", (512, 512), 60),
         ("nuclei3d", "3d", (32, 160, 160), 14),
     ):
         start = time.perf_counter()
