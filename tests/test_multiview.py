@@ -65,6 +65,16 @@ def test_views_know_of_each_other_and_of_the_condition(network):
     assert torch.allclose(alone, before[:1], atol=1e-4)  # cells do not know of each other
 
 
+def test_the_shadow_holds_every_view_and_is_the_condition_along_z(network):
+    cameras = hemisphere(6)
+    renders = HarmonicRenders(cameras, ShapeLaw(degree=4), 16)
+    _, condition, views = renders.draw(8, torch.Generator().manual_seed(0))
+    shadow = network._shadow(condition, cameras)
+    assert torch.equal(shadow[:, 0], condition)  # the first camera looks along z
+    assert not ((views < -0.1) & (shadow > 0.1)).any()  # a solid with this outline casts no view beyond it
+    assert (shadow < 0).float().mean() > (views < 0).float().mean()
+
+
 def test_training_data_are_consistent_solids():
     renders = HarmonicRenders(hemisphere(6), ShapeLaw(degree=4), 32)
     _, condition, views = renders.draw(16, torch.Generator().manual_seed(0))

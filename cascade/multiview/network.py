@@ -55,7 +55,7 @@ class MultiviewNetwork(ModelMixin, ConfigMixin):
         )
         self.unet = UNet2DModel(
             sample_size=sample_size,
-            in_channels=1 + view_channels,
+            in_channels=2 + view_channels,
             out_channels=1,
             block_out_channels=tuple(block_out_channels),
             layers_per_block=layers_per_block,
@@ -87,7 +87,8 @@ class MultiviewNetwork(ModelMixin, ConfigMixin):
         volume = self._shared_volume(noisy, condition, cameras, embedding)
         read = self._read_frusta(volume, cameras, (height, width))  # (B·N, C, H, W)
         who = self.view_embedding(cameras.axes.flatten(1).to(noisy.dtype)).repeat(batch, 1)
-        stacked = torch.cat([noisy.reshape(-1, 1, height, width), read], 1)
+        shadow = self._shadow(condition, cameras).view(-1, 1, height, width)
+        stacked = torch.cat([noisy.reshape(-1, 1, height, width), shadow, read], 1)
         return self.unet(stacked, timestep.repeat_interleave(views), who).sample.view(noisy.shape)
 
     def _shared_volume(self, noisy, condition, cameras: Cameras, embedding) -> torch.Tensor:
@@ -105,6 +106,18 @@ class MultiviewNetwork(ModelMixin, ConfigMixin):
         front = F.grid_sample(front, plane, padding_mode="border", align_corners=False)
         front = front.view(batch, -1, size, size, size)
         return self.volume(torch.cat([seen.mean(1), seen.amax(1), front], 1), embedding)
+
+    def _shadow(self, condition: torch.Tensor, cameras: Cameras) -> torch.Tensor:
+        """What the condition alone says of each view, (B, N, H, W): the silhouette of the cylinder that it is a section
+        of, at the views' full resolution. Seen along z it is the condition itself."""
+        batch, height, width = condition.shape
+        size = self.config.volume_size
+        axes = [(torch.arange(n, device=condition.device) + 0.5) * (2 / n) - 1 for n in (size, height, width)]
+        depth, v, u = torch.meshgrid(*axes, indexing="ij")
+        points = cameras.world(depth, torch.stack([v, u], -1))[..., 1:].flip(-1).to(condition.dtype)  # (N, D, H, W, 2)
+        grid = points.reshape(1, -1, width, 2).expand(batch, -1, -1, -1)
+        seen = F.grid_sample(condition[:, None], grid, padding_mode="border", align_corners=False)
+        return seen.view(batch, len(cameras), size, height, width).amin(2)
 
     def _read_frusta(self, volume: torch.Tensor, cameras: Cameras, shape: tuple[int, int]) -> torch.Tensor:
         """What each pixel sees of the volume along its ray, (B·N, C, H, W)."""
