@@ -147,7 +147,10 @@ def texture(pipeline, crops: CropDataset, count: int, folder: Path | None, name:
 
 
 def views(pipeline, count: int) -> dict:
-    """Generated outlines to solids: do predicted views agree with each other and with the outline?"""
+    """Generated outlines to solids: do predicted views agree with each other and with the outline?
+
+    `predicted_view_along_z` is what the network makes of the view along z left to itself; the pipeline gives it.
+    """
     masks = pipeline.mask(count, generator=torch.Generator().manual_seed(3)).masks
     pixel = pipeline.texture.config.pixel_size_um
     start = time.perf_counter()
@@ -159,7 +162,8 @@ def views(pipeline, count: int) -> dict:
     fit = fit_views(together, cameras, weights=torch.tensor([1.0] * len(seen.cameras) + [2.0]))
     fitting = (time.perf_counter() - start) / count
     residual = view_residuals(fit.field.sdf, together, cameras)
-    front, wanted = seen.views[:, 0] < 0, seen.condition < 0
+    free = pipeline.multiview(masks, pixel, generator=torch.Generator().manual_seed(4), keep_outline=False)
+    front, wanted = free.views[:, 0] < 0, free.condition < 0
     agree = (front & wanted).sum((1, 2)) / (front | wanted).sum((1, 2))
     again = pipeline.multiview(masks[:1].repeat(8, 0), pixel, generator=torch.Generator().manual_seed(5))
     solids = fit_views(again.views, again.cameras)

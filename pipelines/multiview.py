@@ -8,8 +8,8 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 
 from cascade import hub
-from cascade.cameras import Cameras, view_set
-from cascade.diffusion.sampling import denoise
+from cascade.cameras import Cameras, along_z, view_set
+from cascade.diffusion.sampling import denoise, ideal_prediction
 from cascade.multiview.network import MultiviewNetwork
 from cascade.multiview.outlines import frame_outlines
 from cascade.rng import seed_from, torch_stream
@@ -80,10 +80,13 @@ class MultiviewPipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
         micro_batch_size: int = 8,
         cameras: Cameras | None = None,
+        keep_outline: bool = True,
     ) -> MultiviewOutput:
         """Views for outlines (B, H, W) bool, one piece each; `cameras` replaces the view set it was trained with.
 
         guidance_scale: classifier-free guidance; 1 is none and costs nothing.
+        keep_outline: a camera that looks along z sees the outline itself: its view is known, not predicted, at every
+            step, and the others are denoised beside it.
         """
         masks = np.asarray(masks, bool)
         if masks.ndim != 3:
@@ -96,12 +99,17 @@ class MultiviewPipeline(DiffusionPipeline):
         shape = (len(cameras), size, size)
         noise = [torch.randn(shape, generator=torch_stream(seed, "views", n)) for n in range(len(masks))]
 
+        known = (cameras.axes - along_z().axes.to(cameras.axes)).abs().amax((1, 2)) < 1e-4
+
         def predict(noisy, t, batch):
-            guided = self.network(noisy, t, batch["condition"], cameras)
-            if guidance_scale == 1.0:
-                return guided
-            free = self.network(noisy, t, torch.ones_like(batch["condition"]), cameras)
-            return free + guidance_scale * (guided - free)
+            condition = batch["condition"]
+            guided = self.network(noisy, t, condition, cameras)
+            if guidance_scale != 1.0:
+                free = self.network(noisy, t, torch.ones_like(condition), cameras)
+                guided = free + guidance_scale * (guided - free)
+            if keep_outline and known.any():
+                guided[:, known] = ideal_prediction(self.scheduler, noisy[:, known], t, condition[:, None])
+            return guided
 
         views = []
         with self.progress_bar(total=len(masks)) as bar:

@@ -4,6 +4,7 @@ import torch
 
 from cascade.diffusion.conditioning import conditioning_image
 from cascade.diffusion.latents import correlated_noise, depth_correlated_noise, slice_latents
+from cascade.diffusion.sampling import denoise, ideal_prediction, make_scheduler
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.7, 2.0, float("inf")])
@@ -58,3 +59,12 @@ def test_the_condition_tells_outline_brightness_and_depth():
     assert image[0, 2, 16, 16] == 1
     with pytest.raises(ValueError, match=r"\(B, 1, H, W\)"):
         conditioning_image(mask[:, 0], torch.ones(2))
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_an_ideal_prediction_leads_to_what_is_known(kind):
+    scheduler = make_scheduler(kind)
+    clean = torch.rand(2, 3, 8, 8)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    made = denoise(lambda x, t, batch: ideal_prediction(scheduler, x, t, clean), scheduler, noise, {}, 10)
+    torch.testing.assert_close(made, clean, atol=1e-4, rtol=0)

@@ -122,6 +122,8 @@ def test_a_saved_pipeline_draws_the_same(tmp_path):
 
     first = draw(pipeline, masks)
     assert first.views.shape == (3, 4, 16, 16)
+    torch.testing.assert_close(first.views[:, 0], first.condition, atol=1e-4, rtol=0)  # it is given
+    assert not torch.allclose(draw(pipeline, masks, keep_outline=False).views[:, 0], first.condition, atol=0.1)
     assert torch.equal(first.condition[0], first.condition[1])
     assert not torch.allclose(first.views[0], first.views[1])  # another seed, another solid
     pipeline.save_pretrained(tmp_path)

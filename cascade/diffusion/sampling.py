@@ -19,6 +19,16 @@ def make_scheduler(prediction_type: str = "v_prediction") -> DDIMScheduler:
     )
 
 
+def ideal_prediction(scheduler, sample: torch.Tensor, t: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """What a perfect network would predict for `sample` at time t, if x_0 is known to be `clean`."""
+    kept = scheduler.alphas_cumprod.to(sample.device)[t].to(sample.dtype)
+    noise = (sample - kept.sqrt() * clean) / (1 - kept).sqrt()
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return noise
+    return kept.sqrt() * noise - (1 - kept).sqrt() * clean if kind == "v_prediction" else clean
+
+
 @torch.inference_mode()
 def denoise(network, scheduler, noise: torch.Tensor, batch: dict, num_inference_steps: int) -> torch.Tensor:
     """From `noise` to x_0 with `network(x_t, t, batch)`; DDIM at η = 0 for a DDIM scheduler, so deterministic.
