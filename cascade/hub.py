@@ -45,6 +45,14 @@ def pipeline_class(folder: Path) -> str | None:
     return json.loads(index.read_text()).get("_class_name") if index.is_file() else None
 
 
+def forget_paths(folder: Path) -> None:
+    """Take out of a saved model's configs where on this machine its parts were loaded from."""
+    for path in folder.rglob("*.json"):
+        record = json.loads(path.read_text())
+        if isinstance(record, dict) and record.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+
 def push(
     pipeline, repo_id: str, private: bool | None = None, token: str | None = None, message: str | None = None
 ) -> str:
@@ -58,6 +66,7 @@ def push(
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory() as folder:
         pipeline.save_pretrained(folder)
+        forget_paths(Path(folder))
         card = Path(pipeline.name_or_path or "", "README.md")
         if card.is_file() and not Path(folder, "README.md").is_file():
             shutil.copy(card, folder)

@@ -62,10 +62,12 @@ class CascadePipeline(DiffusionPipeline):
         self,
         mask: MaskDDPMPipeline,
         texture: TexturePipeline,
-        statistics: dict,
+        statistics: dict | None = None,  # a default, or diffusers takes it for a component
         multiview: MultiviewPipeline | None = None,
     ):
         super().__init__()
+        if statistics is None:
+            raise ValueError("a cascade needs statistics=…: Statistics.load(crops).to_dict()")
         self.register_modules(mask=mask, multiview=multiview, texture=texture)
         self.register_to_config(statistics=statistics)
         if self.statistics.ndim == 3 and multiview is None:
@@ -96,7 +98,7 @@ class CascadePipeline(DiffusionPipeline):
         path_or_repo_id,
         revision: str | None = None,
         token: str | None = None,
-        torch_dtype=torch.float32,
+        dtype: torch.dtype = torch.float32,
         **kwargs,
     ) -> "CascadePipeline":
         """Load a saved cascade, or a folder that the training scripts filled (mask/, texture/, [multiview/]).
@@ -106,6 +108,7 @@ class CascadePipeline(DiffusionPipeline):
         stage is missing or pickled.
         """
         folder = hub.model_folder(path_or_repo_id, revision, token)
+        dtype = kwargs.pop("torch_dtype", dtype)  # as diffusers called it until 0.42
         needed = [name for name in ("mask", "texture") if name not in kwargs]
         hub.check_components(folder, cls.__name__, dict.fromkeys(needed, "model_index.json"))
         statistics = _saved_statistics(folder)
@@ -118,10 +121,10 @@ class CascadePipeline(DiffusionPipeline):
 
                 source = embedded("nuclei3d") / "multiview"
                 log.info("%s has no multiview stage of its own: using the embedded one", folder)
-            kwargs["multiview"] = MultiviewPipeline.from_pretrained(source, torch_dtype=torch_dtype)
+            kwargs["multiview"] = MultiviewPipeline.from_pretrained(source, dtype=dtype)
         for name, stage in (("mask", MaskDDPMPipeline), ("texture", TexturePipeline)):
             if name not in kwargs:
-                kwargs[name] = stage.from_pretrained(folder / name, torch_dtype=torch_dtype)
+                kwargs[name] = stage.from_pretrained(folder / name, dtype=dtype)
         pipeline = cls(statistics=statistics, **kwargs)
         pipeline.register_to_config(_name_or_path=str(path_or_repo_id))
         return pipeline
@@ -129,6 +132,7 @@ class CascadePipeline(DiffusionPipeline):
     def save_pretrained(self, save_directory, **kwargs) -> None:
         """Write all stages, each loadable on its own, and a card that says what they were made from."""
         super().save_pretrained(save_directory, **kwargs)
+        hub.forget_paths(Path(save_directory))
         write_cascade_card(Path(save_directory), self.statistics)
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:

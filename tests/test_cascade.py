@@ -121,6 +121,7 @@ def test_the_whole_and_each_stage_are_saved_and_loaded(deep, stack, tmp_path):
     deep.save_pretrained(tmp_path)
     assert not [p for p in tmp_path.rglob("*") if p.suffix in (".bin", ".pt", ".pkl", ".ckpt")]
     assert "CC BY 3.0" in (tmp_path / "README.md").read_text()
+    assert not any("_name_or_path" in p.read_text() for p in tmp_path.rglob("*.json"))  # nobody's business
     loaded = quiet(CascadePipeline.from_pretrained(tmp_path))
     again = generate(loaded, canvas_size=(24, 72, 72), cells_per_image=4).samples[0]
     assert again.image.tobytes() == stack.image.tobytes()
@@ -150,7 +151,7 @@ def test_a_missing_stage_is_named(tmp_path):
 
 
 def test_moving_and_casting_reach_every_stage(flat):
-    other = CascadePipeline.from_pretrained(embedded("nuclei2d"), torch_dtype=torch.float64)
+    other = CascadePipeline.from_pretrained(embedded("nuclei2d"), dtype=torch.float64)
     assert {p.dtype for p in other.texture.unet.parameters()} == {torch.float64}
     other.to(torch.float16)
     assert {p.dtype for s in (other.mask.unet, other.texture.vae) for p in s.parameters()} == {torch.float16}
