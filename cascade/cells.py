@@ -44,6 +44,7 @@ def solids_um(fit: NeuSFit, unit_um: np.ndarray, elongation: np.ndarray) -> list
         inner = fit.solid(cell)
         scale = torch.tensor([unit_um[cell] * elongation[cell], unit_um[cell], unit_um[cell]], dtype=torch.float32)
 
+        @torch.no_grad()
         def sdf(points: np.ndarray) -> np.ndarray:
             local = torch.from_numpy(np.asarray(points, np.float32)) / scale
             return (inner(local.to(fit.residual.device)).cpu() * unit_um[cell]).numpy()
