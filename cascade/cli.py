@@ -457,7 +457,7 @@ def _demo(options) -> None:
     made = []
     for name, kind, canvas, cells in (
         ("nuclei2d", "2d", (512, 512), 60),
-        ("nuclei3d", "3d", (32, 160, 160), 14),
+        ("nuclei3d", "3d", (48, 160, 160), 14),
     ):
         start = time.perf_counter()
         pipeline = CascadePipeline.from_pretrained(embedded(name)).to(_best_device())

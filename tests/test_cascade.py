@@ -213,7 +213,7 @@ def test_the_command_line_generates_a_data_set(tmp_path, capsys):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     record = json.loads((tmp_path / "a" / "provenance.jsonl").read_text())
     assert record["index"] == 0
-    assert len(list((tmp_path / "a" / "meshes" / "sample_000").glob("*.glb"))) == len(record["cells"]) > 0
+    assert len(list((tmp_path / "a" / "meshes" / "sample_000000").glob("*.glb"))) == record["cells"] > 0
     assert main(["generate", "--model", str(tmp_path / "nowhere"), "--output_dir", str(tmp_path / "c")]) == 1
     assert "nowhere" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
