@@ -49,17 +49,16 @@ def test_the_challenges_own_tools_accept_it(written, tmp_path):
 def test_cellposes_loader_reads_it(written, tmp_path):
     from cellpose import io
 
-    folder, samples = written
-    pairs = tmp_path / "pairs"
-    pairs.mkdir()
-    for n, one in enumerate(samples):
-        (pairs / f"t{n:03d}.tif").write_bytes((folder / "01" / f"t{n:03d}.tif").read_bytes())
-        (pairs / f"t{n:03d}_masks.tif").write_bytes((folder / "01_GT/SEG" / f"man_seg{n:03d}.tif").read_bytes())
-        np.testing.assert_array_equal(io.imread(str(pairs / f"t{n:03d}.tif")), one.image)
-    images, labels, names, *_ = io.load_train_test_data(str(pairs))
-    assert len(images) == len(names) == 3
-    for found, one in zip(labels, samples, strict=True):
+    _, samples = written
+    save_samples(samples, tmp_path / "set", ("cellpose",))
+    images, labels, names, *_ = io.load_train_test_data(str(tmp_path / "set" / "train"))
+    assert len(images) == len(names) == 3  # the preview is not taken for an image
+    for image, found, one in zip(images, labels, samples, strict=True):
+        np.testing.assert_array_equal(image, one.image)
         np.testing.assert_array_equal(np.asarray(found).astype(np.uint16), one.labels)
+    frames, bare = find_frames(tmp_path / "set" / "train")
+    assert (len(frames), bare) == (3, 0)
+    assert spacing_of(tmp_path / "set" / "train", frames, 2)[0] == samples[0].spacing_um[-2:]
 
 
 def test_our_own_reader_reads_it_with_its_spacing(written):

@@ -8,7 +8,7 @@ from cascade.export import coco, ctc, huggingface, ome_zarr, pairs
 
 FORMATS = {
     "ctc": (ctc.write, ctc.finish),
-    "cellpose": (pairs.write_cellpose, pairs.finish),
+    "cellpose": (pairs.write_cellpose, pairs.finish_cellpose),
     "stardist": (pairs.write_stardist, pairs.finish),
     "nnunet": (pairs.write_nnunet, pairs.finish_nnunet),
     "ome-tiff": (pairs.write_ome, pairs.finish),

@@ -10,7 +10,11 @@ from cascade.export.tiff import write_ome_tiff, write_tiff
 
 
 def write_cellpose(sample, number: int, folder: Path) -> None:
-    """`sample_000000.tif` beside `sample_000000_masks.tif`: what `cellpose --train --dir` reads."""
+    """`train/sample_000000.tif` beside `train/sample_000000_masks.tif`: what `cellpose --train --dir …/train` reads.
+
+    Cellpose takes every picture in a folder for an image, so nothing else is put there.
+    """
+    folder = folder / "train"
     folder.mkdir(parents=True, exist_ok=True)
     write_tiff(folder / f"{_name(number)}.tif", sample.image, sample.spacing_um)
     write_tiff(folder / f"{_name(number)}_masks.tif", sample.labels, sample.spacing_um)
@@ -57,6 +61,11 @@ def finish_nnunet(folder: Path, records: list[dict], spacing_um: tuple[float, ..
         **about,
     }
     (folder / "dataset.json").write_text(json.dumps(record, indent=1))
+
+
+def finish_cellpose(folder: Path, records: list[dict], spacing_um: tuple[float, ...], about: dict) -> None:
+    """`train/dataset.json`, beside the pairs."""
+    finish(folder / "train", records, spacing_um, about)
 
 
 def finish(folder: Path, records: list[dict], spacing_um: tuple[float, ...], about: dict) -> None:
