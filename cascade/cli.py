@@ -104,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
         "--correlation_length_um", type=float, help="instead of --rho: texture that falls off along z with this length"
     )
     generate.add_argument("--num_inference_steps", type=int, default=20)
+    generate.add_argument(
+        "--min_alignment", type=float, default=0.6, help="cells whose texture shows their mask less (IoU) are redrawn"
+    )
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--format", nargs="+", default=["ctc"], help="|".join(FORMATS) + "; several may be given")
     generate.add_argument("--meshes", action="store_true", help="also write 3D cells as GLB")
@@ -225,6 +228,7 @@ def _generate(options) -> None:
             "clustering_probability": options.clustering_probability,
             "rho": options.rho,
             "correlation_length_um": options.correlation_length_um,
+            "min_alignment": options.min_alignment,
             "num_inference_steps": options.num_inference_steps,
             "max_overlap": options.max_overlap,
             "region": None if options.region is None else str(options.region.resolve()),
@@ -287,7 +291,7 @@ def _generate_large(folder, options) -> None:
         )
         size = min(options.bank, scene.cells)
         print(f"{path.name}: {scene.cells} cells, {size} of them different", file=sys.stderr)
-        names = ("rho", "correlation_length_um", "num_inference_steps")
+        names = ("rho", "correlation_length_um", "min_alignment", "num_inference_steps")
         settings = {name: getattr(options, name) for name in names}
         bank, _ = pipeline.cells(size, options.seed, index, scene.like, **settings)
         partial = path.with_name(path.name + ".partial")

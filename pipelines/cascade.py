@@ -28,7 +28,7 @@ from cascade.scene import Sample, draw_light, plan_scene, take_picture
 
 log = logging.getLogger(__name__)
 
-_MIN_ALIGNMENT = 0.6  # IoU of Otsu's segmentation of a textured cell with its mask; real crops reach 0.8 and more
+MIN_ALIGNMENT = 0.6  # IoU of Otsu's segmentation of a textured cell with its mask; real crops reach 0.8 and more
 _FITTED_AT_ONCE = 32  # cells in one NeuS fit: about 1 GB
 
 
@@ -153,6 +153,7 @@ class CascadePipeline(DiffusionPipeline):
         region: np.ndarray | None = None,
         max_overlap: float = 0.0,
         correlation_length_um: float | None = None,
+        min_alignment: float = MIN_ALIGNMENT,
     ) -> CascadeOutput:
         """Generate annotated images.
 
@@ -169,6 +170,7 @@ class CascadePipeline(DiffusionPipeline):
             region: where cell centres may lie, an array as large as the canvas; default where the real cells lie.
             max_overlap: share of a cell that may lie on others; the label is then that of the larger cell.
             correlation_length_um: instead of `rho`, texture whose correlation falls off along z with this length.
+            min_alignment: IoU with its mask that a textured cell must reach (`otsu_alignment`), or it is drawn again.
 
         Raises ValueError for arguments that do not fit the data set.
         """
@@ -186,6 +188,7 @@ class CascadePipeline(DiffusionPipeline):
                 region=region,
                 max_overlap=max_overlap,
                 correlation_length_um=correlation_length_um,
+                min_alignment=min_alignment,
             )
         )
         return CascadeOutput([s.image for s in samples], [s.labels for s in samples], samples)
@@ -231,6 +234,7 @@ class CascadePipeline(DiffusionPipeline):
         micro_batch_size: int = 32,
         neus: NeuSSettings | None = None,
         correlation_length_um: float | None = None,
+        min_alignment: float = MIN_ALIGNMENT,
         tell: Callable[[str], None] = lambda stage: None,
     ) -> tuple[list[Cell], dict[str, int]]:
         """Textured cells, not yet placed, as bright as those of real image `like`; and what was drawn again.
@@ -263,7 +267,7 @@ class CascadePipeline(DiffusionPipeline):
         ]
         options = dict(rho=rho, num_inference_steps=num_inference_steps, micro_batch_size=micro_batch_size)
         options["correlation_length_um"] = correlation_length_um
-        return self._texture(slices, light, infos, seed, index, counts, **options), counts
+        return self._texture(slices, light, infos, seed, index, counts, min_alignment, **options), counts
 
     def _outlines(self, count: int, seed: int, index: int, steps: int, micro_batch_size: int):
         drawn = self.mask(count, steps, torch_stream(seed, "outlines", index), micro_batch_size)
@@ -307,7 +311,9 @@ class CascadePipeline(DiffusionPipeline):
             raise RuntimeError("no solid could be fitted to the predicted views: the multiview stage is not trained")
         return solids, heights, residual, rejected
 
-    def _texture(self, slices: list[Slices], light: np.ndarray, infos: list[dict], seed, index, counts, **options):
+    def _texture(
+        self, slices: list[Slices], light: np.ndarray, infos: list[dict], seed, index, counts, minimum, **options
+    ):
         """Cells with texture; one whose texture does not show its mask is drawn again twice, then left out."""
         statistics, window = self.statistics, self.texture.window
         level, pixel_um = statistics.background.level, self.texture.config.pixel_size_um
@@ -315,10 +321,10 @@ class CascadePipeline(DiffusionPipeline):
         owners = np.concatenate([np.full(len(s.masks), n) for n, s in enumerate(slices)])
         masks, wanted = np.concatenate([s.masks for s in slices]), window.stretch(level + np.concatenate(lights))
         heights = statistics.spacing_um[0] * np.concatenate([np.arange(len(s.masks)) for s in slices])
-        images, score = np.zeros(masks.shape, np.float32), np.zeros(len(slices))
+        images, score = np.zeros(masks.shape, np.float32), np.full(len(slices), -1.0)  # −1: not drawn yet
         counts |= {"textures drawn again": 0, "textures rejected": 0}
         for attempt in range(3):
-            chosen = np.isin(owners, np.flatnonzero(score < _MIN_ALIGNMENT))
+            chosen = np.isin(owners, np.flatnonzero(score < minimum))
             generator = torch_stream(seed, "texture", index)
             drawn = self.texture(
                 masks[chosen],
@@ -334,7 +340,7 @@ class CascadePipeline(DiffusionPipeline):
             share = np.bincount(owners[chosen], weights, len(slices))
             total = np.bincount(owners[chosen], weights * scores, len(slices))
             score = np.where(share > 0, total / np.maximum(share, 1), score)
-            failed = int((score < _MIN_ALIGNMENT).sum())
+            failed = int((score < minimum).sum())
             if not failed:
                 break
             counts["textures drawn again" if attempt < 2 else "textures rejected"] += failed
@@ -351,7 +357,7 @@ class CascadePipeline(DiffusionPipeline):
                 infos[n] | {"brightness": float(level + light[n]), "alignment": float(score[n])},
             )
             for n, one in enumerate(slices)
-            if score[n] >= _MIN_ALIGNMENT
+            if score[n] >= minimum
         ]
 
 
