@@ -97,12 +97,7 @@ def textured_cell(
     signal = (window.restore(images) - level).astype(np.float32)
     reach = halo.radius_px * spacing_um[-1] / pixel_um
     for image, mask, wanted in zip(signal, slices.masks, light, strict=True):
-        if mask.any():
-            distance = ndimage.distance_transform_edt(~mask)
-            image *= np.clip(2 - 2 * distance / (reach + 1), 0, 1)
-            image *= np.clip(wanted / max(float(image[mask].mean()), 1e-3), 0.3, 3.0)
-        else:
-            image[:] = 0
+        image[:] = confined(image, mask, wanted, reach) if mask.any() else 0
     filled = np.flatnonzero(slices.masks.any((1, 2)))
     if len(filled):
         for z in range(len(signal)):
@@ -121,6 +116,14 @@ def textured_cell(
     if len(spacing_um) == 2:
         return Cell(voxels[0], signal[0], centre[1:], info)
     return Cell(voxels, signal[span], centre, info)
+
+
+def confined(signal: np.ndarray, mask: np.ndarray, light: float, reach_px: float) -> np.ndarray:
+    """A slice's light above background (H, W), faded to nothing `reach_px` beyond its mask and scaled to the mean
+    `light` inside, by no more than a factor of three."""
+    fade = np.clip(2 - 2 * ndimage.distance_transform_edt(~mask) / (reach_px + 1), 0, 1)
+    faded = signal * fade
+    return faded * np.clip(light / max(float(faded[mask].mean()), 1e-3), 0.3, 3.0)
 
 
 def _fit(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -438,8 +438,9 @@ def _assemble(options) -> None:
     pipeline.save_pretrained(partial)
     for stage in ("mask", "multiview", "texture"):
         card = Path(options.model, stage, "README.md")
-        if card.is_file():
-            shutil.copy(card, partial / stage)
+        if card.is_file():  # without its picture: it may show images that are not to be shared
+            lines = card.read_text().splitlines(keepends=True)
+            (partial / stage / "README.md").write_text("".join(x for x in lines if not x.startswith("![samples]")))
     shutil.rmtree(output, ignore_errors=True)
     partial.rename(output)
     print(f"{output}: look at preview.png and README.md; CascadePipeline.from_pretrained('{output}') loads it")

@@ -22,7 +22,7 @@ def write_card(
     load: the name of the pipeline class; None for a base model of `train_controlnet.py`.
     data: statistics of the crops, whose source and licence are carried over.
     settings: of the training; loss: the last that was logged. preview: a picture in `folder`. metrics: of the samples
-    in that picture.
+    drawn at the end.
     """
     sources = "".join(f"- {s.source}, licence: {s.licence}\n" for s in data) or "- none: made-up shapes only\n"
     picture = f"![samples]({preview.name})\n\n" if preview else ""
@@ -30,13 +30,16 @@ def write_card(
     usage = (
         f"""```python
 from cascade import {load}
+
 pipeline = {load}.from_pretrained("this folder or repository")
 ```"""
         if load
         else "`accelerate launch training/train_controlnet.py --base_model THIS_FOLDER --data CROPS …`"
     )
     rows = "".join(f"| {name} | {value:.3f} |\n" for name, value in (metrics or {}).items())
-    measured = f"## Metrics\n\nOf the samples in the picture.\n\n| | |\n|---|---|\n{rows}\n" if rows else ""
+    measured = (
+        f"## Metrics\n\nOf the samples drawn at the end of the training.\n\n| | |\n|---|---|\n{rows}\n" if rows else ""
+    )
     kept = {
         k: v for k, v in settings.items() if k not in ("output_dir", "data", "hub_model_id", "resume_from_checkpoint")
     }
@@ -81,8 +84,9 @@ tags: [microscopy, cell-segmentation, synthetic-data, cascade-microscopy]
 
 {preview}```python
 from cascade import CascadePipeline
+
 pipeline = CascadePipeline.from_pretrained("this folder or repository")
-sample = pipeline().samples[0]      # sample.image, sample.labels, sample.spacing_um, sample.cells
+sample = pipeline().samples[0]  # sample.image, sample.labels, sample.spacing_um, sample.cells
 ```
 
 Made from {statistics.source} (licence of the images: {statistics.licence}): images of {shape} voxels of
