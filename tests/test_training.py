@@ -173,7 +173,7 @@ def test_the_mask_script_makes_a_stage(crops, tmp_path):
     pipeline = MaskDDPMPipeline.from_pretrained(tmp_path)
     assert pipeline.config.crop_size == 32
     assert pipeline.config.pixel_size_um == 1.0
-    assert (tmp_path / "preview_000020.png").is_file()
+    assert (tmp_path / "preview_000300.png").is_file()
     card = (tmp_path / "README.md").read_text()
     assert "Data" in card
     assert "20 steps" in card
