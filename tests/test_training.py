@@ -176,7 +176,7 @@ def test_the_mask_script_makes_a_stage(crops, tmp_path):
     assert (tmp_path / "preview_000300.png").is_file()
     card = (tmp_path / "README.md").read_text()
     assert "Data" in card
-    assert "20 steps" in card
+    assert "300 steps" in card
 
 
 def test_the_multiview_script_makes_a_stage(tmp_path):
