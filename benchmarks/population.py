@@ -84,8 +84,7 @@ def realism(data: Path, quick: bool) -> dict:
             for part, sequences in (("train", train), ("test", test))
         }
         pipeline = CascadePipeline.from_pretrained(embedded(name))
-        for stage in filter(None, (pipeline.mask, pipeline.multiview, pipeline.texture)):
-            stage.set_progress_bar_config(disable=True)
+        pipeline.set_progress_bar_config(disable=True)
         samples = pipeline(num_images=count, generator=torch.Generator().manual_seed(0)).samples
         made = field_statistics([s.image for s in samples], [s.labels for s in samples], spacing, reach)
         found[name] = {

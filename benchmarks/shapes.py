@@ -20,7 +20,7 @@ import torch
 from scipy import ndimage
 
 from cascade import MultiviewPipeline, embedded, prepare
-from cascade.cameras import Cameras, along_z, hemisphere
+from cascade.cameras import Cameras, hemisphere
 from cascade.cells import solids_um
 from cascade.data.dataset import CropDataset
 from cascade.data.frames import find_frames
@@ -133,9 +133,8 @@ def consistency(pipeline, count: int) -> dict:
     clock = time.perf_counter()
     seen = pipeline(masks, 1.0, generator=torch.Generator().manual_seed(0))
     sampling = (time.perf_counter() - clock) / count
-    both = Cameras(torch.cat([cameras.axes, along_z().axes]))
-    views = torch.cat([seen.views, seen.condition[:, None]], 1)
-    fit = fit_views(views, both, weights=torch.tensor([1.0] * len(cameras) + [2.0]))
+    views, both, weights = seen.constraints()
+    fit = fit_views(views, both, weights=weights)
     residual = view_residuals(fit.field.sdf, views, both)
     again = pipeline(masks[:1].repeat(6, 0), 1.0, generator=torch.Generator().manual_seed(1))
     solids = fit_views(again.views, cameras).field
@@ -237,12 +236,11 @@ def realism(pipeline, count: int) -> dict | None:
 
 def _from_views(pipeline, masks: np.ndarray, elongation: np.ndarray) -> list:
     seen = pipeline(masks, 0.4, generator=torch.Generator().manual_seed(0))
-    both = Cameras(torch.cat([seen.cameras.axes, along_z().axes]))
-    views = torch.cat([seen.views, seen.condition[:, None]], 1)
+    views, both, weights = seen.constraints()
     solids = []
     for start in range(0, len(views), 32):
         part = slice(start, start + 32)
-        fit = fit_views(views[part], both, weights=torch.tensor([1.0] * len(seen.cameras) + [2.0]))
+        fit = fit_views(views[part], both, weights=weights)
         fitted = solids_um(fit, seen.unit_um[part], elongation[part])
         solids += [solid for solid, good in zip(fitted, fit.converged, strict=True) if good]
     return solids

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from cascade import CascadePipeline, embedded, prepare
-from cascade.cameras import Cameras, along_z, hemisphere
+from cascade.cameras import hemisphere
 from cascade.cells import confined
 from cascade.data.dataset import CropDataset
 from cascade.data.statistics import Statistics
@@ -29,7 +29,7 @@ from cascade.export.preview import image_grid
 from cascade.grid import Grid
 from cascade.multiview.renders import HarmonicRenders
 from cascade.neus.fit import fit_views, view_residuals
-from cascade.pipelines.cascade import MIN_ALIGNMENT
+from cascade.pipelines.texture import MIN_ALIGNMENT
 from cascade.population import touching_fraction
 from cascade.scene import photograph_crops
 from cascade.shapes.harmonics import ShapeLaw
@@ -70,9 +70,7 @@ def main() -> None:
 def load(name: str) -> CascadePipeline:
     """An embedded model that shows no progress bars."""
     pipeline = CascadePipeline.from_pretrained(embedded(name))
-    for stage in (pipeline, pipeline.mask, pipeline.multiview, pipeline.texture):
-        if stage is not None:
-            stage.set_progress_bar_config(disable=True)
+    pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
@@ -125,26 +123,17 @@ def texture(pipeline, crops: CropDataset, count: int, folder: Path | None, name:
     own = crops.statistics[0]
     light = own.window.restore(crops.columns["brightness"][picked].numpy()) - own.background.level
     start = time.perf_counter()
-    made = first = np.zeros(masks.shape, np.float32)
-    score, again = np.full(len(masks), -1.0), []
-    for attempt in range(3):  # as the pipeline does
-        rows = np.flatnonzero(score < MIN_ALIGNMENT)
-        again.append(len(rows))
-        if len(rows):
-            wanted = statistics.window.stretch(level + light[rows])
-            generator = torch.Generator().manual_seed(2)
-            options = dict(cells=rows, num_inference_steps=20, generator=generator, attempt=attempt)
-            made[rows] = pipeline.texture(masks[rows], wanted, **options).images
-            score[rows] = otsu_alignment(made[rows], masks[rows])
-        if attempt == 0:
-            first = made.copy()
-    kept = score >= MIN_ALIGNMENT
+    wanted = statistics.window.stretch(level + light)
+    options = dict(cells=np.arange(len(masks)), num_inference_steps=20)
+    first = pipeline.texture(masks, wanted, generator=torch.Generator().manual_seed(2), **options).images
     seconds = (time.perf_counter() - start) / len(picked)
+    drawn = pipeline.texture.draw_aligned(masks, wanted, generator=torch.Generator().manual_seed(2), **options)
+    made, kept = drawn.images, drawn.alignment >= MIN_ALIGNMENT
     pixel = pipeline.texture.config.pixel_size_um
     halo = statistics.halo.radius_px * statistics.spacing_um[-1] / pixel
     signal, raw = (statistics.window.restore(each) - level for each in (made, first))
     cells = [confined(*each, halo) for each in zip(signal, masks, light, strict=True)]
-    drawn, seen = (
+    as_drawn, seen = (
         photograph_crops(own.window.stretch(own.background.level + each), masks, own, pixel, np.random.default_rng(0))
         for each in (raw, np.stack(cells))
     )
@@ -157,9 +146,9 @@ def texture(pipeline, crops: CropDataset, count: int, folder: Path | None, name:
     return {
         "count": len(picked),
         "seconds_each": round(seconds, 4),
-        "drawn_again": again[1:],
-        "rejected": int((~kept).sum()),
-        "otsu_iou_as_drawn": round(float(otsu_alignment(drawn, masks).mean()), 4),
+        "drawn_again": drawn.failed[:-1],
+        "rejected": drawn.failed[-1],
+        "otsu_iou_as_drawn": round(float(otsu_alignment(as_drawn, masks).mean()), 4),
         "otsu_iou_generated": round(float(generated.mean()), 4),
         "otsu_iou_real": round(float(reference.mean()), 4),
         "alignment_ratio": round(float(generated.mean() / reference.mean()), 4),
@@ -179,10 +168,9 @@ def views(pipeline, count: int) -> dict:
     start = time.perf_counter()
     seen = pipeline.multiview(masks, pixel, generator=torch.Generator().manual_seed(4))
     sampling = (time.perf_counter() - start) / count
-    cameras = Cameras(torch.cat([seen.cameras.axes, along_z().axes]))
     start = time.perf_counter()
-    together = torch.cat([seen.views, seen.condition[:, None]], 1)
-    fit = fit_views(together, cameras, weights=torch.tensor([1.0] * len(seen.cameras) + [2.0]))
+    together, cameras, weights = seen.constraints()
+    fit = fit_views(together, cameras, weights=weights)
     fitting = (time.perf_counter() - start) / count
     residual = view_residuals(fit.field.sdf, together, cameras)
     free = pipeline.multiview(masks, pixel, generator=torch.Generator().manual_seed(4), keep_outline=False)

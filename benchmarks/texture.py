@@ -23,6 +23,7 @@ from cascade.data.dataset import CropDataset
 from cascade.data.frames import find_frames
 from cascade.diffusion.conditioning import conditioning_image
 from cascade.evaluation.distribution import (
+    all_orientations,
     depth_correlation,
     encoder_features,
     frechet_distance,
@@ -80,8 +81,7 @@ def photographed(pipeline, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 def features(pipeline, images: np.ndarray) -> np.ndarray:
     """Of all eight orientations of each crop."""
-    turns = [np.rot90(images, k, (1, 2)) for k in range(4)]
-    return encoder_features(pipeline.texture.vae, np.concatenate([*turns, *(t[:, :, ::-1] for t in turns)]))
+    return encoder_features(pipeline.texture.vae, all_orientations(images))
 
 
 def realism(pipeline, train: CropDataset, test: CropDataset, count: int, folder: Path | None, name: str) -> dict:

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -208,160 +207,9 @@ def _train(stage: str, argv: list[str]) -> int:
 
 
 def _generate(options) -> None:
-    from cascade import __version__, generation, hub
-    from cascade.assets import NAMES, embedded
+    from cascade.launch import generate
 
-    folder = hub.model_folder(embedded(options.model) if options.model in NAMES else options.model)
-    job = generation.Job(
-        model=options.model,
-        model_sha256=generation.folder_sha256(folder),
-        version=__version__,
-        seed=options.seed,
-        num_images=options.num_images,
-        shard_size=options.shard_size,
-        formats=tuple(options.format),
-        frames_per_sequence=400,
-        meshes=options.meshes,
-        settings={
-            "canvas_size": options.canvas_size,
-            "cells_per_image": options.cells_per_image,
-            "clustering_probability": options.clustering_probability,
-            "rho": options.rho,
-            "correlation_length_um": options.correlation_length_um,
-            "min_alignment": options.min_alignment,
-            "num_inference_steps": options.num_inference_steps,
-            "max_overlap": options.max_overlap,
-            "region": None if options.region is None else str(options.region.resolve()),
-        },
-    )
-    if options.bank:
-        return _generate_large(folder, options)
-    if options.dry_run:
-        return _estimate(folder, job, options.device)
-    if options.only is not None:
-        generate = _generator(folder, job, options.device)
-        if not generation.again(options.output_dir, generation.load_job(options.output_dir), generate, options.only):
-            raise ValueError(f"sample {options.only} differs from the data set's: another machine, version or library?")
-        print(f"sample {options.only} is the same, byte for byte: see {options.output_dir / '.cascade' / 'again'}")
-        return None
-    generation.start(options.output_dir, job)
-    if options.slurm:
-        return _submit(folder, job, options)
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    whole = generation.run(options.output_dir, job, _generator(folder, job, options.device), rank, world)
-    if whole:
-        name = " and ".join(job.formats)
-        print(f"{job.num_images} images in {options.output_dir} ({name}); look at {options.output_dir / 'preview.png'}")
-    else:
-        done, shards = generation.progress(options.output_dir, job)
-        print(f"{done} of {shards} shards are done; other processes, or the same command again, make the rest")
-    return None
-
-
-def _generate_large(folder, options) -> None:
-    """Images composed tile by tile; one that is there already is kept."""
-    import json
-
-    from cascade.data.frames import read_image
-    from cascade.export.save import MARK, check_replaceable
-    from cascade.pipelines.cascade import CascadePipeline
-    from cascade.scene import plan_scene
-    from cascade.tiles import compose_tiles
-
-    if options.format not in (["ctc"], ["ome-zarr"]):
-        raise ValueError(f"--bank writes ome-zarr, not {' '.join(options.format)}")
-    check_replaceable(options.output_dir)
-    pipeline = CascadePipeline.from_pretrained(folder).to(options.device or _best_device())
-    _silence(pipeline)
-    options.output_dir.mkdir(parents=True, exist_ok=True)
-    (options.output_dir / MARK).touch()
-    for index in range(options.num_images):
-        path = options.output_dir / f"sample_{index:06d}.ome.zarr"
-        if path.exists():
-            continue
-        scene = plan_scene(
-            pipeline.statistics,
-            options.seed,
-            index,
-            options.canvas_size,
-            options.cells_per_image,
-            options.clustering_probability,
-            None if options.region is None else read_image(options.region),
-            options.max_overlap,
-        )
-        size = min(options.bank, scene.cells)
-        print(f"{path.name}: {scene.cells} cells, {size} of them different", file=sys.stderr)
-        names = ("rho", "correlation_length_um", "min_alignment", "num_inference_steps")
-        settings = {name: getattr(options, name) for name in names}
-        bank, _ = pipeline.cells(size, options.seed, index, scene.like, **settings)
-        partial = path.with_name(path.name + ".partial")
-        record = compose_tiles(bank, scene, pipeline.statistics, partial, options.seed, index)
-        partial.rename(path)
-        with (options.output_dir / MARK).open("a") as file:
-            file.write(json.dumps({"sample": index, "seed": options.seed, "index": index, **record}) + "\n")
-        print(f"{path}: {record['cells']} cells, each of the bank used at most {record['used_at_most']} times")
-
-
-def _generator(folder, job, device: str | None):
-    """The job's samples by seed and numbers."""
-    from cascade.data.frames import read_image
-    from cascade.pipelines.cascade import CascadePipeline
-
-    pipeline = CascadePipeline.from_pretrained(folder).to(device or _best_device())
-    _silence(pipeline)
-    region = None if job.settings.get("region") is None else read_image(Path(job.settings["region"]))
-    return lambda seed, numbers: pipeline.generate(seed, numbers, **job.settings | {"region": region})
-
-
-def _estimate(folder, job, device: str | None) -> None:
-    """Time, memory and disk of a job, from one sample of it."""
-    import resource
-    import tempfile
-    import time
-
-    generate = _generator(folder, job, device)
-    start = time.perf_counter()
-    (sample,) = generate(job.seed, range(1))
-    seconds = time.perf_counter() - start
-    with tempfile.TemporaryDirectory() as place:
-        job.writer().write(sample, 0, Path(place))
-        size = sum(p.stat().st_size for p in Path(place).rglob("*") if p.is_file())
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    hours = seconds * job.num_images / 3600
-    print(f"one image: {seconds:.1f} s, {size / 2**20:.1f} MB; {len(sample.cells)} cells; peak memory {memory:.1f} GB")
-    disk = size * job.num_images / 2**30
-    print(f"{job.num_images} images: about {hours:.1f} hours on one process, {disk:.1f} GB of disk")
-
-
-def _submit(folder, job, options) -> None:
-    """Hand the shards to a Slurm array, one task a part."""
-    try:
-        import submitit
-    except ImportError as error:
-        raise ValueError("--slurm needs submitit: pip install 'cascade-microscopy[slurm]'") from error
-    executor = submitit.AutoExecutor(options.output_dir / ".cascade" / "slurm")
-    executor.update_parameters(
-        slurm_partition=options.slurm, timeout_min=24 * 60, slurm_array_parallelism=options.slurm_tasks
-    )
-    tasks = options.slurm_tasks
-    jobs = executor.map_array(
-        run_part, [str(options.output_dir)] * tasks, [str(folder)] * tasks, range(tasks), [tasks] * tasks
-    )
-    print(f"submitted {', '.join(j.job_id for j in jobs)}; the same command without --slurm shows what is done")
-
-
-def run_part(output_dir: str, model: str, rank: int, world: int) -> bool:
-    """One task of an array: the shards of one rank."""
-    from cascade import generation
-
-    job = generation.load_job(output_dir)
-    return generation.run(output_dir, job, _generator(model, job, None), rank, world)
-
-
-def _silence(pipeline) -> None:
-    for stage in (pipeline, pipeline.mask, pipeline.multiview, pipeline.texture):
-        if stage is not None:
-            stage.set_progress_bar_config(disable=True)
+    generate(options)
 
 
 def _validate(options) -> None:
@@ -418,32 +266,11 @@ def _evaluate(options) -> None:
 
 
 def _assemble(options) -> None:
-    import shutil
+    from cascade.assemble import assemble
 
-    import torch
-
-    from cascade.export.preview import sample_preview
-    from cascade.pipelines.cascade import CascadePipeline
-
-    output = options.output_dir
-    if output.exists() and any(output.iterdir()) and not (output / "model_index.json").is_file():
-        raise FileExistsError(f"{output}: holds something else than a model; name another folder")
-    pipeline = CascadePipeline.from_pretrained(options.model)
-    partial = output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    sample_preview(pipeline(generator=torch.Generator().manual_seed(0)).samples[0], partial / "preview.png")
-    if options.half:
-        pipeline.to(torch.float16)
-    pipeline.save_pretrained(partial)
-    for stage in ("mask", "multiview", "texture"):
-        card = Path(options.model, stage, "README.md")
-        if card.is_file():  # without its picture: it may show images that are not to be shared
-            lines = card.read_text().splitlines(keepends=True)
-            (partial / stage / "README.md").write_text("".join(x for x in lines if not x.startswith("![samples]")))
-    shutil.rmtree(output, ignore_errors=True)
-    partial.rename(output)
-    print(f"{output}: look at preview.png and README.md; CascadePipeline.from_pretrained('{output}') loads it")
+    pipeline = assemble(options.model, options.output_dir, options.half)
+    folder = options.output_dir
+    print(f"{folder}: look at preview.png and README.md; CascadePipeline.from_pretrained('{folder}') loads it")
     if options.push_to_hub:
         print(pipeline.push_to_hub(options.push_to_hub))
 
@@ -457,7 +284,7 @@ def _demo(options) -> None:
     from cascade.assets import embedded
     from cascade.export.preview import sample_preview
     from cascade.export.save import save_samples
-    from cascade.pipelines.cascade import CascadePipeline
+    from cascade.launch import load
 
     made = []
     for name, kind, canvas, cells in (
@@ -465,9 +292,7 @@ def _demo(options) -> None:
         ("nuclei3d", "3d", (48, 160, 160), 14),
     ):
         start = time.perf_counter()
-        pipeline = CascadePipeline.from_pretrained(embedded(name)).to(_best_device())
-        for stage in filter(None, (pipeline.mask, pipeline.multiview, pipeline.texture)):
-            stage.set_progress_bar_config(disable=True)
+        pipeline = load(embedded(name))
         generator = torch.Generator().manual_seed(options.seed)
         output = pipeline(canvas_size=canvas, cells_per_image=cells, generator=generator)
         about = {"made_by": f"cascade-microscopy {__version__}", "model": name, "seed": options.seed}
@@ -500,7 +325,9 @@ def _doctor(options) -> None:
         print("  torchvision is installed: if diffusers fails to import, 'pip uninstall torchvision'")
     import torch
 
-    print(f"  device: {_best_device()}, {torch.get_num_threads()} threads")
+    from cascade.launch import best_device
+
+    print(f"  device: {best_device()}, {torch.get_num_threads()} threads")
     from cascade.assets import NAMES, embedded
 
     for name in NAMES:
@@ -515,12 +342,6 @@ def _doctor(options) -> None:
         print("  open3d: works")
     except ImportError as error:
         print(f"  open3d: {error}")
-
-
-def _best_device() -> str:
-    import torch
-
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 if __name__ == "__main__":

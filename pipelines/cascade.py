@@ -12,23 +12,20 @@ from diffusers.utils import BaseOutput
 from tqdm.auto import tqdm
 
 from cascade import hub
-from cascade.cameras import Cameras, along_z
 from cascade.cells import Slices, plane_slices, slice_light, solid_slices, solids_um, textured_cell
 from cascade.data.statistics import FILE_NAME, Statistics
-from cascade.evaluation.alignment import otsu_alignment
 from cascade.export.card import write_cascade_card
 from cascade.grid import SignedDistance
 from cascade.neus.fit import NeuSSettings, fit_views
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
 from cascade.pipelines.multiview import MultiviewPipeline
-from cascade.pipelines.texture import TexturePipeline
+from cascade.pipelines.texture import MIN_ALIGNMENT, TexturePipeline
 from cascade.population import Cell
 from cascade.rng import seed_from, stream, torch_stream
 from cascade.scene import Sample, draw_light, plan_scene, take_picture
 
 log = logging.getLogger(__name__)
 
-MIN_ALIGNMENT = 0.6  # IoU of Otsu's segmentation of a textured cell with its mask; real crops reach 0.8 and more
 _FITTED_AT_ONCE = 32  # cells in one NeuS fit: about 1 GB
 
 
@@ -81,16 +78,26 @@ class CascadePipeline(DiffusionPipeline):
         return Statistics.from_dict(self.config.statistics)
 
     @property
+    def stages(self) -> list[DiffusionPipeline]:
+        """Mask, multiview where there is one, texture."""
+        return [stage for stage in (self.mask, self.multiview, self.texture) if stage is not None]
+
+    @property
     def device(self) -> torch.device:
         """Where the stages are."""
         return self.texture.device
 
     def to(self, *args, **kwargs) -> "CascadePipeline":
         """Move every stage; diffusers' own `to` does not reach nested pipelines."""
-        for stage in (self.mask, self.multiview, self.texture):
-            if stage is not None:
-                stage.to(*args, **kwargs)
+        for stage in self.stages:
+            stage.to(*args, **kwargs)
         return self
+
+    def set_progress_bar_config(self, **kwargs) -> None:
+        """Of the whole and of every stage."""
+        super().set_progress_bar_config(**kwargs)
+        for stage in self.stages:
+            stage.set_progress_bar_config(**kwargs)
 
     @classmethod
     def from_pretrained(
@@ -132,7 +139,6 @@ class CascadePipeline(DiffusionPipeline):
     def save_pretrained(self, save_directory, **kwargs) -> None:
         """Write all stages, each loadable on its own, and a card that says what they were made from."""
         super().save_pretrained(save_directory, **kwargs)
-        hub.forget_paths(Path(save_directory))
         write_cascade_card(Path(save_directory), self.statistics)
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
@@ -292,9 +298,7 @@ class CascadePipeline(DiffusionPipeline):
             tell(f"{count} cells: views")
             seen = self.multiview(masks[missing], pixel_um, generator=torch_stream(seed, "views", index, attempt))
             tell(f"{count} cells: solids")
-            cameras = Cameras(torch.cat([seen.cameras.axes, along_z().axes.to(seen.cameras.axes)]))
-            certain = torch.tensor([1.0] * len(seen.cameras) + [2.0])  # the outline itself is no prediction
-            views = torch.cat([seen.views, seen.condition[:, None]], 1)
+            views, cameras, certain = seen.constraints()
             for start in range(0, len(missing), _FITTED_AT_ONCE):
                 part = slice(start, start + _FITTED_AT_ONCE)
                 rays = torch_stream(seed, "rays", index, attempt, start, device=views.device)
@@ -321,33 +325,21 @@ class CascadePipeline(DiffusionPipeline):
         owners = np.concatenate([np.full(len(s.masks), n) for n, s in enumerate(slices)])
         masks, wanted = np.concatenate([s.masks for s in slices]), window.stretch(level + np.concatenate(lights))
         heights = statistics.spacing_um[0] * np.concatenate([np.arange(len(s.masks)) for s in slices])
-        images, score = np.zeros(masks.shape, np.float32), np.full(len(slices), -1.0)  # −1: not drawn yet
-        counts |= {"textures drawn again": 0, "textures rejected": 0}
-        for attempt in range(3):
-            chosen = np.isin(owners, np.flatnonzero(score < minimum))
-            generator = torch_stream(seed, "texture", index)
-            drawn = self.texture(
-                masks[chosen],
-                wanted[chosen],
-                owners[chosen],
-                generator=generator,
-                attempt=attempt,
-                heights_um=heights[chosen],
-                **options,
-            ).images
-            images[chosen] = drawn
-            scores, weights = otsu_alignment(drawn, masks[chosen]), masks[chosen].sum((1, 2))
-            share = np.bincount(owners[chosen], weights, len(slices))
-            total = np.bincount(owners[chosen], weights * scores, len(slices))
-            score = np.where(share > 0, total / np.maximum(share, 1), score)
-            failed = int((score < minimum).sum())
-            if not failed:
-                break
-            counts["textures drawn again" if attempt < 2 else "textures rejected"] += failed
+        drawn = self.texture.draw_aligned(
+            masks,
+            wanted,
+            owners,
+            minimum,
+            generator=torch_stream(seed, "texture", index),
+            heights_um=heights,
+            **options,
+        )
+        score = drawn.alignment
+        counts |= {"textures drawn again": sum(drawn.failed[:-1]), "textures rejected": drawn.failed[-1]}
         return [
             textured_cell(
                 one,
-                images[owners == n],
+                drawn.images[owners == n],
                 lights[n],
                 window,
                 level,

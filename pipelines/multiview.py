@@ -28,6 +28,15 @@ class MultiviewOutput(BaseOutput):
     unit_um: np.ndarray
     truncation: float
 
+    def constraints(self) -> tuple[torch.Tensor, Cameras, torch.Tensor]:
+        """What a solid is fitted to: the views and the outline itself, their cameras, and how much each counts.
+
+        The outline is no prediction, and counts double.
+        """
+        cameras = Cameras(torch.cat([self.cameras.axes, along_z().axes.to(self.cameras.axes)]))
+        weights = torch.tensor([1.0] * len(self.cameras) + [2.0])
+        return torch.cat([self.views, self.condition[:, None]], 1), cameras, weights
+
 
 class MultiviewPipeline(DiffusionPipeline):
     """Imagines views of the solid whose silhouette along z is a given outline (SyncDreamer; cascaded paper, Eq. 1).

@@ -6,12 +6,12 @@ from conftest import field_of_view, tiny_texture, write_ctc_2d
 
 from cascade.evaluation.experiment import Source, check_apart, distribution, run_trainings
 from cascade.evaluation.report import write_report
-from cascade.evaluation.segmenters import Annotated, CellposeSettings, cellpose3, training_planes
+from cascade.evaluation.segmenters import CellposeSettings, LabelledImage, cellpose3, training_planes
 
 
 def images(seed, count=3):
     rng = np.random.default_rng(seed)
-    return [Annotated(*field_of_view(rng, (128, 128), 8), (0.5, 0.5)) for _ in range(count)]
+    return [LabelledImage(*field_of_view(rng, (128, 128), 8), (0.5, 0.5)) for _ in range(count)]
 
 
 def test_sets_that_share_an_image_are_refused():
@@ -19,7 +19,7 @@ def test_sets_that_share_an_image_are_refused():
     check_apart(train, test)
     with pytest.raises(ValueError, match="1 of 4 test images are also training images"):
         check_apart(train, [*test, train[1]])
-    stack = Annotated(np.stack([one.image for one in train]), np.stack([one.labels for one in train]), (1, 1, 1))
+    stack = LabelledImage(np.stack([one.image for one in train]), np.stack([one.labels for one in train]), (1, 1, 1))
     with pytest.raises(ValueError, match="also training images"):
         check_apart(train[:1], [stack])  # a slice of a test stack
 
@@ -57,7 +57,7 @@ def test_the_report_is_one_page_with_everything_in_it(tmp_path):
 def test_distance_to_synthetic_images_grows_with_their_difference():
     vae = tiny_texture().vae.eval()
     train, test, alike = images(0), images(1), images(2)
-    wrong = [Annotated(one.image // 2 + 300, one.labels, one.spacing_um) for one in alike]
+    wrong = [LabelledImage(one.image // 2 + 300, one.labels, one.spacing_um) for one in alike]
     near, far = (distribution(train, test, made, vae, size=32) for made in (alike, wrong))
     assert near["fid_r2r"] == far["fid_r2r"]
     assert far["fid_r2s"] > 3 * near["fid_r2s"]
@@ -74,7 +74,7 @@ def test_sources_are_read_as_they_were_asked_for(tmp_path):
 def test_stacks_give_planes_of_equal_spacing():
     labels = np.zeros((10, 40, 48), np.int32)
     labels[3:7, 10:20, 10:20] = 1
-    planes = training_planes(Annotated(labels * 100.0, labels, (2.0, 0.5, 0.5)))
+    planes = training_planes(LabelledImage(labels * 100.0, labels, (2.0, 0.5, 0.5)))
     assert [p.shape for p, _ in planes[:10]] == [(40, 48)] * 10
     assert {p.shape for p, _ in planes[10:]} == {(40, 48), (40, 40)}  # 10 slices of 2 µm are 40 pixels of 0.5 µm
     assert all(set(np.unique(label)) <= {0, 1} for _, label in planes)
@@ -90,4 +90,4 @@ def test_cellpose_is_trained_by_seed():
     assert np.array_equal(weights[0], model.net.state_dict()["output.2.weight"])
     assert not np.array_equal(*weights)
     with pytest.raises(ValueError, match="no training image shows a cell"):
-        cellpose3([Annotated(test.image, test.labels * 0, (1, 1))], settings, 0)
+        cellpose3([LabelledImage(test.image, test.labels * 0, (1, 1))], settings, 0)

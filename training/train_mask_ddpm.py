@@ -30,6 +30,8 @@ class Settings(TrainingSettings):
 
     data: list[str] = field(default_factory=list)
     """Folders of `cascade prepare`."""
+    base_model: str = ""
+    """A trained stage to go on from, folder or Hub id; its network is then kept, `unet` is not looked at."""
     representation: str = "distance"
     """distance: the signed distance to the outline; binary: the mask itself, as in the paper."""
     truncation_px: float = 8.0
@@ -73,7 +75,14 @@ def main(argv: list[str] | None = None) -> None:
         attention_head_dim=16,
     )
     torch.manual_seed(settings.seed)
-    unet = UNet2DModel(**(defaults | settings.unet))
+    if settings.base_model:
+        unet = MaskDDPMPipeline.from_pretrained(settings.base_model).unet
+        if unet.config.sample_size != side:
+            raise ValueError(
+                f"{settings.base_model} draws at {unet.config.sample_size} pixels, --sample_size says {side}: make them equal"
+            )
+    else:
+        unet = UNet2DModel(**(defaults | settings.unet))
     scheduler = make_scheduler(settings.prediction_type)
     encoder = OutlineEncoder(distances, side, settings.representation, settings.truncation_px)
     loss = DenoisingLoss(Outlines(unet), encoder, scheduler)

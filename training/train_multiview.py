@@ -27,6 +27,8 @@ from cascade.training_loop import TrainingSettings, make_accelerator, training_l
 class Settings(TrainingSettings):
     """Settings of the multiview model."""
 
+    base_model: str = ""
+    """A trained stage to go on from, folder or Hub id; its network is then kept as it is, `network` is not looked at."""
     views: str = "hemisphere"
     """hemisphere, or ring (SyncDreamer's)."""
     num_views: int = 16
@@ -54,7 +56,10 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(settings.output_dir)
     accelerator = make_accelerator(settings)
     torch.manual_seed(settings.seed)
-    network = MultiviewNetwork(**settings.network)
+    if settings.base_model:
+        network = MultiviewPipeline.from_pretrained(settings.base_model).network
+    else:
+        network = MultiviewNetwork(**settings.network)
     size, device = network.config.sample_size, accelerator.device
     cameras, law = view_set(settings.views, settings.num_views).to(device), ShapeLaw(**settings.law)
     renders = HarmonicRenders(cameras, law, size)

@@ -51,6 +51,12 @@ def encoder_features(vae, images: np.ndarray, batch_size: int = 64) -> np.ndarra
     return torch.cat(rows).numpy()
 
 
+def all_orientations(images: np.ndarray) -> np.ndarray:
+    """Square images (N, H, H) in their eight flips and quarter turns, (8 N, H, H)."""
+    turns = [np.rot90(images, k, (1, 2)) for k in range(4)]
+    return np.concatenate([*turns, *(turn[:, :, ::-1] for turn in turns)])
+
+
 def histogram_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Wasserstein distance of two sets of intensities, in their unit."""
     return float(stats.wasserstein_distance(a.ravel(), b.ravel()))

@@ -12,14 +12,14 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from cascade.data.frames import DataError, check_pair, find_frames, spacing_of
-from cascade.evaluation.distribution import encoder_features, frechet_distance, kernel_distance
+from cascade.evaluation.distribution import all_orientations, encoder_features, frechet_distance, kernel_distance
 from cascade.evaluation.segmentation import score
-from cascade.evaluation.segmenters import NARROW, Annotated, CellposeSettings, Segment, cellpose3, segment
+from cascade.evaluation.segmenters import NARROW, CellposeSettings, LabelledImage, Segment, cellpose3, segment
 from cascade.intensity import Window
 
 log = logging.getLogger(__name__)
 
-Train = Callable[[list[Annotated], int], Segment]
+Train = Callable[[list[LabelledImage], int], Segment]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Source:
     sequences: tuple[str, ...] = ()
     frames: int | None = None
 
-    def load(self) -> list[Annotated]:
+    def load(self) -> list[LabelledImage]:
         """Its annotated images; a stack of which one slice is annotated gives that plane.
 
         Raises DataError for what cannot be used, naming the file.
@@ -48,9 +48,9 @@ class Source:
                 if origin == "assumed" and image.ndim == 3:
                     raise DataError(f"{self.folder}: no voxel size; write {{'spacing_um': [z, y, x]}} to dataset.json")
             if frame.z is not None:
-                images.append(Annotated(image[frame.z], labels, spacing[1:]))
+                images.append(LabelledImage(image[frame.z], labels, spacing[1:]))
             else:
-                images.append(Annotated(image, labels, spacing))
+                images.append(LabelledImage(image, labels, spacing))
         return images
 
 
@@ -102,7 +102,7 @@ def evaluate(
     output.mkdir(parents=True, exist_ok=True)
     _keep_or_refuse(output, conditions, settings, seeds)
 
-    def train(data: list[Annotated], seed: int) -> Segment:
+    def train(data: list[LabelledImage], seed: int) -> Segment:
         return cellpose3(data, settings, seed)[0]
 
     seg = run_trainings(conditions, sets["test"], train, seeds, output)
@@ -135,7 +135,7 @@ def _keep_or_refuse(output: Path, conditions: dict, settings: CellposeSettings, 
     path.write_text(key)
 
 
-def check_apart(train: list[Annotated], test: list[Annotated]) -> None:
+def check_apart(train: list[LabelledImage], test: list[LabelledImage]) -> None:
     """Raise ValueError if an image is in both sets, in whole or as one slice: the test would be worthless."""
     seen = {digest for one in train for digest in _digests(one.image)}
     shared = sum(bool(seen & _digests(one.image)) for one in test)
@@ -149,8 +149,8 @@ def _digests(image: np.ndarray) -> set[str]:
 
 
 def run_trainings(
-    conditions: dict[str, list[Annotated]],
-    test: list[Annotated],
+    conditions: dict[str, list[LabelledImage]],
+    test: list[LabelledImage],
     train: Train,
     seeds: int,
     output_dir: Path,
@@ -191,7 +191,7 @@ def _summary(folder: Path, name: str, seeds: int) -> dict:
 
 
 def distribution(
-    real_train: list[Annotated], real_test: list[Annotated], synthetic: list[Annotated], vae, size: int = 64
+    real_train: list[LabelledImage], real_test: list[LabelledImage], synthetic: list[LabelledImage], vae, size: int = 64
 ) -> dict[str, float]:
     """FID and KID between patches of `size` pixels around cells, real to real and real to synthetic.
 
@@ -211,13 +211,13 @@ def distribution(
     }
 
 
-def _window(images: list[Annotated]) -> Window:
+def _window(images: list[LabelledImage]) -> Window:
     values = np.concatenate([one.image.ravel()[:: max(one.image.size // 20_000, 1)] for one in images])
     low, high = np.percentile(values, [0.5, 99.9])
     return Window(float(low), float(max(high, low + 1)))
 
 
-def _patches(images: list[Annotated], window: Window, size: int, limit: int = 600) -> np.ndarray:
+def _patches(images: list[LabelledImage], window: Window, size: int, limit: int = 600) -> np.ndarray:
     """Patches (N, size, size) in [0, 1] centred on cells, of planes with cells, in all eight orientations."""
     patches = []
     for one in images:
@@ -231,5 +231,4 @@ def _patches(images: list[Annotated], window: Window, size: int, limit: int = 60
     if not patches:
         raise ValueError(f"no cell in images larger than {size} pixels: nothing to compare")
     chosen = np.stack([patches[n] for n in np.linspace(0, len(patches) - 1, min(limit, len(patches))).astype(int)])
-    turns = [np.rot90(chosen, k, (1, 2)) for k in range(4)]
-    return np.concatenate([*turns, *(turn[:, :, ::-1] for turn in turns)])
+    return all_orientations(chosen)

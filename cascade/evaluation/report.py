@@ -12,7 +12,8 @@ from skimage import segmentation
 
 from cascade.evaluation.images import bhattacharyya, histograms, kullback_leibler
 from cascade.evaluation.segmentation import THRESHOLDS
-from cascade.evaluation.segmenters import Annotated
+from cascade.evaluation.segmenters import LabelledImage
+from cascade.intensity import Window
 
 _NAMES = {"none": "None", "real": "Real", "synthetic": "Synthetic", "both": "Both"}
 _COLOURS = {"none": "#8a8a8a", "real": "#3b76af", "synthetic": "#d1605e", "both": "#5aa05a"}
@@ -27,9 +28,9 @@ def write_report(
     title: str,
     seg: dict[str, dict],
     facts: dict,
-    real: list[Annotated],
-    synthetic: list[Annotated],
-    test: list[Annotated],
+    real: list[LabelledImage],
+    synthetic: list[LabelledImage],
+    test: list[LabelledImage],
 ) -> Path:
     """Write the three files; returns the path of the page.
 
@@ -111,11 +112,12 @@ def _plane(image: np.ndarray, labels: np.ndarray | None = None):
     return image[z], None if labels is None else labels[z]
 
 
-def _grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    return np.clip((image.astype(np.float32) - low) / max(high - low, 1e-9), 0, 1) ** 0.7
+def _window(image: np.ndarray) -> Window:
+    low, high = np.percentile(image, [1, 99.7])
+    return Window(float(low), float(max(high, low + 1)), 0.7)
 
 
-def _errors(test: list[Annotated], kept: dict[str, Path]) -> Figure:
+def _errors(test: list[LabelledImage], kept: dict[str, Path]) -> Figure:
     predictions = {}
     for name, path in kept.items():
         if path.is_file():
@@ -134,7 +136,7 @@ def _errors(test: list[Annotated], kept: dict[str, Path]) -> Figure:
                 image, truth, labels = one.image[z], truth[z], labels[z]
             else:
                 image = one.image
-            colour = _grey(image, *np.percentile(image, [1, 99.7]))[..., None].repeat(3, -1)
+            colour = _window(image).stretch(image)[..., None].repeat(3, -1)
             colour[segmentation.find_boundaries(truth, mode="inner")] = 1
             colour[segmentation.find_boundaries(labels, mode="inner")] = (1, 0.35, 0.3)
             ax.imshow(colour[:256, :256], interpolation="nearest")
@@ -142,20 +144,20 @@ def _errors(test: list[Annotated], kept: dict[str, Path]) -> Figure:
     return figure
 
 
-def _side_by_side(real: list[Annotated], synthetic: list[Annotated], count: int = 3) -> Figure:
+def _side_by_side(real: list[LabelledImage], synthetic: list[LabelledImage], count: int = 3) -> Figure:
     figure = Figure(figsize=(4 * count, 8), layout="tight")
     axes = figure.subplots(2, count)
-    low, high = np.percentile(np.concatenate([_plane(r.image, r.labels)[0].ravel() for r in real[:count]]), [1, 99.7])
+    window = _window(np.concatenate([_plane(r.image, r.labels)[0].ravel() for r in real[:count]]))
     for row, images in zip(axes, (real, synthetic), strict=True):
         for ax in row:
             ax.axis("off")
         for ax, one in zip(row, images[:: max(len(images) // count, 1)], strict=False):
             plane, _ = _plane(one.image, one.labels)
-            ax.imshow(_grey(plane[:256, :256], low, high), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            ax.imshow(window.stretch(plane[:256, :256]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     return figure
 
 
-def _intensities(real: list[Annotated], synthetic: list[Annotated]) -> tuple[Figure, tuple[float, float]]:
+def _intensities(real: list[LabelledImage], synthetic: list[LabelledImage]) -> tuple[Figure, tuple[float, float]]:
     a, b = (np.concatenate([one.image.ravel()[::7] for one in images[:20]]) for images in (real, synthetic))
     p, q, edges = histograms(a, b)
     figure = Figure(figsize=(6, 3.2), layout="tight")

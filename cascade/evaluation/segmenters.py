@@ -12,7 +12,7 @@ Segment = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Annotated:
+class LabelledImage:
     """One annotated image: a plane (Y, X) or a stack (Z, Y, X), its labels, and its voxel size in µm."""
 
     image: np.ndarray
@@ -39,7 +39,7 @@ NARROW = CellposeSettings(width=(16, 32, 64, 256), steps=600, crop=128)
 
 
 def cellpose3(
-    data: list[Annotated], settings: CellposeSettings, seed: int, pretrained: str | bool = False
+    data: list[LabelledImage], settings: CellposeSettings, seed: int, pretrained: str | bool = False
 ) -> tuple[Segment, object]:
     """Train Cellpose 3 on annotated images; returns a function from image to labels, and the model itself.
 
@@ -63,10 +63,12 @@ def cellpose3(
         raise ValueError("no training image shows a cell")
     chosen = rng.permutation(len(planes))[: settings.planes]  # the order, and so the seed, decides the batches
     images, labels = ([planes[n][k] for n in chosen] for k in (0, 1))
-    torch.manual_seed(seed)
     model = models.CellposeModel(gpu=torch.cuda.is_available(), pretrained_model=pretrained)
     if not pretrained:
-        model.net = CPnet([2, *settings.width], 3, sz=3, max_pool=True, diam_mean=model.diam_mean).to(model.device)
+        with torch.random.fork_rng(devices=[]):  # PyTorch initialises layers from its global stream, left as it was
+            torch.manual_seed(seed)
+            net = CPnet([2, *settings.width], 3, sz=3, max_pool=True, diam_mean=model.diam_mean)
+        model.net = net.to(model.device)
     per_epoch = 5 * settings.batch_size
     with tempfile.TemporaryDirectory() as folder:
         train.train_seg(
@@ -88,7 +90,7 @@ def cellpose3(
     return lambda one: segment(model, one, diameter), model
 
 
-def segment(model, one: Annotated, diameter: float | None) -> np.ndarray:
+def segment(model, one: LabelledImage, diameter: float | None) -> np.ndarray:
     """Labels of an image by a Cellpose model; `diameter` of a typical cell in pixels, None lets it estimate."""
     if one.image.ndim == 2:
         return model.eval(one.image, channels=[0, 0], diameter=diameter)[0].astype(np.int32)
@@ -99,7 +101,7 @@ def segment(model, one: Annotated, diameter: float | None) -> np.ndarray:
     return found[0].astype(np.int32)
 
 
-def training_planes(one: Annotated) -> list[tuple[np.ndarray, np.ndarray]]:
+def training_planes(one: LabelledImage) -> list[tuple[np.ndarray, np.ndarray]]:
     """Planes of an annotated image with their labels, all of equal spacing: xy, and of stacks also xz and yz.
 
     Of xz and yz every fourth is taken: neighbours are nearly alike, and there are many.

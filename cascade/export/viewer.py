@@ -1,5 +1,6 @@
 """Looking at solids and casting rays on their meshes with open3d, which is imported only here."""
 
+import contextlib
 import ctypes
 import types
 
@@ -9,12 +10,10 @@ import trimesh
 
 def open3d() -> types.ModuleType:
     """The open3d module; raises ImportError naming the system package that is missing."""
-    try:
+    with contextlib.suppress(ImportError, OSError):  # where neither is there, open3d says so itself
         import libusb_package  # its copy of libusb-1.0 serves where the system has none
 
         ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
-    except (ImportError, OSError):
-        pass
     try:
         import open3d
     except (ImportError, OSError) as error:

@@ -1,0 +1,38 @@
+"""Trained stages put together into one folder, with a preview and cards: `cascade assemble`."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from cascade.export.preview import sample_preview
+from cascade.hub import forget_paths
+from cascade.pipelines.cascade import CascadePipeline
+
+
+def assemble(model: str | Path, output_dir: str | Path, half: bool = False) -> CascadePipeline:
+    """Write the cascade of a folder that the training scripts filled, and return it.
+
+    half: half-precision weights. The output is replaced whole, once all is written. Raises FileExistsError if it holds
+    something else than a model, `hub.ModelError` if a stage is missing.
+    """
+    output = Path(output_dir)
+    if output.exists() and any(output.iterdir()) and not (output / "model_index.json").is_file():
+        raise FileExistsError(f"{output}: holds something else than a model; name another folder")
+    pipeline = CascadePipeline.from_pretrained(model)
+    partial = output.with_name(output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    sample_preview(pipeline(generator=torch.Generator().manual_seed(0)).samples[0], partial / "preview.png")
+    if half:
+        pipeline.to(torch.float16)
+    pipeline.save_pretrained(partial)
+    forget_paths(partial)
+    for stage in ("mask", "multiview", "texture"):
+        card = Path(model, stage, "README.md")
+        if card.is_file():  # without its picture: it may show images that are not to be shared
+            lines = card.read_text().splitlines(keepends=True)
+            (partial / stage / "README.md").write_text("".join(x for x in lines if not x.startswith("![samples]")))
+    shutil.rmtree(output, ignore_errors=True)
+    partial.rename(output)
+    return pipeline
