@@ -114,8 +114,11 @@ def _parser() -> argparse.ArgumentParser:
         "--bank",
         type=int,
         metavar="CELLS",
-        help="for canvases larger than memory: generate so many cells, use them again and again, turned, and compose "
-        "the image tile by tile into OME-Zarr",
+        help="for large data sets: make so many cells once, and use them in all images, turned and as bright as each "
+        "image asks for; default new cells for every image",
+    )
+    generate.add_argument(
+        "--tiles", action="store_true", help="compose canvases larger than memory tile by tile (OME-Zarr; needs --bank)"
     )
     generate.add_argument("--only", type=int, metavar="SAMPLE", help="make this sample again and compare it")
     generate.add_argument(

@@ -84,13 +84,14 @@ def plan_scene(
     return Scene(canvas, region, int(count), like, level, float(p), max_overlap)
 
 
-def draw_light(statistics: Statistics, area_um2: np.ndarray, like: int, rng: np.random.Generator) -> np.ndarray:
+def draw_light(statistics: Statistics, area_um2: np.ndarray, like: int | None, rng: np.random.Generator) -> np.ndarray:
     """Light above background for cells of given areas, as bright as cells of like size in real image `like`.
 
     Real cells of that image are drawn and matched by the rank of their area, which keeps what size and brightness
-    have to do with each other; where it has fewer than eight annotated cells, cells of all images help out.
+    have to do with each other; where it has fewer than eight annotated cells, cells of all images help out. With
+    `like` None cells of all images are drawn.
     """
-    own = np.flatnonzero(np.array(statistics.cell_image) == like)
+    own = np.flatnonzero([like is None or image == like for image in statistics.cell_image])
     if len(own) < 8:
         own = np.concatenate([own, rng.choice(len(statistics.cell_image), 8 - len(own))])
     picked = rng.choice(own, len(area_um2), replace=len(own) < len(area_um2))
@@ -105,8 +106,7 @@ def take_picture(
     cells: list[Cell], scene: Scene, statistics: Statistics, seed: int, index: int, counts: dict[str, int]
 ) -> Sample:
     """Place the cells, add their light to a background, and expose the camera."""
-    order = np.argsort([-cell.mask.sum() for cell in cells], kind="stable")  # large cells find room first
-    cells = [cells[n] for n in order]
+    cells = [cells[n] for n in large_first(cells)]
     spacing = statistics.spacing_um
     corners = place(
         [cell.mask for cell in cells],
@@ -122,6 +122,11 @@ def take_picture(
     records = _records(labels, [cells[n] for n in placed], corners[placed], spacing)
     counts = counts | {"cells without room": int((corners == UNPLACED).any(1).sum())}
     return Sample(image, labels.astype(label_dtype(len(placed))), spacing, records, seed, index, counts)
+
+
+def large_first(cells: list[Cell]) -> np.ndarray:
+    """The order in which cells are placed: the large ones find room first."""
+    return np.argsort([-cell.mask.sum() for cell in cells], kind="stable")
 
 
 def photograph_crops(

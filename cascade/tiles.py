@@ -7,27 +7,12 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from cascade.bank import draw_uses, turned, used
 from cascade.data.statistics import Statistics
 from cascade.export import ome_zarr
 from cascade.population import UNPLACED, Cell, compose, place, trim
 from cascade.rng import stream
-from cascade.scene import Scene, digitise, label_dtype
-
-
-def turned(cell: Cell, symmetry: int) -> Cell:
-    """A cell in one of the eight flips and quarter turns of its plane: no pixel is interpolated."""
-    axes, quarter, flip = (-2, -1), symmetry % 4, symmetry >= 4
-
-    def turn(array: np.ndarray) -> np.ndarray:
-        array = np.rot90(array, quarter, axes)
-        return np.ascontiguousarray(array[..., ::-1] if flip else array)
-
-    *z, cy, cx = cell.centre
-    height, width = cell.mask.shape[-2:]
-    for _ in range(quarter):
-        cy, cx, height, width = width - 1 - cx, cy, width, height
-    cx = width - 1 - cx if flip else cx
-    return Cell(turn(cell.mask), turn(cell.signal), (*z, cy, cx), cell.info)
+from cascade.scene import Scene, digitise, label_dtype, large_first
 
 
 def compose_tiles(
@@ -35,18 +20,17 @@ def compose_tiles(
 ) -> dict:
     """Place `scene.cells` cells and write image and labels as one OME-Zarr, holding one tile of planes at a time.
 
-    Every cell of the bank is used equally often, each time in a random one of its eight orientations; where cells lie
-    is the same as for a canvas in memory. Labels are 1, 2, … in the order of placement, uint32 beyond 65,535.
+    Which cells of the bank are used, how and where, is the same as for a canvas in memory (`draw_uses`). Labels are
+    1, 2, … in the order of placement, uint32 beyond 65,535.
 
     Returns a record: cells placed and without room, how often a cell of the bank was used at most, and one row per
     label (bank, symmetry, corner), which is also written beside the image as `cells.json`.
     """
-    rng = stream(seed, "tiles", index)
-    picks = np.concatenate([rng.permutation(len(bank)) for _ in range(-(-scene.cells // len(bank)))])[: scene.cells]
-    symmetries = rng.integers(0, 8, scene.cells)
-    masks = [turned(bank[n], s).mask for n, s in zip(picks, symmetries, strict=True)]
     if scene.max_overlap > 0:
         raise ValueError("canvases made of tiles know no overlap: leave max_overlap at 0")
+    uses = draw_uses(bank, scene, statistics, seed, index)
+    uses = [uses[n] for n in large_first([bank[use.cell] for use in uses])]
+    masks = [turned(bank[use.cell], use.symmetry).mask for use in uses]
     corners = place(masks, scene.canvas, scene.clustering_probability, stream(seed, "placement", index), scene.region)
     shown = np.flatnonzero((corners != UNPLACED).all(1))
     kind = digitise(np.zeros(1), statistics.dtype).dtype
@@ -60,7 +44,7 @@ def compose_tiles(
         shape = (*scene.canvas[:-2], min(tile, scene.canvas[-2] - y), min(tile, scene.canvas[-1] - x))
         plane = corners[shown][:, -2:]
         near = shown[((plane < low + shape[-2:]) & (plane + reach > low)).all(1)]
-        cells = [_shown(turned(bank[picks[n]], symmetries[n]), corners[n], scene.canvas) for n in near]
+        cells = [_shown(used(bank, uses[n], statistics.background.level), corners[n], scene.canvas) for n in near]
         background = statistics.background.draw(shape, seed, index, scene.level, (y, x))
         offset = np.array([0] * (len(shape) - 2) + [y, x])
         light, local, placed = compose(cells, corners[near] - offset, background, trimmed=True)
@@ -72,7 +56,7 @@ def compose_tiles(
     ome_zarr.downsample(image)
     ome_zarr.downsample(labels)
     rows = [
-        {"label": label, "bank": int(picks[n]), "symmetry": int(symmetries[n]), "corner": corners[n].tolist()}
+        {"label": label, "bank": uses[n].cell, "symmetry": uses[n].symmetry, "corner": corners[n].tolist()}
         for label, n in enumerate(shown, 1)
     ]
     (path / "cells.json").write_text(json.dumps(rows))
@@ -80,7 +64,7 @@ def compose_tiles(
         "cells": len(shown),
         "without_room": scene.cells - len(shown),
         "bank": len(bank),
-        "used_at_most": int(np.bincount(picks[shown]).max()) if len(shown) else 0,
+        "used_at_most": int(np.bincount([uses[n].cell for n in shown]).max()) if len(shown) else 0,
     }
 
 

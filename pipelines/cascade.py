@@ -12,6 +12,7 @@ from diffusers.utils import BaseOutput
 from tqdm.auto import tqdm
 
 from cascade import hub
+from cascade.bank import draw_uses, used
 from cascade.cells import Slices, plane_slices, slice_light, solid_slices, solids_um, textured_cell
 from cascade.data.statistics import FILE_NAME, Statistics
 from cascade.export.card import write_cascade_card
@@ -160,6 +161,7 @@ class CascadePipeline(DiffusionPipeline):
         max_overlap: float = 0.0,
         correlation_length_um: float | None = None,
         min_alignment: float = MIN_ALIGNMENT,
+        bank: list[Cell] | None = None,
     ) -> CascadeOutput:
         """Generate annotated images.
 
@@ -177,6 +179,7 @@ class CascadePipeline(DiffusionPipeline):
             max_overlap: share of a cell that may lie on others; the label is then that of the larger cell.
             correlation_length_um: instead of `rho`, texture whose correlation falls off along z with this length.
             min_alignment: IoU with its mask that a textured cell must reach (`otsu_alignment`), or it is drawn again.
+            bank: cells to use again and again, turned, instead of making new ones for every image: those of `cells`.
 
         Raises ValueError for arguments that do not fit the data set.
         """
@@ -195,6 +198,7 @@ class CascadePipeline(DiffusionPipeline):
                 max_overlap=max_overlap,
                 correlation_length_um=correlation_length_um,
                 min_alignment=min_alignment,
+                bank=bank,
             )
         )
         return CascadeOutput([s.image for s in samples], [s.labels for s in samples], samples)
@@ -208,6 +212,7 @@ class CascadePipeline(DiffusionPipeline):
         clustering_probability: float | None = None,
         region: np.ndarray | None = None,
         max_overlap: float = 0.0,
+        bank: list[Cell] | None = None,
         **options,
     ) -> Iterator[Sample]:
         """The same one by one, for data sets larger than memory; `indices` are the images' numbers under `seed`."""
@@ -216,7 +221,11 @@ class CascadePipeline(DiffusionPipeline):
         for index in bar:
             wanted = (canvas_size, cells_per_image, clustering_probability, region, max_overlap)
             scene = plan_scene(statistics, seed, index, *wanted)
-            cells, counts = self.cells(scene.cells, seed, index, scene.like, tell=bar.set_postfix_str, **options)
+            if bank is None:
+                cells, counts = self.cells(scene.cells, seed, index, scene.like, tell=bar.set_postfix_str, **options)
+            else:
+                level, counts = statistics.background.level, {}
+                cells = [used(bank, use, level) for use in draw_uses(bank, scene, statistics, seed, index)]
             bar.set_postfix_str("population")
             sample = take_picture(cells, scene, statistics, seed, index, counts)
             if sample.counts["cells without room"]:
@@ -234,7 +243,7 @@ class CascadePipeline(DiffusionPipeline):
         count: int,
         seed: int,
         index: int = 0,
-        like: int = 0,
+        like: int | None = None,
         rho: float = 0.7,
         num_inference_steps: int = 20,
         micro_batch_size: int = 32,
@@ -243,7 +252,7 @@ class CascadePipeline(DiffusionPipeline):
         min_alignment: float = MIN_ALIGNMENT,
         tell: Callable[[str], None] = lambda stage: None,
     ) -> tuple[list[Cell], dict[str, int]]:
-        """Textured cells, not yet placed, as bright as those of real image `like`; and what was drawn again.
+        """Textured cells, not yet placed, as bright as those of real image `like` (None: of all); what was drawn again.
 
         Left out and counted are a cell whose solid could not be fitted, four times over, and one whose texture did
         not show its mask, three times over. `tell` is called with the name of each stage.

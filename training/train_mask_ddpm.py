@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
         unet = MaskDDPMPipeline.from_pretrained(settings.base_model).unet
         if unet.config.sample_size != side:
             raise ValueError(
-                f"{settings.base_model} draws at {unet.config.sample_size} pixels, --sample_size says {side}: make them equal"
+                f"{settings.base_model} draws at {unet.config.sample_size} pixels: make --sample_size {side} the same"
             )
     else:
         unet = UNet2DModel(**(defaults | settings.unet))

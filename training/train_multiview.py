@@ -28,7 +28,7 @@ class Settings(TrainingSettings):
     """Settings of the multiview model."""
 
     base_model: str = ""
-    """A trained stage to go on from, folder or Hub id; its network is then kept as it is, `network` is not looked at."""
+    """A trained stage to go on from, folder or Hub id; `network` is then not looked at."""
     views: str = "hemisphere"
     """hemisphere, or ring (SyncDreamer's)."""
     num_views: int = 16

@@ -1,0 +1,139 @@
+"""A bank of textured cells: generated once, then used again and again, turned and as bright as an image asks for."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from tqdm.auto import tqdm
+
+from cascade.data.statistics import Statistics
+from cascade.population import Cell
+from cascade.rng import stream
+from cascade.scene import Scene, draw_light
+
+_TOGETHER = 32  # cells made and stored at once
+
+
+class Use(NamedTuple):
+    """One cell of the bank in an image: which, in which of its eight orientations, and how much brighter."""
+
+    cell: int
+    symmetry: int
+    factor: float
+
+
+def draw_uses(bank: list[Cell], scene: Scene, statistics: Statistics, seed: int, index: int) -> list[Use]:
+    """Who is in image `index`: every cell of the bank equally often, give or take one, in random orientations.
+
+    Their light is drawn as for cells made for this image (`draw_light`).
+    """
+    if not bank:
+        raise ValueError("the bank is empty: no cell of the model was good enough to be kept")
+    rng = stream(seed, "bank", index)
+    rounds = -(-scene.cells // len(bank))
+    picked = np.concatenate([rng.permutation(len(bank)) for _ in range(rounds)])[: scene.cells]
+    symmetries = rng.integers(0, 8, scene.cells)
+    pixel = float(np.prod(statistics.spacing_um[-2:]))
+    area = np.array([cell.mask.sum((-2, -1)).max() * pixel for cell in bank])
+    level = statistics.background.level
+    own = np.array([cell.info["brightness"] - level for cell in bank])
+    light = draw_light(statistics, area[picked], scene.like, stream(seed, "light", index))
+    factors = np.clip(light / np.maximum(own[picked], 1.0), 0.2, 5.0)
+    return [Use(int(n), int(s), float(f)) for n, s, f in zip(picked, symmetries, factors, strict=True)]
+
+
+def used(bank: list[Cell], use: Use, level: float) -> Cell:
+    """A cell of the bank as it is used; `level` is the data set's background, in camera units."""
+    cell = turned(bank[use.cell], use.symmetry)
+    brightness = level + use.factor * (cell.info["brightness"] - level)
+    info = cell.info | {"brightness": float(brightness), "bank": use.cell, "symmetry": use.symmetry}
+    return replace(cell, signal=cell.signal * np.float32(use.factor), info=info)
+
+
+def turned(cell: Cell, symmetry: int) -> Cell:
+    """A cell in one of the eight flips and quarter turns of its plane, 0 to 7: no pixel is interpolated."""
+    quarter, flip = symmetry % 4, symmetry >= 4
+
+    def turn(array: np.ndarray) -> np.ndarray:
+        array = np.rot90(array, quarter, (-2, -1))
+        return np.ascontiguousarray(array[..., ::-1] if flip else array)
+
+    *z, cy, cx = cell.centre
+    height, width = cell.mask.shape[-2:]
+    for _ in range(quarter):
+        cy, cx, height, width = width - 1 - cx, cy, width, height
+    cx = width - 1 - cx if flip else cx
+    info = dict(cell.info)
+    if "outline" in info:
+        info["outline"] = turn(info["outline"])
+    if "solid" in info:
+        info["solid"] = _turned_solid(info["solid"], quarter, flip)
+    return Cell(turn(cell.mask), turn(cell.signal), (*z, cy, cx), info)
+
+
+def _turned_solid(solid: Callable[[np.ndarray], np.ndarray], quarter: int, flip: bool):
+    def sdf(points: np.ndarray) -> np.ndarray:
+        z, y, x = np.asarray(points).T
+        if flip:
+            x = -x
+        for _ in range(quarter):
+            y, x = x, -y
+        return solid(np.stack([z, y, x], -1))
+
+    return sdf
+
+
+def stored_bank(
+    folder: str | Path, count: int, make: Callable[[int, int], list[Cell]], rank: int = 0, world: int = 1
+) -> list[Cell]:
+    """The bank kept in `folder`, made where it is missing: `make(part, size)` gives the cells of each part.
+
+    Processes share the parts by their rank, and each makes what the others have not finished when it is through with
+    its own: the same bytes, whoever made them. Solids are not kept. May be fewer than `count`, where cells were not
+    good enough.
+    """
+    folder = Path(folder)
+    sizes = [min(_TOGETHER, count - first) for first in range(0, count, _TOGETHER)]
+    order = [*range(rank, len(sizes), world), *(n for n in range(len(sizes)) if n % world != rank)]
+    for part in tqdm(order, desc="bank of cells", unit=f"{_TOGETHER} cells"):
+        path = folder / f"{part:06d}.safetensors"
+        if not path.is_file():
+            write_cells(make(part, sizes[part]), path)
+    return [cell for part in range(len(sizes)) for cell in read_cells(folder / f"{part:06d}.safetensors")]
+
+
+def write_cells(cells: list[Cell], path: Path) -> None:
+    """Store cells, without their solids, in one file that is never seen half-written."""
+    tensors, records = {}, []
+    for n, cell in enumerate(cells):
+        info = {key: value for key, value in cell.info.items() if key not in ("solid", "outline")}
+        records.append({"centre": [float(c) for c in cell.centre], "info": info})
+        tensors |= {f"{n}.mask": np.ascontiguousarray(cell.mask), f"{n}.signal": np.ascontiguousarray(cell.signal)}
+        if "outline" in cell.info:
+            tensors[f"{n}.outline"] = np.ascontiguousarray(cell.info["outline"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    save_file(tensors, partial, {"cells": json.dumps(records)})
+    os.replace(partial, path)
+
+
+def read_cells(path: Path) -> list[Cell]:
+    """What `write_cells` stored."""
+    with safe_open(path, "np") as file:
+        records = json.loads(file.metadata()["cells"])
+        names = set(file.keys())
+        cells = []
+        for n, record in enumerate(records):
+            info = record["info"]
+            if f"{n}.outline" in names:
+                info["outline"] = file.get_tensor(f"{n}.outline")
+            cells.append(
+                Cell(file.get_tensor(f"{n}.mask"), file.get_tensor(f"{n}.signal"), tuple(record["centre"]), info)
+            )
+    return cells
