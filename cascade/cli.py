@@ -53,9 +53,20 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--pixel_size_um", type=float, help="resample to it; default as it is")
     prepare.add_argument("--spacing_um", type=float, nargs="+", help="voxel size z y x or y x; default as stored")
     prepare.add_argument("--slices_per_cell", type=int, default=3, help="where whole stacks are annotated")
+    prepare.add_argument("--sparse", action="store_true", help="planes show cells that nobody annotated")
     prepare.add_argument("--licence", default="not stated", help="of the images, and whom to cite")
     prepare.add_argument("--seed", type=int, default=0)
     prepare.set_defaults(run=_prepare)
+
+    thin = commands.add_parser("thin", help="copy a data set with fewer annotations, to see how few are enough")
+    thin.add_argument("source", type=Path, help="as for prepare")
+    thin.add_argument("--output_dir", type=Path, required=True)
+    thin.add_argument("--cells", type=int, help="keep the annotation of so many cells (then: prepare --sparse)")
+    thin.add_argument("--frames", type=int, help="or of so many frames or slices")
+    thin.add_argument("--truth", choices=("gt", "st"), default="gt")
+    thin.add_argument("--sequences", nargs="+", help="default all")
+    thin.add_argument("--seed", type=int, default=0)
+    thin.set_defaults(run=_thin)
 
     train = commands.add_parser("train", help="train a stage; the same as training/train_*.py")
     train.add_argument("stage", choices=STAGES)
@@ -175,6 +186,13 @@ def _prepare(options) -> None:
     arguments = {key: value for key, value in vars(options).items() if key not in ("command", "run")}
     folder = prepare(**arguments)
     print(f"{folder}: look at preview.png; next: accelerate launch training/train_mask_ddpm.py --data {folder} …")
+
+
+def _thin(options) -> None:
+    from cascade.data.thin import thin
+
+    folder = thin(**{key: value for key, value in vars(options).items() if key not in ("command", "run")})
+    print(f"{folder}: thinned.json says what was kept")
 
 
 def _fit(options) -> None:

@@ -207,7 +207,7 @@ def compose(
         image[here] += cell.signal[there]
         mask = cell.mask[there] if trimmed else trim(cell.mask, corner, image.shape)[there]
         if not trimmed and (labels[here][mask] > 0).any():
-            mask = _largest_piece(mask & (labels[here] == 0))
+            mask = largest_piece(mask & (labels[here] == 0))
         if mask.any():
             placed.append(n)
             labels[here][mask] = len(placed)
@@ -220,7 +220,7 @@ def trim(mask: np.ndarray, corner: np.ndarray, canvas_shape: tuple[int, ...]) ->
     if all(h.stop - h.start == n for h, n in zip(here, mask.shape, strict=True)):
         return mask
     visible = np.zeros_like(mask)
-    visible[there] = _largest_piece(mask[there])
+    visible[there] = largest_piece(mask[there])
     return visible
 
 
@@ -292,7 +292,8 @@ def _overlap(corner, size, shape) -> tuple[tuple[slice, ...], tuple[slice, ...]]
     return tuple(here), tuple(there)
 
 
-def _largest_piece(mask: np.ndarray) -> np.ndarray:
+def largest_piece(mask: np.ndarray) -> np.ndarray:
+    """The largest connected piece of a mask, bool, same shape; an empty mask stays empty."""
     pieces, count = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, mask.ndim))
     if count <= 1:
         return mask

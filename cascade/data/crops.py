@@ -76,6 +76,8 @@ def fit_halo(planes: list[Plane], max_cells: int = 400) -> Halo:
     for plane in planes:
         signal = plane.signal
         for region in measure.regionprops(plane.labels):
+            if plane.chosen is not None and region.label not in plane.chosen:
+                continue
             window = _window(region.bbox, plane.labels.shape, _REACH)
             own = plane.labels[window] == region.label
             distance = ndimage.distance_transform_edt(~own)

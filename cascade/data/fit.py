@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from skimage import measure
 
 from cascade import background as bg
 from cascade.data.axial import Axial, StackCells, fit_axial, measure_axial
@@ -55,7 +56,7 @@ def fit_statistics(
     diameter_px = float(np.median(2 * np.sqrt(areas / np.pi)))
     background, noise = bg.fit_camera(arrays, masks, 2 * diameter_px)
     axial, found = (
-        _fit_depth(images, spacing_um) if len(spacing_um) == 3 else (None, _read_plane_cells(images, spacing_um))
+        _fit_depth(images, spacing_um) if len(spacing_um) == 3 else (None, _count_plane_cells(planes, spacing_um))
     )
     shape = tuple(int(n) for n in np.median([array.shape for array in arrays], 0))
     region = _region(found, np.array(shape) * np.array(spacing_um))
@@ -106,16 +107,12 @@ def _fit_depth(images: list[Annotated], spacing_um) -> tuple[Axial, list[StackCe
     return sphere, [StackCells(len(np.unique(f.labels())) - 1, np.zeros((0, 3)), {}) for f in frames]
 
 
-def _read_plane_cells(images: list[Annotated], spacing_um) -> list[StackCells]:
+def _count_plane_cells(planes: list[Plane], spacing_um) -> list[StackCells]:
     cells = []
-    for image in images:
-        labels = image.frames[0].labels()
-        ids = np.unique(labels)[1:]
-        places = np.argwhere(labels > 0)
-        owner = np.searchsorted(ids, labels[labels > 0])
-        sums = np.stack([np.bincount(owner, places[:, axis], len(ids)) for axis in range(2)], -1)
-        centres = sums / np.maximum(np.bincount(owner, minlength=len(ids)), 1)[:, None]
-        cells.append(StackCells(len(ids), centres * np.array(spacing_um), {}))
+    for plane in planes:
+        regions = measure.regionprops(plane.labels)
+        centres = np.array([region.centroid for region in regions]).reshape(-1, 2)
+        cells.append(StackCells(len(regions), centres * np.array(spacing_um), {}))
     return cells
 
 

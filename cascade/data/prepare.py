@@ -11,10 +11,11 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from cascade.data.axial import StackCells
-from cascade.data.crops import Crop, Plane, cut_crops, fit_halo, plane_of
+from cascade.data.crops import Crop, Plane, cut_crops, fit_halo, one_piece, plane_of
 from cascade.data.fit import Annotated, fit_statistics
 from cascade.data.frames import DataError, Frame, check_pair, find_frames, spacing_of
 from cascade.data.statistics import FILE_NAME, Statistics
+from cascade.data.unlabelled import with_unlabelled
 from cascade.rng import stream
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ def prepare(
     slices_per_cell: int = 3,
     licence: str = "not stated",
     seed: int = 0,
+    sparse: bool = False,
 ) -> Path:
     """Cut a data set into crops of one cell each, and fit what generation needs to know about it.
 
@@ -48,6 +50,8 @@ def prepare(
         slices_per_cell: how many planes of a cell are used where whole volumes are annotated.
         licence: of the images, and whom to cite; carried over to the cards of models trained on the crops.
         seed: of the choice of planes and of the clustering fit.
+        sparse: planes show cells that nobody annotated. They are found by their light, roughly, to be counted and
+            to be kept out of the crops; see `with_unlabelled`.
 
     Raises:
         DataError: input that cannot be used, naming the file and the mend.
@@ -59,7 +63,7 @@ def prepare(
     spacing = _spacing(source, frames, spacing_um)
     pixel_um = pixel_size_um or spacing[-1]
 
-    planes, names, images = _read_planes(frames, spacing, slices_per_cell, stream(seed, "planes"), notes)
+    planes, names, images = _read_planes(frames, spacing, slices_per_cell, stream(seed, "planes"), notes, sparse)
     halo = fit_halo(planes)
     statistics, found = fit_statistics(Path(source).name, licence, images, planes, spacing, halo, seed)
     heights = _relative_heights(images, found)
@@ -94,7 +98,9 @@ def _spacing(source, frames: list[Frame], given: list[float] | None) -> tuple[fl
     return tuple(float(s) for s in given)
 
 
-def _read_planes(frames: list[Frame], spacing, slices_per_cell: int, rng: np.random.Generator, notes: Counter):
+def _read_planes(
+    frames: list[Frame], spacing, slices_per_cell: int, rng: np.random.Generator, notes: Counter, sparse: bool
+):
     """All annotated planes, the (frame, z) of each, and the images that they are from."""
     planes: list[Plane] = []
     names: list[tuple[Frame, int]] = []
@@ -113,7 +119,12 @@ def _read_planes(frames: list[Frame], spacing, slices_per_cell: int, rng: np.ran
             sizes = np.bincount(labels.ravel())[1:]
             length_px = 3.0 * float(np.median(sizes[sizes > 0])) ** (1 / labels.ndim)
         if labels.ndim == 2:
-            planes.append(plane_of(image if frame.z is None else image[frame.z], labels, length_px))
+            plane, chosen = image if frame.z is None else image[frame.z], None
+            if sparse:
+                chosen = np.unique(labels[labels > 0]).tolist()
+                labels = with_unlabelled(plane, one_piece(labels)[0])
+                notes["cells nobody annotated"] += len(np.unique(labels)) - 1 - len(chosen)
+            planes.append(plane_of(plane, labels, length_px, chosen))
             names.append((frame, -1 if frame.z is None else frame.z))
         else:
             for z, kept in sorted(_chosen_slices(labels, slices_per_cell, rng).items()):

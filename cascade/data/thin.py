@@ -1,0 +1,85 @@
+"""Fewer annotations on purpose: what remains of a data set when only some of its cells or slices are annotated."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from scipy import ndimage
+from tqdm.auto import tqdm
+
+from cascade.data.frames import DataError, Frame, check_pair, find_frames
+from cascade.rng import stream
+
+
+def thin(
+    source: str | Path,
+    output_dir: str | Path,
+    cells: int | None = None,
+    frames: int | None = None,
+    truth: str = "gt",
+    sequences: list[str] | None = None,
+    seed: int = 0,
+) -> Path:
+    """Copy a data set and keep the annotation of `cells` cells, or of `frames` frames, chosen by seed.
+
+    Chosen cells lie whole in their image; they are scattered over all annotated frames, and images without a chosen
+    cell are left out. The layout stays, ids stay, and what was chosen is written to `thinned.json`.
+
+    Raises DataError if the source cannot be read or has fewer annotations, ValueError unless one of both is given,
+    FileExistsError if `output_dir` is not empty.
+    """
+    source, output = Path(source), Path(output_dir)
+    if (cells is None) == (frames is None) or (cells or frames) < 1:
+        raise ValueError("give --cells or --frames, one of them, above 0")
+    if output.exists() and any(output.iterdir()):
+        raise FileExistsError(f"{output}: is not empty; name another --output_dir")
+    found, _ = find_frames(source, truth, sequences)
+    rng = stream(seed, "thin")
+    if frames is not None:
+        if frames > len(found):
+            raise DataError(f"{source}: has {len(found)} annotated frames, not {frames}")
+        kept = {int(n): None for n in rng.permutation(len(found))[:frames]}
+    else:
+        kept = _choose_cells(source, found, cells, rng)
+    partial = output.with_name(output.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    record = []
+    for n in tqdm(sorted(kept), desc="thinning", unit="frame"):
+        frame, labels = found[n], found[n].labels()
+        if kept[n] is not None:
+            labels = np.where(np.isin(labels, kept[n]), labels, 0).astype(labels.dtype)
+        for path in (frame.image_path, frame.label_path):
+            (partial / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(frame.image_path, partial / frame.image_path.relative_to(source))
+        place = partial / frame.label_path.relative_to(source)
+        tifffile.imwrite(place.with_suffix(".tif"), labels, compression="zlib")
+        record.append({"frame": frame.name, "labels": "all" if kept[n] is None else kept[n]})
+    if (source / "dataset.json").is_file():
+        shutil.copyfile(source / "dataset.json", partial / "dataset.json")
+    (partial / "thinned.json").write_text(json.dumps({"seed": seed, "kept": record}, indent=1))
+    if output.exists():
+        output.rmdir()
+    partial.rename(output)
+    return output
+
+
+def _choose_cells(source: Path, frames: list[Frame], count: int, rng: np.random.Generator) -> dict[int, list[int]]:
+    """Labels to keep, by frame."""
+    whole = []
+    for n, frame in enumerate(tqdm(frames, desc="reading", unit="frame")):
+        labels = frame.labels()
+        check_pair(frame, frame.image(), labels)
+        for label, box in enumerate(ndimage.find_objects(labels), 1):
+            if box is not None and all(
+                b.start > 0 and b.stop < size for b, size in zip(box, labels.shape, strict=True)
+            ):
+                whole.append((n, label))
+    if count > len(whole):
+        raise DataError(f"{source}: has {len(whole)} annotated cells that no border cuts, not {count}")
+    kept: dict[int, list[int]] = {}
+    for pick in sorted(rng.permutation(len(whole))[:count]):
+        n, label = whole[pick]
+        kept.setdefault(n, []).append(label)
+    return kept

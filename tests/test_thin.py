@@ -1,0 +1,91 @@
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import field_of_view, write_ctc_2d
+
+from cascade.cli import main
+from cascade.data.frames import DataError
+from cascade.data.prepare import prepare
+from cascade.data.statistics import Statistics
+from cascade.data.thin import thin
+from cascade.data.unlabelled import with_unlabelled
+
+
+def annotated(folder):
+    """{(file name, id): pixels} of everything that is annotated."""
+    found = {}
+    for path in sorted((folder / "01_GT" / "SEG").iterdir()):
+        labels = tifffile.imread(path)
+        found |= {(path.name, int(n)): int((labels == n).sum()) for n in np.unique(labels)[1:]}
+    return found
+
+
+def test_so_many_cells_remain_and_are_what_they_were(ctc_2d, tmp_path):
+    thin(ctc_2d, tmp_path / "five", cells=5, seed=3)
+    before, after = annotated(ctc_2d), annotated(tmp_path / "five")
+    assert len(after) == 5
+    assert after.items() <= before.items()
+    for path in (tmp_path / "five" / "01").iterdir():
+        assert path.read_bytes() == (ctc_2d / "01" / path.name).read_bytes()
+    kept = json.loads((tmp_path / "five" / "thinned.json").read_text())["kept"]
+    assert sum(len(frame["labels"]) for frame in kept) == 5
+    thin(ctc_2d, tmp_path / "again", cells=5, seed=3)
+    assert annotated(tmp_path / "again") == after
+    thin(ctc_2d, tmp_path / "other", cells=5, seed=4)
+    assert annotated(tmp_path / "other") != after
+
+
+def test_so_many_slices_remain(ctc_sparse_3d, tmp_path):
+    assert main(["thin", str(ctc_sparse_3d), "--frames", "2", "--output_dir", str(tmp_path / "two")]) == 0
+    names = {path.name for path in (tmp_path / "two" / "01_GT" / "SEG").iterdir()}
+    assert len(names) == 2
+    after = annotated(tmp_path / "two")
+    assert after == {key: size for key, size in annotated(ctc_sparse_3d).items() if key[0] in names}
+
+
+def test_what_cannot_be_thinned_is_refused(ctc_2d, tmp_path):
+    with pytest.raises(ValueError, match="one of them"):
+        thin(ctc_2d, tmp_path / "out")
+    with pytest.raises(DataError, match="no border cuts, not 1000"):
+        thin(ctc_2d, tmp_path / "out", cells=1000)
+    with pytest.raises(DataError, match="has 3 annotated frames, not 4"):
+        thin(ctc_2d, tmp_path / "out", frames=4)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    with pytest.raises(FileExistsError, match="not empty"):
+        thin(ctc_2d, tmp_path / "full", cells=1)
+
+
+def test_cells_that_nobody_annotated_are_found():
+    image, truth = field_of_view(np.random.default_rng(2), (220, 220), 20)
+    labels = np.where(truth == 7, truth, 0)
+    found = with_unlabelled(image, labels)
+    np.testing.assert_array_equal(found[labels > 0], labels[labels > 0])
+    assert len(np.unique(found)) - 1 == pytest.approx(20, abs=2)
+    best = []
+    for n in range(1, 21):
+        own = truth == n
+        other = np.bincount(found[own])[1:].argmax() + 1 if found[own].any() else -1
+        best.append((own & (found == other)).sum() / (own | (found == other)).sum())
+    assert np.median(best) > 0.8
+    with pytest.raises(ValueError, match="no cell is annotated"):
+        with_unlabelled(image, np.zeros_like(labels))
+
+
+def test_statistics_of_few_annotations_are_nearly_those_of_all(tmp_path):
+    """A user who annotates eight of 48 cells gets crops of eight, and a population of 48."""
+    write_ctc_2d(tmp_path / "all", 4)
+    thin(tmp_path / "all", tmp_path / "few", cells=8)
+    folders = {}
+    for name, sparse in (("all", False), ("few", True)):
+        options = dict(crop_size=32, spacing_um=[0.5, 0.5], sparse=sparse)
+        folders[name] = Statistics.load(prepare(tmp_path / name, tmp_path / f"{name}_crops", **options))
+    everything, few = folders["all"], folders["few"]
+    assert len(few.cell_area_um2) == 8
+    assert np.mean(few.cells_per_image) == pytest.approx(np.mean(everything.cells_per_image), rel=0.1)
+    assert few.background.level == pytest.approx(everything.background.level, rel=0.02)
+    assert few.clustering_probability == pytest.approx(everything.clustering_probability, abs=0.2)
+    np.testing.assert_allclose(few.halo.profile[:2], everything.halo.profile[:2], atol=0.06)
