@@ -1,0 +1,87 @@
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tifffile
+import zarr
+
+from cascade.cli import main
+
+SMALL = ["--model", "nuclei2d", "--canvas_size", "128", "128", "--cells_per_image", "6", "--num_inference_steps", "2"]
+SMALL += ["--min_alignment", "0", "--num_images", "4", "--shard_size", "2"]
+BANK = [*SMALL, "--bank", "5"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and ".cascade" not in p.parts)
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+@pytest.fixture(scope="module")
+def banked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bank") / "set"
+    assert main(["generate", *BANK, "--output_dir", str(folder)]) == 0
+    return folder
+
+
+def test_a_bank_serves_all_images(banked):
+    table = pq.read_table(banked / "cells.parquet").to_pydict()
+    assert len(table["label"]) == sum(tifffile.imread(p).max() for p in (banked / "01_GT" / "SEG").iterdir())
+    assert set(table["bank"]) == set(range(5))
+    for sample in range(4):
+        used = [b for s, b in zip(table["sample"], table["bank"], strict=True) if s == sample]
+        assert max(np.bincount(used)) <= 2  # six cells of five
+    images = [tifffile.imread(p) for p in sorted((banked / "01").iterdir())]
+    assert len({image.tobytes() for image in images}) == 4
+
+
+def test_processes_share_a_bank_and_give_the_same_bytes(banked, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        assert main(["generate", *BANK, "--output_dir", str(tmp_path / "set")]) == 0
+    assert contents(tmp_path / "set") == contents(banked)
+
+
+def test_a_sample_from_a_bank_is_made_again(banked, capsys):
+    assert main(["generate", "--model", "nuclei2d", "--output_dir", str(banked), "--only", "3"]) == 0
+    assert "byte for byte" in capsys.readouterr().out
+    assert main(["generate", "--model", "nuclei3d", "--output_dir", str(banked), "--only", "3"]) == 1
+    assert "made with another model (nuclei2d)" in capsys.readouterr().err
+
+
+def test_a_large_canvas_is_composed_of_tiles(tmp_path, capsys):
+    arguments = ["generate", *BANK, "--num_images", "1", "--output_dir", str(tmp_path / "big"), "--tiles"]
+    assert main(arguments) == 0
+    labels = zarr.open_group(tmp_path / "big" / "sample_000000.ome.zarr", mode="r")["labels/cells/0"][:]
+    assert labels.shape == (128, 128)
+    assert 1 <= labels.max() <= 6
+    assert main(["generate", *SMALL, "--tiles", "--output_dir", str(tmp_path / "none")]) == 1
+    assert "--tiles needs --bank" in capsys.readouterr().err
+    assert main(["generate", *BANK, "--meshes", "--output_dir", str(tmp_path / "none")]) == 1
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_dry_run_tells_and_writes_nothing(tmp_path, capsys):
+    assert main(["generate", *BANK, "--dry_run", "--output_dir", str(tmp_path / "set")]) == 0
+    said = capsys.readouterr().out
+    assert "one image:" in said
+    assert "4 images: about" in said
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_slurm_array_makes_the_set(banked, tmp_path):
+    """Without a cluster submitit runs the tasks as processes of this machine."""
+    arguments = ["generate", *BANK, "--output_dir", str(tmp_path / "set"), "--slurm", "cpu", "--slurm_tasks", "2"]
+    assert main(arguments) == 0
+    end = time.monotonic() + 180
+    while not (tmp_path / "set" / "provenance.jsonl").is_file():
+        assert time.monotonic() < end, [p.read_text()[-2000:] for p in tmp_path.glob("set/.cascade/slurm/*.err")]
+        time.sleep(0.2)
+    records = [json.loads(line) for line in (tmp_path / "set" / "provenance.jsonl").read_text().splitlines()]
+    assert [record["sample"] for record in records] == [0, 1, 2, 3]
+    # The tasks choose their own number of threads, and sums over threads may differ in the last bit.
+    assert contents(tmp_path / "set").keys() == contents(banked).keys()
