@@ -117,6 +117,12 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument(
         "--min_alignment", type=float, default=0.6, help="cells whose texture shows their mask less (IoU) are redrawn"
     )
+    generate.add_argument(
+        "--reading",
+        choices=("silhouette", "section"),
+        default="silhouette",
+        help="in 3D: outlines are seen along z, or cut at a random height, so that most cells are larger",
+    )
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--format", nargs="+", default=["ctc"], help="|".join(FORMATS) + "; several may be given")
     generate.add_argument("--meshes", action="store_true", help="also write 3D cells as GLB")

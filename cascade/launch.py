@@ -47,6 +47,7 @@ def generate(options) -> None:
             "rho": options.rho,
             "correlation_length_um": options.correlation_length_um,
             "min_alignment": options.min_alignment,
+            "reading": options.reading,
             "num_inference_steps": options.num_inference_steps,
             "max_overlap": options.max_overlap,
             "region": None if options.region is None else str(options.region.resolve()),
@@ -123,7 +124,7 @@ def _bank(
     pipeline: CascadePipeline, job: generation.Job, output_dir: Path, rank: int = 0, world: int = 1
 ) -> list[Cell]:
     """The job's bank of cells, made where it is missing, and kept beside the marks of the finished shards."""
-    names = ("rho", "correlation_length_um", "min_alignment", "num_inference_steps")
+    names = ("rho", "correlation_length_um", "min_alignment", "num_inference_steps", "reading")
     settings = {name: job.settings[name] for name in names}
 
     def make(part: int, size: int) -> list[Cell]:

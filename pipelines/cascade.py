@@ -17,6 +17,8 @@ from cascade.cells import Slices, plane_slices, slice_light, solid_slices, solid
 from cascade.data.statistics import FILE_NAME, Statistics
 from cascade.export.card import write_cascade_card
 from cascade.grid import SignedDistance
+from cascade.memory import micro_batch
+from cascade.multiview.outlines import silhouettes_of_slices
 from cascade.neus.fit import NeuSSettings, fit_views
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
 from cascade.pipelines.multiview import MultiviewPipeline
@@ -27,7 +29,7 @@ from cascade.scene import Sample, draw_light, plan_scene, take_picture
 
 log = logging.getLogger(__name__)
 
-_FITTED_AT_ONCE = 32  # cells in one NeuS fit: about 1 GB
+_BYTES_OF_A_FIT = 16e6  # a cell's share of the memory of a NeuS fit, measured
 
 
 @dataclass
@@ -155,13 +157,14 @@ class CascadePipeline(DiffusionPipeline):
         rho: float = 0.7,
         num_inference_steps: int = 20,
         generator: torch.Generator | None = None,
-        micro_batch_size: int = 32,
+        micro_batch_size: int | None = None,
         neus: NeuSSettings | None = None,
         region: np.ndarray | None = None,
         max_overlap: float = 0.0,
         correlation_length_um: float | None = None,
         min_alignment: float = MIN_ALIGNMENT,
         bank: list[Cell] | None = None,
+        reading: str = "silhouette",
     ) -> CascadeOutput:
         """Generate annotated images.
 
@@ -173,13 +176,15 @@ class CascadePipeline(DiffusionPipeline):
             rho: strength of the texture that a cell's slices share (Eq. 2).
             num_inference_steps: DDIM steps of outlines and texture.
             generator: one seed is drawn from it; image n depends on that seed and n alone.
-            micro_batch_size: slices per network call.
+            micro_batch_size: outlines, cells or slices per network call; default by the free memory.
             neus: how solids are fitted.
             region: where cell centres may lie, an array as large as the canvas; default where the real cells lie.
             max_overlap: share of a cell that may lie on others; the label is then that of the larger cell.
             correlation_length_um: instead of `rho`, texture whose correlation falls off along z with this length.
             min_alignment: IoU with its mask that a textured cell must reach (`otsu_alignment`), or it is drawn again.
             bank: cells to use again and again, turned, instead of making new ones for every image: those of `cells`.
+            reading: what an outline says of a solid, in 3D. "silhouette": all of it seen along z, as in the paper;
+                "section": where a plane cut it, at a height drawn at random, so that most cells are larger.
 
         Raises ValueError for arguments that do not fit the data set.
         """
@@ -199,6 +204,7 @@ class CascadePipeline(DiffusionPipeline):
                 correlation_length_um=correlation_length_um,
                 min_alignment=min_alignment,
                 bank=bank,
+                reading=reading,
             )
         )
         return CascadeOutput([s.image for s in samples], [s.labels for s in samples], samples)
@@ -246,10 +252,11 @@ class CascadePipeline(DiffusionPipeline):
         like: int | None = None,
         rho: float = 0.7,
         num_inference_steps: int = 20,
-        micro_batch_size: int = 32,
+        micro_batch_size: int | None = None,
         neus: NeuSSettings | None = None,
         correlation_length_um: float | None = None,
         min_alignment: float = MIN_ALIGNMENT,
+        reading: str = "silhouette",
         tell: Callable[[str], None] = lambda stage: None,
     ) -> tuple[list[Cell], dict[str, int]]:
         """Textured cells, not yet placed, as bright as those of real image `like` (None: of all); what was drawn again.
@@ -265,7 +272,13 @@ class CascadePipeline(DiffusionPipeline):
         if self.statistics.ndim == 2:
             slices = [plane_slices(mask, pixel_um, self.statistics.spacing_um) for mask in masks]
         else:
-            solids, heights, residual, counts["solids rejected"] = self._solids(masks, seed, index, neus, tell)
+            if reading not in ("silhouette", "section"):
+                raise ValueError(f'reading must be "silhouette" or "section", got {reading!r}')
+            if reading == "section":
+                masks = silhouettes_of_slices(masks, stream(seed, "sections", index).uniform(-1, 1, count))
+            solids, heights, residual, counts["solids rejected"] = self._solids(
+                masks, seed, index, neus, micro_batch_size, tell
+            )
             kept = [n for n in range(count) if solids[n] is not None]
             masks, solids, residual = masks[kept], [solids[n] for n in kept], residual[kept]
             size, spacing = self.mask.config.crop_size, self.statistics.spacing_um
@@ -284,8 +297,8 @@ class CascadePipeline(DiffusionPipeline):
         options["correlation_length_um"] = correlation_length_um
         return self._texture(slices, light, infos, seed, index, counts, min_alignment, **options), counts
 
-    def _outlines(self, count: int, seed: int, index: int, steps: int, micro_batch_size: int):
-        drawn = self.mask(count, steps, torch_stream(seed, "outlines", index), micro_batch_size)
+    def _outlines(self, count: int, seed: int, index: int, steps: int, micro_batch_size: int | None):
+        drawn = self.mask(count, steps, torch_stream(seed, "outlines", index), micro_batch_size or 32)
         pixel_um = self.texture.config.pixel_size_um
         if not np.isclose(drawn.pixel_size_um, pixel_um, rtol=1e-3):
             raise ValueError(
@@ -294,7 +307,7 @@ class CascadePipeline(DiffusionPipeline):
             )
         return drawn.masks, {"outlines drawn again": drawn.rejected}
 
-    def _solids(self, masks: np.ndarray, seed: int, index: int, neus: NeuSSettings | None, tell):
+    def _solids(self, masks: np.ndarray, seed: int, index: int, neus: NeuSSettings | None, batch: int | None, tell):
         """Solids in µm (None where none could be fitted), bounds on their heights, residuals, and rejections."""
         count, pixel_um = len(masks), self.texture.config.pixel_size_um
         mean, spread = self.statistics.axial.elongation
@@ -305,11 +318,13 @@ class CascadePipeline(DiffusionPipeline):
         residual, missing, rejected = np.full(count, np.nan), np.arange(count), 0
         for attempt in range(4):
             tell(f"{count} cells: views")
-            seen = self.multiview(masks[missing], pixel_um, generator=torch_stream(seed, "views", index, attempt))
+            stream_of_views = torch_stream(seed, "views", index, attempt)
+            seen = self.multiview(masks[missing], pixel_um, generator=stream_of_views, micro_batch_size=batch)
             tell(f"{count} cells: solids")
             views, cameras, certain = seen.constraints()
-            for start in range(0, len(missing), _FITTED_AT_ONCE):
-                part = slice(start, start + _FITTED_AT_ONCE)
+            at_once = micro_batch(_BYTES_OF_A_FIT, views.device, on_cpu=32, on_gpu=512)
+            for start in range(0, len(missing), at_once):
+                part = slice(start, start + at_once)
                 rays = torch_stream(seed, "rays", index, attempt, start, device=views.device)
                 fit = fit_views(views[part], cameras, neus, rays, certain, seen.truncation)
                 fitted = solids_um(fit, seen.unit_um[part], elongation[missing[part]])

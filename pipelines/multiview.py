@@ -10,6 +10,7 @@ from diffusers.utils import BaseOutput
 from cascade import hub
 from cascade.cameras import Cameras, along_z, view_set
 from cascade.diffusion.sampling import denoise, ideal_prediction
+from cascade.memory import micro_batch
 from cascade.multiview.network import MultiviewNetwork
 from cascade.multiview.outlines import frame_outlines
 from cascade.rng import seed_from, torch_stream
@@ -87,13 +88,14 @@ class MultiviewPipeline(DiffusionPipeline):
         num_inference_steps: int = 12,
         guidance_scale: float = 1.0,
         generator: torch.Generator | None = None,
-        micro_batch_size: int = 8,
+        micro_batch_size: int | None = None,
         cameras: Cameras | None = None,
         keep_outline: bool = True,
     ) -> MultiviewOutput:
         """Views for outlines (B, H, W) bool, one piece each; `cameras` replaces the view set it was trained with.
 
         guidance_scale: classifier-free guidance; 1 is none and costs nothing.
+        micro_batch_size: cells per network call; default as many as the free memory allows, 8 on a CPU.
         keep_outline: a camera that looks along z sees the outline itself: its view is known, not predicted, at every
             step, and the others are denoised beside it.
         """
@@ -108,6 +110,9 @@ class MultiviewPipeline(DiffusionPipeline):
         shape = (len(cameras), size, size)
         noise = [torch.randn(shape, generator=torch_stream(seed, "views", n)) for n in range(len(masks))]
 
+        if micro_batch_size is None:
+            width = self.network.config.block_out_channels[0]
+            micro_batch_size = micro_batch(60 * width * len(cameras) * size**2, self.device, on_cpu=8, on_gpu=256)
         known = (cameras.axes - along_z().axes.to(cameras.axes)).abs().amax((1, 2)) < 1e-4
 
         def predict(noisy, t, batch):

@@ -16,6 +16,7 @@ from cascade.diffusion.prompt import EmptyPrompt
 from cascade.diffusion.sampling import denoise
 from cascade.evaluation.alignment import otsu_alignment
 from cascade.intensity import Window
+from cascade.memory import micro_batch
 from cascade.rng import seed_from
 
 
@@ -105,7 +106,7 @@ class TexturePipeline(DiffusionPipeline):
         num_inference_steps: int = 25,
         guidance_scale: float = 1.0,
         generator: torch.Generator | None = None,
-        micro_batch_size: int = 32,
+        micro_batch_size: int | None = None,
         attempt: int = 0,
         heights_um: np.ndarray | None = None,
         correlation_length_um: float | None = None,
@@ -121,8 +122,8 @@ class TexturePipeline(DiffusionPipeline):
             num_inference_steps: DDIM steps.
             guidance_scale: guidance towards the mask, against an empty one; 1 is none and costs nothing.
             generator: one seed is drawn from it; each cell then has its own stream.
-            micro_batch_size: slices per network call. Results are reproducible for one size on one machine; sizes
-                differ in the last digits.
+            micro_batch_size: slices per network call; default as many as the free memory allows, 32 on a CPU. Results
+                are reproducible for one size on one machine; sizes differ in the last digits.
             attempt: further draws for the same seed and cells.
             heights_um, correlation_length_um: (S,) and a length: the correlation between a cell's slices then falls
                 off with their distance, exp(−d / length), and `rho` has no say.
@@ -150,6 +151,9 @@ class TexturePipeline(DiffusionPipeline):
         latents = slice_latents(owners, shape, rho, seed, attempt, **depth)
         mask = torch.from_numpy(masks[filled]).float()[:, None]
         light = torch.as_tensor(np.asarray(brightness, np.float32)[filled])
+        if micro_batch_size is None:
+            each = 50 * self.vae.config.block_out_channels[0] * masks[0].size
+            micro_batch_size = micro_batch(each, self.device, on_cpu=32, on_gpu=512)
         with self.progress_bar(total=len(filled)) as bar:
             for start in range(0, len(filled), micro_batch_size):
                 part = slice(start, start + micro_batch_size)

@@ -198,6 +198,17 @@ def test_cells_without_room_are_reported(flat, caplog):
     assert "found no room on a canvas of 64×64" in caplog.text
 
 
+def test_outlines_read_as_sections_belong_to_larger_cells(deep):
+    options = dict(canvas_size=(32, 96, 96), cells_per_image=4, num_inference_steps=2, min_alignment=0)
+    sizes = {}
+    for reading in ("silhouette", "section"):
+        cells = generate(deep, reading=reading, **options).samples[0].cells
+        sizes[reading] = sum(cell["outline"].sum() for cell in cells) / len(cells)
+    assert sizes["section"] > 1.1 * sizes["silhouette"]
+    with pytest.raises(ValueError, match='"silhouette" or "section"'):
+        generate(deep, reading="cut", **options)
+
+
 def test_the_command_line_generates_a_data_set(tmp_path, capsys):
     arguments = ["generate", "--model", "nuclei3d", "--num_images", "1", "--canvas_size", "16", "48", "48", "--meshes"]
     arguments += ["--cells_per_image", "2", "--num_inference_steps", "4", "--seed", "3"]

@@ -12,6 +12,7 @@ from cascade.shapes.harmonics import (
     harmonics,
     polygon_distance,
 )
+from cascade.shapes.surface import render_surface
 
 
 @pytest.mark.parametrize("cameras", [hemisphere(16), hemisphere(5), ring(16, 30), along_z()])
@@ -128,6 +129,48 @@ def test_silhouettes_agree_with_open3ds_ray_casting():
         hit = np.isfinite(scene.cast_rays(o3d.core.Tensor(rays.astype(np.float32)))["t_hit"].numpy())
         seen = (maps[n] < 0).numpy()
         assert (hit & seen).sum() / (hit | seen).sum() > 0.98
+
+
+def test_a_balls_surface_is_a_balls():
+    ball = HarmonicShapes(torch.eye(3)[None] / 0.6**2, torch.zeros(1, 9))
+    depth, normals = render_surface(ball, hemisphere(3), 32)
+    plane = pixel_centres(32)
+    square = (plane**2).sum(-1)
+    inside = (square < 0.55**2).expand(3, -1, -1)
+    exact = -(0.36 - square).clamp(min=0).sqrt()
+    assert torch.allclose(depth[0][inside], exact.expand(3, -1, -1)[inside], atol=2e-3)
+    assert torch.isinf(depth[0][(square > 0.62**2).expand(3, -1, -1)]).all()
+    towards = torch.cat([exact[..., None], plane], -1) / 0.6
+    assert torch.allclose(normals[0][inside], towards.expand(3, -1, -1, -1)[inside], atol=0.02)
+
+
+def test_surfaces_agree_with_open3ds_ray_casting():
+    from cascade.export import viewer
+    from cascade.export.mesh import solid_mesh
+    from cascade.grid import to_xyz
+
+    try:
+        o3d = viewer.open3d()
+    except ImportError as error:
+        pytest.skip(str(error))
+    shapes = draw_shapes(2, ShapeLaw(), torch.Generator().manual_seed(4)).scaled(torch.tensor([0.5, 0.45]))
+    cameras = hemisphere(5)
+    depth, normals = render_surface(shapes, cameras, 48)
+    origins = cameras.world(torch.full((48, 48), -2.0), pixel_centres(48)).numpy()
+    for shape in range(2):
+        solid = shapes[shape : shape + 1]
+        mesh = solid_mesh(lambda p, s=solid: s.sdf(torch.from_numpy(p))[0].numpy(), (2.0, 2.0, 2.0), 1 / 48)
+        scene = viewer.scene_of(mesh)
+        for n in range(len(cameras)):
+            rays = np.concatenate([to_xyz(origins[n]), np.broadcast_to(to_xyz(cameras.directions[n]), (48, 48, 3))], -1)
+            cast = scene.cast_rays(o3d.core.Tensor(rays.astype(np.float32)))
+            theirs = cast["t_hit"].numpy() - 2
+            both = np.isfinite(theirs) & np.isfinite(depth[shape, n].numpy())
+            assert both.sum() > 0.97 * np.isfinite(theirs).sum()
+            assert np.median(np.abs(theirs - depth[shape, n].numpy())[both]) < 0.005
+            outwards = to_xyz(torch.einsum("hwi,ij->hwj", normals[shape, n], cameras.axes[n]).numpy())
+            angle = np.degrees(np.arccos(np.clip((outwards * cast["primitive_normals"].numpy()).sum(-1), -1, 1)))
+            assert np.median(angle[both]) < 6
 
 
 def test_cameras_refuse_other_shapes():

@@ -109,6 +109,19 @@ def test_the_faithful_field_fits_too():
         assert (fit.field.sdf(0.5 * points) > 0).float().mean() > 0.9
 
 
+def test_the_learned_sharpness_comes_from_the_data():
+    """NeuS's s-density: from a blurred start it sharpens, and the solid is found with it."""
+    ball = HarmonicShapes(torch.eye(3)[None] / 0.4**2, torch.zeros(1, 9))
+    cameras = hemisphere(6)
+    views = SilhouetteRenderer(cameras, 2, 24)(ball)
+    settings = NeuSSettings(learn_sharpness=True, first_sharpness=8.0, steps=120)
+    fit = fit_views(views, cameras, settings)
+    assert fit.converged.all()
+    assert (fit.sharpness > 10).all()
+    assert iou(fit.field, ball).min() > 0.93
+    assert NeuSSettings.faithful().learn_sharpness
+
+
 def test_views_that_contradict_each_other_are_rejected(solids):
     _, views = solids
     scrambled = views[:2].roll(1, 0).clone()

@@ -19,6 +19,7 @@ from cascade.multiview.renders import HarmonicRenders
 from cascade.pipelines.multiview import MultiviewPipeline
 from cascade.rng import torch_stream
 from cascade.shapes.harmonics import ShapeLaw
+from cascade.shapes.surface import render_surface
 from cascade.training.settings import parse, run
 from cascade.training_loop import TrainingSettings, make_accelerator, training_loop
 
@@ -67,12 +68,14 @@ def main(argv: list[str] | None = None) -> None:
     model = Multiview(network, cameras)
     loss = DenoisingLoss(model, MultiviewEncoder(renders, settings.drop_condition), scheduler)
     generator = torch_stream(settings.seed, "preview", device=device)
-    _, condition, truth = renders.draw(8, generator)
+    shapes, condition, truth = renders.draw(8, generator)
+    shading = 2 * render_surface(shapes, cameras, size)[1][..., 0] + 1  # −1, bright, where the surface faces the camera
     noise = torch.randn(truth.shape, generator=generator, device=device)
     for step in training_loop(loss, _Count(), settings, accelerator):
         if step.preview and accelerator.is_main_process:
             views = denoise(model, scheduler, noise, {"condition": condition}, 20)
-            rows = torch.cat([condition[:, None], views, condition[:, None], truth], 1).flatten(0, 1)
+            outline = condition[:, None]
+            rows = torch.cat([outline, views, outline, truth, outline, shading], 1).flatten(0, 1)
             sheet = output / f"preview_{step.number:06d}.png"
             image_grid(0.5 - 0.5 * rows.cpu().numpy(), sheet, settings.num_views + 1)
     if accelerator.is_main_process:

@@ -1,5 +1,6 @@
 """Fitting signed distances to the views of many cells at once, by volume rendering."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,12 +34,15 @@ class NeuSSettings:
     smooth_weight: float = 2e-2
     first_sharpness: float = 30.0
     last_sharpness: float = 90.0
+    learn_sharpness: bool = False
+    """NeuS's s-density: every cell's sharpness is a parameter that starts at `first_sharpness`, and views are compared
+    as sharp silhouettes. Else it grows on a schedule, and views are blurred alike."""
     max_residual: float = 0.1
     """A cell whose mean 1 − IoU over the views is larger has not converged."""
 
     @classmethod
     def faithful(cls, steps: int = 2000) -> "NeuSSettings":
-        """SDF network 8 × 256, 64 + 64 samples in 4 up-sampling steps, eikonal 0.1, mask 1.0, lr 5e-4."""
+        """SDF network 8 × 256, 64 + 64 samples in 4 up-sampling steps, eikonal 0.1, mask 1.0, lr 5e-4, learned s."""
         return cls(
             field="mlp",
             steps=steps,
@@ -51,6 +55,7 @@ class NeuSSettings:
             warm_up=min(100, steps // 4),
             smooth_weight=0.0,
             first_sharpness=20.0,
+            learn_sharpness=True,
         )
 
 
@@ -63,6 +68,8 @@ class NeuSFit:
     """(B, N): 1 − IoU between each view and the re-projected solid."""
     converged: torch.Tensor
     """(B,) bool."""
+    sharpness: torch.Tensor
+    """(B,) of the last step: how suddenly opacity sets in at the surface, per half-width of the frame."""
 
     def solid(self, cell: int) -> Callable[[torch.Tensor], torch.Tensor]:
         """One cell as a signed-distance callable, points (P, 3) -> (P,)."""
@@ -118,22 +125,25 @@ def fit_views(
         raise ValueError(f'field must be "grid" or "mlp", got {settings.field!r}')
     weights = torch.ones(len(cameras), device=device) if weights is None else weights.to(device)
     view_weights = weights * trust  # (B, N)
-    optimizer = torch.optim.Adam(field.parameters(), lr=settings.learning_rate, eps=settings.adam_eps)
+    # NeuS: s = e^{10 v}, so that one learning rate suits the field and v.
+    variance = torch.full((len(views),), math.log(settings.first_sharpness) / 10, device=device, requires_grad=True)
+    parameters = [*field.parameters(), variance] if settings.learn_sharpness else field.parameters()
+    optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, eps=settings.adam_eps)
     for step in tqdm(range(settings.steps), desc="NeuS", disable=not progress):
         if step == settings.steps // 2:
             view_weights = weights * trust * _agreement(view_residuals(field.sdf, views, cameras))
         _set_rate(optimizer, settings, step)
         share = step / max(settings.steps - 1, 1)
-        sharpness = torch.tensor(
-            settings.first_sharpness ** (1 - share) * settings.last_sharpness**share, device=device
-        )
+        scheduled = settings.first_sharpness ** (1 - share) * settings.last_sharpness**share
+        sharpness = torch.exp(10 * variance) if settings.learn_sharpness else torch.full_like(variance, scheduled)
         loss = _loss(field, views, cameras, view_weights, sharpness, truncation, settings, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
     residual = view_residuals(field.sdf, views, cameras)
     # Judged on all views: a solid that fits half of them is no solid.
-    return NeuSFit(field.requires_grad_(False), residual, residual.mean(1) < settings.max_residual)
+    converged = residual.mean(1) < settings.max_residual
+    return NeuSFit(field.requires_grad_(False), residual, converged, sharpness.detach())
 
 
 @torch.no_grad()
@@ -196,11 +206,14 @@ def _loss(
     field, views, cameras, view_weights, sharpness, truncation, settings: NeuSSettings, generator
 ) -> torch.Tensor:
     view, image, distance = _draw_rays(views, settings.rays, generator)
-    target = torch.sigmoid(-sharpness * truncation * distance)
+    if settings.learn_sharpness:
+        target = (distance < 0).float()
+    else:
+        target = torch.sigmoid(-sharpness[:, None] * truncation * distance)
     depth = _stratified_depths((*view.shape, settings.samples), generator)
     for _ in range(settings.upsampling_steps):
         with torch.no_grad():
-            alpha = alphas(field.sdf(ray_points(cameras, view, image, depth)), sharpness)
+            alpha = alphas(field.sdf(ray_points(cameras, view, image, depth)), sharpness.view(-1, 1, 1))
         depth = refine_depths(depth, alpha, settings.importance_samples // settings.upsampling_steps, generator)
     points = ray_points(cameras, view, image, depth)
     seen = render_opacity(field.sdf, points, sharpness)
