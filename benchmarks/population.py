@@ -1,10 +1,11 @@
 """Populations: speed of placement, and statistics of generated fields of view against the real ones.
 
-    python benchmarks/population.py [--quick]
+    python benchmarks/population.py [--quick] [--generated DIR]
 
 Prints one JSON object on its last line. `wasserstein` needs CASCADE_DATA with BBBC039 and BBBC050; without it, it is
 null. For each statistic it gives the distance of generated images to the real test images in units of their spread,
-and the same for the real training images as the floor.
+and the same for the real training images as the floor. --generated takes the data sets that
+`benchmarks/generation.py --output_dir DIR` made; else images are made of a smaller bank of cells.
 """
 
 import argparse
@@ -26,10 +27,12 @@ from cascade.population import UNPLACED, ellipsoid_region, place
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a smaller run of everything, in under a minute")
-    quick = parser.parse_args().quick
+    parser.add_argument("--generated", type=Path, help="data sets to compare, by model name")
+    options = parser.parse_args()
+    quick, generated = options.quick, options.generated
     report = placement(quick)
     data = Path(os.environ.get("CASCADE_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    report["wasserstein"] = realism(data, quick) if data.is_dir() else None
+    report["wasserstein"] = realism(data, quick, generated) if data.is_dir() else None
     report["machine"] = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     print(json.dumps(report))
 
@@ -67,9 +70,9 @@ def placement(quick: bool) -> dict:
     return found
 
 
-def realism(data: Path, quick: bool) -> dict:
+def realism(data: Path, quick: bool, generated: Path | None) -> dict:
     sets = {
-        "nuclei2d": ("BBBC039", "gt", ["01"], ["02"], (0.65, 0.65), 60.0, 2 if quick else 20),
+        "nuclei2d": ("BBBC039", "gt", ["01"], ["02"], (0.65, 0.65), 60.0, 2 if quick else 24),
         "nuclei3d": (
             "BBBC050", "st", [f"{n:02d}" for n in range(1, 10)], ["10", "11"], (1.75, 0.8, 0.8), 40.0,
             0 if quick else 12,
@@ -83,10 +86,14 @@ def realism(data: Path, quick: bool) -> dict:
             part: _real(data / folder, truth, sequences, spacing, reach, 24)
             for part, sequences in (("train", train), ("test", test))
         }
-        pipeline = CascadePipeline.from_pretrained(embedded(name))
-        pipeline.set_progress_bar_config(disable=True)
-        samples = pipeline(num_images=count, generator=torch.Generator().manual_seed(0)).samples
-        made = field_statistics([s.image for s in samples], [s.labels for s in samples], spacing, reach)
+        if generated is not None:
+            made = _real(generated / name, "gt", None, spacing, reach, count)
+        else:
+            pipeline = CascadePipeline.from_pretrained(embedded(name))
+            pipeline.set_progress_bar_config(disable=True)
+            bank, _ = pipeline.cells(40 if quick else 200, seed=1)
+            samples = pipeline(num_images=count, bank=bank, generator=torch.Generator().manual_seed(0)).samples
+            made = field_statistics([s.image for s in samples], [s.labels for s in samples], spacing, reach)
         found[name] = {
             "images": count,
             "generated": {k: round(v, 3) for k, v in field_distances(made, real["test"]).items()},
@@ -95,7 +102,7 @@ def realism(data: Path, quick: bool) -> dict:
     return found
 
 
-def _real(folder: Path, truth: str, sequences: list[str], spacing, reach: float, count: int):
+def _real(folder: Path, truth: str, sequences: list[str] | None, spacing, reach: float, count: int):
     frames, _ = find_frames(folder, truth, sequences)
     some = frames[:: max(len(frames) // count, 1)]
     return field_statistics([f.image() for f in some], [f.labels() for f in some], spacing, reach)

@@ -90,10 +90,7 @@ def neus_accuracy(count: int) -> dict:
     shapes, _, maps = held_out(count, cameras)
     scores, seconds, fits = fit_all(maps, cameras, shapes)
     solids = [fit.solid(n) for fit in fits for n in range(len(fit.residual))]
-    meshes = [
-        solid_mesh(lambda p, s=s: s(torch.from_numpy(p).float()).numpy(), (1.9,) * 3, 1 / 32)
-        for s in solids[:: max(count // 40, 1)]
-    ]
+    meshes = [solid_mesh(lambda p, s=s: s(torch.from_numpy(p).float()).numpy(), (1.9,) * 3, 1 / 32) for s in solids]
     eight = hemisphere(8)
     shapes, _, maps = held_out(count, eight)
     fewer, _, _ = fit_all(maps, eight, shapes)
@@ -137,16 +134,19 @@ def consistency(pipeline, count: int) -> dict:
     fit = fit_views(views, both, weights=weights)
     residual = view_residuals(fit.field.sdf, views, both)
     again = pipeline(masks[:1].repeat(6, 0), 1.0, generator=torch.Generator().manual_seed(1))
-    solids = fit_views(again.views, cameras).field
+    views, both, weights = again.constraints()
+    solids = fit_views(views, both, weights=weights)
     points = torch.from_numpy(Grid.centred((48,) * 3, (1 / 24,) * 3).points_um())
-    inside = solids.sdf(points.expand(6, -1, -1)) < 0
+    inside = solids.field.sdf(points.expand(6, -1, -1)) < 0
     pairs = [float((inside[i] & inside[j]).sum() / (inside[i] | inside[j]).sum()) for i in range(6) for j in range(i)]
+    own = 1 - view_residuals(solids.field.sdf, views, both)[:, -1]
     return {
         "view_consistency_iou": round(float(1 - residual[:, :-1].mean()), 4),
         "input_view_iou": round(float(1 - residual[:, -1].mean()), 4),
         "multiview_seconds_per_cell": round(sampling, 3),
         "rejected": round(float(1 - fit.converged.float().mean()), 4),
         "iou_between_solids_of_one_mask": {"mean": round(np.mean(pairs), 4), "min": round(min(pairs), 4)},
+        "their_least_iou_with_the_mask": round(float(own.min()), 4),
     }
 
 
@@ -178,14 +178,20 @@ def _flip(view: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def scaling(pipeline, quick: bool) -> dict:
-    """Seconds per cell of the fit by batch and by number of views, and of sampling by number of views."""
-    found = {"fit_by_batch": {}, "fit_by_views": {}, "sampling_by_views": {}}
+    """Seconds per cell of the fit by batch, nodes per axis and number of views, and of sampling by number of views."""
+    found = {"fit_by_batch": {}, "fit_by_nodes": {}, "fit_by_views": {}, "sampling_by_views": {}}
     for batch in (1, 8) if quick else (1, 8, 32, 64):
         cameras = hemisphere(16)
         _, _, maps = held_out(batch, cameras)
         clock = time.perf_counter()
         fit_views(maps, cameras)
         found["fit_by_batch"][batch] = round((time.perf_counter() - clock) / batch, 4)
+    for nodes in (17,) if quick else (17, 33, 65):
+        cameras = hemisphere(16)
+        _, _, maps = held_out(8, cameras)
+        clock = time.perf_counter()
+        fit_views(maps, cameras, NeuSSettings(nodes=nodes))
+        found["fit_by_nodes"][nodes] = round((time.perf_counter() - clock) / 8, 4)
     for views in (8,) if quick else (4, 8, 16, 32):
         cameras = hemisphere(views)
         _, condition, maps = held_out(8, cameras)

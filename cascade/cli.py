@@ -143,6 +143,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("--slurm", metavar="PARTITION", help="submit as a Slurm array (needs submitit)")
     generate.add_argument("--slurm_tasks", type=int, default=8)
+    generate.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the networks; half of it is faster on a GPU, and bfloat16 on newer CPUs",
+    )
     generate.add_argument("--device", help="default cuda if there is one, else cpu")
     generate.set_defaults(run=_generate)
 

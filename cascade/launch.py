@@ -52,6 +52,7 @@ def generate(options) -> None:
             "max_overlap": options.max_overlap,
             "region": None if options.region is None else str(options.region.resolve()),
             "bank": options.bank,
+            "dtype": options.dtype,
         },
     )
     if options.bank is not None and (options.bank < 1 or options.meshes):
@@ -95,7 +96,7 @@ def _compose_large(folder, job: generation.Job, options) -> None:
     check_replaceable(options.output_dir)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     (options.output_dir / MARK).touch()
-    pipeline = load(folder, options.device)
+    pipeline = load(folder, options.device, options.dtype)
     bank = _bank(pipeline, job, options.output_dir)
     for index in range(options.num_images):
         path = options.output_dir / f"sample_{index:06d}.ome.zarr"
@@ -149,12 +150,13 @@ def _generator(
 
     def generate(seed: int, numbers):
         if not ready:
-            pipeline = ready["pipeline"] = load(folder, device)
+            pipeline = ready["pipeline"] = load(folder, device, job.settings.get("dtype", "float32"))
             pipeline.set_progress_bar_config(disable=True)
             region = job.settings.get("region")
             ready["region"] = None if region is None else read_image(Path(region))
             ready["bank"] = _bank(pipeline, job, output_dir, rank, world) if job.settings.get("bank") else None
-        settings = job.settings | {"region": ready["region"], "bank": ready["bank"]}
+        settings = {key: value for key, value in job.settings.items() if key != "dtype"}
+        settings |= {"region": ready["region"], "bank": ready["bank"]}
         return ready["pipeline"].generate(seed, numbers, **settings)
 
     return generate
@@ -208,9 +210,9 @@ def run_part(output_dir: str, model: str, rank: int, world: int) -> bool:
     return generation.run(output_dir, job, generate, rank, world)
 
 
-def load(folder, device: str | None = None) -> CascadePipeline:
+def load(folder, device: str | None = None, dtype: str = "float32") -> CascadePipeline:
     """A cascade on the best device there is, whose stages leave the progress bar to the whole."""
-    pipeline = CascadePipeline.from_pretrained(folder).to(device or best_device())
+    pipeline = CascadePipeline.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device or best_device())
     for stage in pipeline.stages:
         stage.set_progress_bar_config(disable=True)
     return pipeline

@@ -65,6 +65,15 @@ def test_a_large_canvas_is_composed_of_tiles(tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
+def test_half_precision_gives_nearly_the_same_cells(banked, tmp_path):
+    arguments = ["generate", *BANK, "--dtype", "bfloat16", "--output_dir", str(tmp_path / "half")]
+    assert main(arguments) == 0
+    names = ("01/t000.tif", "01_GT/SEG/man_seg000.tif")
+    images, labels = ([tifffile.imread(folder / name) for folder in (banked, tmp_path / "half")] for name in names)
+    assert (labels[0] > 0).sum() == pytest.approx((labels[1] > 0).sum(), rel=0.25)
+    assert images[0].mean() == pytest.approx(images[1].mean(), rel=0.25)
+
+
 def test_a_dry_run_tells_and_writes_nothing(tmp_path, capsys):
     assert main(["generate", *BANK, "--dry_run", "--output_dir", str(tmp_path / "set")]) == 0
     said = capsys.readouterr().out

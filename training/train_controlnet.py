@@ -40,6 +40,10 @@ class Settings(TrainingSettings):
     from_scratch: bool = False
     """Ablation: keep the autoencoder, but start UNet and ControlNet from random weights."""
     gradient_checkpointing: bool = False
+    num_validation_images: int = 32
+    """Crops of the data that are drawn anew in every preview, and measured for the card."""
+    num_inference_steps: int = 25
+    """Of a preview."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -68,13 +72,17 @@ def main(argv: list[str] | None = None) -> None:
     network = Controlled(unet, controlnet, prompt)
     loss = DenoisingLoss(network, LatentEncoder(vae.to(device)), scheduler)
 
-    shown = crops[torch.linspace(0, len(crops) - 1, 32).long().tolist()]
+    count = min(settings.num_validation_images, len(crops))
+    shown = crops[torch.linspace(0, len(crops) - 1, count).long().tolist()]
     condition = conditioning_image(shown["mask"], shown["brightness"]).to(device)
     side = crops.columns["mask"].shape[-1] // 2**factor_steps
-    noise = torch.randn((32, unet.config.in_channels, side, side), generator=torch_stream(settings.seed, "preview"))
+    shape = (count, unet.config.in_channels, side, side)
+    noise = torch.randn(shape, generator=torch_stream(settings.seed, "preview"))
     for step in training_loop(loss, crops, settings, accelerator):
         if step.preview and accelerator.is_main_process:
-            latents = denoise(network, scheduler, noise.to(device), {"condition": condition}, 25)
+            latents = denoise(
+                network, scheduler, noise.to(device), {"condition": condition}, settings.num_inference_steps
+            )
             images = decode_latents(vae, latents).cpu()
             rows = torch.stack([shown["image"][:, 0] / 2 + 0.5, images, shown["mask"][:, 0]], 1).flatten(0, 1)
             image_grid(rows.numpy(), output / f"preview_{step.number:06d}.png", columns=24)
