@@ -2,9 +2,10 @@ import json
 
 import numpy as np
 import pytest
-from conftest import field_of_view, tiny_texture, write_ctc_2d
+from conftest import ball_stack, field_of_view, tiny_texture, write_ctc_2d
 
-from cascade.evaluation.experiment import Source, check_apart, distribution, run_trainings
+from cascade.evaluation.experiment import Source, check_apart, distribution, populations, run_trainings
+from cascade.evaluation.population import field_distances
 from cascade.evaluation.report import write_report
 from cascade.evaluation.segmenters import CellposeSettings, LabelledImage, cellpose3, training_planes
 
@@ -45,13 +46,26 @@ def test_trainings_are_kept_and_not_repeated(tmp_path):
 def test_the_report_is_one_page_with_everything_in_it(tmp_path):
     test, made = images(1), images(3)
     seg = run_trainings({"real": test}, test, lambda data, seed: lambda one: one.labels, 1, tmp_path)
-    path = write_report(tmp_path, "A <title>", seg, {"fid_r2s": 0.25}, images(0), made, test)
+    fields = populations({"real test": test, "real train": images(0), "synthetic": made})
+    path = write_report(tmp_path, "A <title>", seg, {"fid_r2s": 0.25}, images(0), made, test, fields)
     page = path.read_text()
     assert "A &lt;title&gt;" in page
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 5
     assert "http" not in page
-    assert json.loads((tmp_path / "report.json").read_text())["seg"]["real"]["seg"]["mean"] == 1
+    record = json.loads((tmp_path / "report.json").read_text())
+    assert record["seg"]["real"]["seg"]["mean"] == 1
+    assert set(record["population"]) == {"real train", "synthetic"}
+    assert all(value >= 0 for found in record["population"].values() for value in found.values())
     assert "| Real | 1.000 ± 0.000 |" in (tmp_path / "table.md").read_text()
+
+
+def test_single_slices_tell_nothing_of_a_population():
+    rng = np.random.default_rng(0)
+    stacks = [LabelledImage(*ball_stack(rng), (2.0, 1.0, 1.0)) for _ in range(2)]
+    slices = [LabelledImage(one.image[12], one.labels[12], (1.0, 1.0)) for one in stacks]
+    found = populations({"real test": stacks, "real train": slices, "synthetic": stacks})
+    assert set(found) == {"real test", "synthetic"}
+    assert set(field_distances(found["synthetic"], found["real test"]).values()) == {0.0}
 
 
 def test_distance_to_synthetic_images_grows_with_their_difference():

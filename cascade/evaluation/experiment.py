@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from cascade.data.frames import DataError, check_pair, find_frames, spacing_of
 from cascade.evaluation.distribution import all_orientations, encoder_features, frechet_distance, kernel_distance
+from cascade.evaluation.population import FieldStatistics, field_statistics
 from cascade.evaluation.segmentation import score
 from cascade.evaluation.segmenters import NARROW, CellposeSettings, LabelledImage, Segment, cellpose3, segment
 from cascade.intensity import Window
@@ -113,7 +114,23 @@ def evaluate(
     facts |= {f"images_{name}": len(images) for name, images in (sets | made).items()}
     shown = next(iter(made.values()))
     facts |= distribution(sets["train"], sets["test"], shown, vae)
-    return write_report(output, title, seg, facts, sets["train"], shown, sets["test"])
+    fields = populations({"real test": sets["test"], "real train": sets["train"], "synthetic": shown})
+    return write_report(output, title, seg, facts, sets["train"], shown, sets["test"], fields)
+
+
+def populations(sets: dict[str, list[LabelledImage]], limit: int = 24) -> dict[str, FieldStatistics]:
+    """Statistics of whole fields of view, at most `limit` images of each set; sets of planes beside stacks are left
+    out, single slices tell nothing of a population in space."""
+    first = next(iter(sets.values()))
+    sizes = np.concatenate([np.bincount(one.labels.ravel())[1:] for one in first[:limit]])
+    ndim, spacing = first[0].image.ndim, first[0].spacing_um
+    reach = 6 * float(np.median(sizes[sizes > 0]) * np.prod(spacing)) ** (1 / ndim)
+    found = {}
+    for name, images in sets.items():
+        if images[0].image.ndim == ndim:
+            some = images[:: max(len(images) // limit, 1)][:limit]
+            found[name] = field_statistics([o.image for o in some], [o.labels for o in some], spacing, reach)
+    return found
 
 
 def _ready(name: str) -> Segment:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from skimage import segmentation
 
 from cascade.evaluation.images import bhattacharyya, histograms, kullback_leibler
+from cascade.evaluation.population import FieldStatistics, field_distances
 from cascade.evaluation.segmentation import THRESHOLDS
 from cascade.evaluation.segmenters import LabelledImage
 from cascade.intensity import Window
@@ -31,14 +32,18 @@ def write_report(
     real: list[LabelledImage],
     synthetic: list[LabelledImage],
     test: list[LabelledImage],
+    fields: dict[str, FieldStatistics] | None = None,
 ) -> Path:
     """Write the three files; returns the path of the page.
 
     seg: by condition, mean, std and n of each score (`run_trainings`). facts: further figures, written to
-    `report.json` as they are. The predictions drawn are those that `run_trainings` kept.
+    `report.json` as they are. fields: statistics of whole fields of view by data set, the first of which is what the
+    others are compared with. The predictions drawn are those that `run_trainings` kept.
     """
     output = Path(output_dir)
-    table = _table(seg)
+    table, fields = _table(seg), fields or {}
+    nearness = {name: field_distances(found, next(iter(fields.values()))) for name, found in list(fields.items())[1:]}
+    facts = facts | ({"population": nearness} if nearness else {})
     (output / "report.json").write_text(json.dumps({"title": title, "seg": seg, **facts}, indent=1))
     (output / "table.md").write_text(_markdown(table))
     parts = [f"<h1>{html.escape(title)}</h1>", _html_table(table)]
@@ -52,6 +57,14 @@ def write_report(
     figure, distances = _intensities(real, synthetic)
     parts.append(_picture(figure, f"Intensities of real and synthetic images: KLD {distances[0]:.3f}, Bhattacharyya "
                           f"distance {distances[1]:.4f}."))  # fmt: skip
+    if nearness:
+        first = next(iter(fields))
+        rows = [["distance to " + first, *next(iter(nearness.values()))]]
+        rows += [[name, *(_number(value) for value in found.values())] for name, found in nearness.items()]
+        parts.append(_picture(_populations(fields), "How cells lie, how bright they are, and what lies between them."))
+        parts.append(_html_table([list(row) for row in zip(*rows, strict=True)]))
+        parts.append("<p>Wasserstein distances in units of the real spread; of the pair correlation the mean absolute "
+                     "difference, of the background's spectrum in decades.</p>")  # fmt: skip
     numbers = [(key, value) for key, value in facts.items() if isinstance(value, int | float | str)]
     parts.append(_html_table([["", "value"], *[[key, _number(value)] for key, value in numbers]]))
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
@@ -155,6 +168,31 @@ def _side_by_side(real: list[LabelledImage], synthetic: list[LabelledImage], cou
             plane, _ = _plane(one.image, one.labels)
             ax.imshow(window.stretch(plane[:256, :256]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     return figure
+
+
+def _populations(fields: dict[str, FieldStatistics]) -> Figure:
+    figure = Figure(figsize=(12, 3), layout="tight")
+    axes = figure.subplots(1, 4)
+    first = next(iter(fields.values()))
+    for ax, name, label in zip(axes, ("nearest_neighbour", "brightness"), ("µm", "camera units"), strict=False):
+        edges = np.linspace(0, np.percentile(first.scalars()[name], 99), 31)
+        for who, found in fields.items():
+            heights = np.histogram(found.scalars()[name], edges, density=True)[0]
+            ax.stairs(heights, edges, label=who, color=_field_colour(who))
+        ax.set(title=name.replace("_", " "), xlabel=label, yticks=[])
+    for who, found in fields.items():
+        distance = (np.arange(len(found.pair_correlation)) + 0.5) * found.pair_range_um / len(found.pair_correlation)
+        axes[2].plot(distance, found.pair_correlation, label=who, color=_field_colour(who))
+        frequency = (np.arange(len(found.background_spectrum)) + 0.5) / (2 * len(found.background_spectrum))
+        axes[3].semilogy(frequency, found.background_spectrum, color=_field_colour(who))
+    axes[2].set(title="pair correlation", xlabel="µm")
+    axes[3].set(title="background spectrum", xlabel="1 / pixel")
+    axes[2].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _field_colour(name: str) -> str:
+    return {"real test": "#222222", "real train": _COLOURS["real"]}.get(name, _COLOURS["synthetic"])
 
 
 def _intensities(real: list[LabelledImage], synthetic: list[LabelledImage]) -> tuple[Figure, tuple[float, float]]:
