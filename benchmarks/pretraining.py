@@ -1,0 +1,93 @@
+"""Does pretraining help? The texture stage finetuned from a pretrained model and from random weights, step by step.
+
+    python benchmarks/pretraining.py [--quick] [--steps 100 200 300] [--base_model DIR] [--output_dir DIR]
+
+Both are trained on the crops of BBBC039 `01` with the same data order; at each of --steps the averaged weights are
+measured on BBBC039 `02`: the denoising loss, and the Fréchet distance of 128 textured validation masks to the real
+crops. The base model defaults to the embedded nuclei3d, whose UNet was pretrained on nuclei of BBBC038, 039 and 050 and
+finetuned on BBBC050; the autoencoder is the same for both. Prints one JSON object on its last line.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from stages import SETS, crops_of
+from texture import pick
+
+from cascade import embedded
+from cascade.data.dataset import CropDataset
+from cascade.data.statistics import Statistics
+from cascade.diffusion.losses import Controlled, DenoisingLoss, LatentEncoder
+from cascade.evaluation.alignment import otsu_alignment
+from cascade.evaluation.distribution import all_orientations, encoder_features, frechet_distance
+from cascade.pipelines.texture import TexturePipeline
+from cascade.scene import photograph_crops
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="ten and twenty steps")
+    parser.add_argument("--steps", type=int, nargs="+", default=[100, 200, 300], help="where to measure, ascending")
+    parser.add_argument("--base_model", default=str(embedded("nuclei3d") / "texture"))
+    parser.add_argument("--output_dir", type=Path, help="keep the trained stages here, and go on from there")
+    options = parser.parse_args()
+    steps = [10, 20] if options.quick else options.steps
+    data = Path(os.environ.get("CASCADE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    report: dict = {"steps": steps}
+    with tempfile.TemporaryDirectory() as place:
+        folder = options.output_dir or Path(place)
+        crops = {part: folder / f"crops_{part}" for part in ("train", "test")}
+        loaded = {part: crops_of(data, SETS["nuclei2d"], part, crops[part]) for part in crops}
+        for name in ("pretrained", "from_scratch"):
+            curve = []
+            for count in steps:
+                train(folder / name, crops["train"], options.base_model, count, name == "from_scratch")
+                curve.append(measure(folder / name, loaded["test"], 16 if options.quick else 128))
+                print(name, count, curve[-1], file=sys.stderr)
+            report[name] = {key: [point[key] for point in curve] for key in curve[0]}
+    report["machine"] = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    print(json.dumps(report))
+
+
+def train(output: Path, crops: Path, base: str, steps: int, from_scratch: bool) -> None:
+    """Up to `steps`, going on where the last call stopped; a constant rate, so that stopping changes nothing."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "-m", "cascade.training.train_controlnet"]
+    command += ["--data", str(crops), "--base_model", base, "--output_dir", str(output)]
+    command += ["--max_train_steps", str(steps), "--lr_scheduler", "constant_with_warmup", "--lr_warmup_steps", "50"]
+    command += ["--train_batch_size", "32", "--mixed_precision", "bf16", "--resume_from_checkpoint", "latest"]
+    command += ["--checkpointing_steps", "50", "--report_to", "none", "--from_scratch", str(from_scratch).lower()]
+    subprocess.run(command, check=True)
+
+
+@torch.no_grad()
+def measure(folder: Path, crops: CropDataset, count: int) -> dict:
+    """Validation loss, Fréchet distance and agreement with the masks."""
+    pipeline = TexturePipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    network = Controlled(pipeline.unet, pipeline.controlnet, pipeline.prompt)
+    loss = DenoisingLoss(network, LatentEncoder(pipeline.vae), pipeline.scheduler).eval()
+    rows = np.linspace(0, len(crops) - 1, 4 * 32).astype(int).reshape(4, 32)
+    losses = [float(loss(crops[list(r)], torch.Generator().manual_seed(n))) for n, r in enumerate(rows)]
+    masks, real, brightness = pick(crops, count)
+    made = pipeline(masks, brightness, num_inference_steps=20, generator=torch.Generator().manual_seed(0)).images
+    shown = photograph_crops(
+        made, masks, Statistics.load(folder), pipeline.config.pixel_size_um, np.random.default_rng(0)
+    )
+    seen = [encoder_features(pipeline.vae, all_orientations(images)) for images in (shown, real)]
+    return {
+        "validation_loss": round(float(np.mean(losses)), 5),
+        "fid": round(frechet_distance(*seen), 5),
+        "alignment": round(float(otsu_alignment(made, masks).mean()), 4),
+    }
+
+
+if __name__ == "__main__":
+    main()
