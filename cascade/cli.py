@@ -176,6 +176,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seeds", type=int, default=3, help="trainings of each kind")
     evaluate.add_argument("--protocol", choices=("narrow", "full"), default="narrow", help="two cores, or a GPU")
     evaluate.add_argument("--steps", type=int, help="of each training; default as the protocol says")
+    evaluate.add_argument(
+        "--ratios", type=int, nargs="+", default=[], metavar="PERCENT", help="also train on mixtures, of one size"
+    )
     evaluate.add_argument("--title", default="Does synthetic data improve segmentation?")
     evaluate.add_argument("--output_dir", type=Path, required=True)
     evaluate.set_defaults(run=_evaluate)
@@ -293,6 +296,7 @@ def _evaluate(options) -> None:
         settings=settings,
         seeds=options.seeds,
         title=options.title,
+        ratios=tuple(options.ratios),
     )
     print((options.output_dir / "table.md").read_text())
     print(f"open {path}")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import ball_stack, field_of_view, tiny_texture, write_ctc_2d
 
-from cascade.evaluation.experiment import Source, check_apart, distribution, populations, run_trainings
+from cascade.evaluation.experiment import Source, check_apart, distribution, mixture, populations, run_trainings
 from cascade.evaluation.population import field_distances
 from cascade.evaluation.report import write_report
 from cascade.evaluation.segmenters import CellposeSettings, LabelledImage, cellpose3, training_planes
@@ -45,18 +45,30 @@ def test_trainings_are_kept_and_not_repeated(tmp_path):
 
 def test_the_report_is_one_page_with_everything_in_it(tmp_path):
     test, made = images(1), images(3)
-    seg = run_trainings({"real": test}, test, lambda data, seed: lambda one: one.labels, 1, tmp_path)
+    names = ("real", "0 % synthetic", "50 % synthetic")
+    seg = run_trainings(dict.fromkeys(names, test), test, lambda data, seed: lambda one: one.labels, 1, tmp_path)
     fields = populations({"real test": test, "real train": images(0), "synthetic": made})
     path = write_report(tmp_path, "A <title>", seg, {"fid_r2s": 0.25}, images(0), made, test, fields)
     page = path.read_text()
     assert "A &lt;title&gt;" in page
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 6
     assert "http" not in page
     record = json.loads((tmp_path / "report.json").read_text())
     assert record["seg"]["real"]["seg"]["mean"] == 1
     assert set(record["population"]) == {"real train", "synthetic"}
     assert all(value >= 0 for found in record["population"].values() for value in found.values())
     assert "| Real | 1.000 ± 0.000 |" in (tmp_path / "table.md").read_text()
+
+
+def test_mixtures_have_one_size_and_the_share_that_was_asked_for():
+    real, made = images(0, 5), images(1, 4)
+    for share, count in ((0.0, 0), (0.5, 2), (0.75, 3), (1.0, 4)):
+        mixed = mixture(real, made, share)
+        assert len(mixed) == 4
+        assert sum(any(one is other for other in made) for one in mixed) == count
+        assert len({id(one) for one in mixed}) == 4
+    with pytest.raises(ValueError, match=r"\[0, 1\], got 1.5"):
+        mixture(real, made, 1.5)
 
 
 def test_single_slices_tell_nothing_of_a_population():

@@ -65,6 +65,7 @@ def evaluate(
     settings: CellposeSettings = NARROW,
     seeds: int = 3,
     title: str = "Does synthetic data improve segmentation?",
+    ratios: tuple[int, ...] = (),
 ) -> Path:
     """Train Cellpose on real, synthetic and both, test all on `real_test`, and write a report.
 
@@ -76,9 +77,10 @@ def evaluate(
             call goes on where it was.
         generalist: what "none" was trained on, where `pretrained`, the name of a Cellpose model, is not given;
             without either there is no "none".
-        settings, seeds: of every training. Returns the path of the page.
+        settings, seeds: of every training.
+        ratios: also train on a fixed number of images of which so many percent are synthetic (0 to 100).
 
-    Raises ValueError for sets that share images or mix 2D and 3D, DataError for files that cannot be used.
+    Returns the path of the page. Raises ValueError for sets that share images or mix 2D and 3D, DataError for files that cannot be used.
     """
     from diffusers import AutoencoderKL
 
@@ -100,6 +102,8 @@ def evaluate(
         other = generalist.load()
         check_apart(other, sets["test"])
         conditions = {"none": other, **conditions}
+    for ratio in ratios:
+        conditions[f"{ratio} % synthetic"] = mixture(sets["train"], made["synthetic"], ratio / 100)
     output.mkdir(parents=True, exist_ok=True)
     _keep_or_refuse(output, conditions, settings, seeds)
 
@@ -131,6 +135,19 @@ def populations(sets: dict[str, list[LabelledImage]], limit: int = 24) -> dict[s
             some = images[:: max(len(images) // limit, 1)][:limit]
             found[name] = field_statistics([o.image for o in some], [o.labels for o in some], spacing, reach)
     return found
+
+
+def mixture(real: list[LabelledImage], synthetic: list[LabelledImage], share: float) -> list[LabelledImage]:
+    """As many images as the smaller set has, `share` of them synthetic, each part drawn evenly from its set.
+
+    Raises ValueError for a share outside [0, 1].
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"the share of synthetic images must be in [0, 1], got {share}")
+    count = min(len(real), len(synthetic))
+    made = round(share * count)
+    parts = ((real, count - made), (synthetic, made))
+    return [images[n] for images, k in parts for n in np.linspace(0, len(images) - 1, k).astype(int)]
 
 
 def _ready(name: str) -> Segment:

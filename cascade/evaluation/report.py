@@ -18,6 +18,7 @@ from cascade.intensity import Window
 
 _NAMES = {"none": "None", "real": "Real", "synthetic": "Synthetic", "both": "Both"}
 _COLOURS = {"none": "#8a8a8a", "real": "#3b76af", "synthetic": "#d1605e", "both": "#5aa05a"}
+_MIXED = " % synthetic"  # ends the name of a condition of the ratio sweep
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ddd}
 td:first-child,th:first-child{text-align:left}figure{margin:1.5rem 0}figcaption{color:#555}
@@ -50,6 +51,9 @@ def write_report(
     parts.append("<p>Mean ± standard deviation over trainings with different seeds, on the same test images.</p>")
     parts.append(_picture(_curves(seg), "Average precision by IoU threshold."))
     kept = {name: output / "runs" / f"{name}.npz" for name in seg}
+    mixed = {int(name.split()[0]): values["seg"] for name, values in seg.items() if name.endswith(_MIXED)}
+    if len(mixed) > 1:
+        parts.append(_picture(_ratios(mixed), "SEG after training on a fixed number of images."))
     parts.append(_picture(_errors(test, kept), "The same test images segmented after each training: outlines of the "
                           "truth in white, of the segmentation in colour."))  # fmt: skip
     parts.append(_picture(_side_by_side(real, synthetic), "Real (above) and synthetic (below), same scale, same grey "
@@ -114,6 +118,16 @@ def _curves(seg: dict[str, dict]) -> Figure:
         axes.fill_between(THRESHOLDS, means - spread, means + spread, alpha=0.15, color=line.get_color())
     axes.set(xlabel="IoU threshold", ylabel="average precision", ylim=(0, 1))
     axes.legend(frameon=False)
+    return figure
+
+
+def _ratios(seg: dict[int, dict]) -> Figure:
+    figure = Figure(figsize=(6, 3.2), layout="tight")
+    axes = figure.subplots()
+    shares = sorted(seg)
+    means, spread = ([seg[n][key] for n in shares] for key in ("mean", "std"))
+    axes.errorbar(shares, means, spread, marker="o", capsize=3, color=_COLOURS["synthetic"])
+    axes.set(xlabel="synthetic images, %", ylabel="SEG")
     return figure
 
 
