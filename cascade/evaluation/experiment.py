@@ -80,7 +80,8 @@ def evaluate(
         settings, seeds: of every training.
         ratios: also train on a fixed number of images of which so many percent are synthetic (0 to 100).
 
-    Returns the path of the page. Raises ValueError for sets that share images or mix 2D and 3D, DataError for files that cannot be used.
+    Returns the path of the page. Raises ValueError for sets that share images or mix 2D and 3D, DataError for files
+    that cannot be used.
     """
     from diffusers import AutoencoderKL
 
