@@ -9,7 +9,6 @@ slices. Needs 14 GB of disk and 16 GB of memory. Prints one JSON object on its l
 
 import argparse
 import json
-import platform
 import resource
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
+from common import machine
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from scipy import ndimage
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -69,7 +69,7 @@ def main() -> None:
         ]
         arguments = ["--part", "sample", "--folder", str(folder), "--steps", str(options.steps)]
         report["sample"] = _run([__file__, *arguments])
-    report["machine"] = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    report["machine"] = machine()
     print(json.dumps(report))
 
 

@@ -9,14 +9,13 @@ checks what it made with `cascade validate`. Prints one JSON object on its last 
 
 import argparse
 import json
-import platform
 import resource
 import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
 
-import torch
+from common import machine
 
 from cascade import cli
 from cascade.data.validate import validate
@@ -37,7 +36,7 @@ def main() -> None:
         for model, numbers in SETS.items():
             images, bank = (max(n // 20, 2) if options.quick else n for n in numbers)
             report[model] = made(model, images, bank, folder / model)
-    report["machine"] = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    report["machine"] = machine()
     print(json.dumps(report))
 
 

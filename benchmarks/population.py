@@ -10,13 +10,12 @@ and the same for the real training images as the floor. --generated takes the da
 
 import argparse
 import json
-import os
-import platform
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from common import data_folder, machine
 
 from cascade import CascadePipeline, embedded
 from cascade.data.frames import find_frames
@@ -31,9 +30,9 @@ def main() -> None:
     options = parser.parse_args()
     quick, generated = options.quick, options.generated
     report = placement(quick)
-    data = Path(os.environ.get("CASCADE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    data = data_folder()
     report["wasserstein"] = realism(data, quick, generated) if data.is_dir() else None
-    report["machine"] = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    report["machine"] = machine()
     print(json.dumps(report))
 
 
@@ -104,7 +103,7 @@ def realism(data: Path, quick: bool, generated: Path | None) -> dict:
 
 def _real(folder: Path, truth: str, sequences: list[str] | None, spacing, reach: float, count: int):
     frames, _ = find_frames(folder, truth, sequences)
-    some = frames[:: max(len(frames) // count, 1)]
+    some = [frames[n] for n in np.linspace(0, len(frames) - 1, min(count, len(frames))).astype(int)]
     return field_statistics([f.image() for f in some], [f.labels() for f in some], spacing, reach)
 
 

@@ -10,8 +10,6 @@ finetuned on BBBC050; the autoencoder is the same for both. Prints one JSON obje
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import data_folder, machine
 from stages import SETS, crops_of
 from texture import pick
 
@@ -40,7 +39,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, help="keep the trained stages here, and go on from there")
     options = parser.parse_args()
     steps = [10, 20] if options.quick else options.steps
-    data = Path(os.environ.get("CASCADE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    data = data_folder()
     report: dict = {"steps": steps}
     with tempfile.TemporaryDirectory() as place:
         folder = options.output_dir or Path(place)
@@ -53,7 +52,7 @@ def main() -> None:
                 curve.append(measure(folder / name, loaded["test"], 16 if options.quick else 128))
                 print(name, count, curve[-1], file=sys.stderr)
             report[name] = {key: [point[key] for point in curve] for key in curve[0]}
-    report["machine"] = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    report["machine"] = machine()
     print(json.dumps(report))
 
 

@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -20,8 +19,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from common import machine
 
-IMAGES = 24
+IMAGES = 60
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
             processes = [launch(folder / f"by{count}", rank, count) for rank in range(count)]
             codes = [process.wait() for process in processes]
             report[f"equal_with_{count}_processes"] = codes == [0] * count and digests(folder / f"by{count}") == whole
-    report["machine"] = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    report["machine"] = machine()
     print(json.dumps(report))
 
 

@@ -8,8 +8,6 @@ here for evaluation only; without it, it is null.
 
 import argparse
 import json
-import os
-import platform
 import resource
 import tempfile
 import time
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import data_folder, machine
 from scipy import ndimage
 
 from cascade import MultiviewPipeline, embedded, prepare
@@ -56,7 +55,7 @@ def main() -> None:
         "scaling": scaling(pipeline, quick),
         "realism": realism(pipeline, 12 if quick else 150),
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": machine(),
     }
     print(json.dumps(report))
 
@@ -209,7 +208,7 @@ def realism(pipeline, count: int) -> dict | None:
 
     Every method starts from the same annotated slices of embryos 01–09. `floor` is embryos 01–09's dense labels.
     """
-    data = Path(os.environ.get("CASCADE_DATA", Path(__file__).parents[2] / "shared" / "data")) / "BBBC050"
+    data = data_folder() / "BBBC050"
     if not data.is_dir():
         return None
     train = [f"{n:02d}" for n in range(1, 10)]

@@ -8,14 +8,13 @@ where it is measured.
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from common import data_folder, machine
 
 from cascade import CascadePipeline, embedded, prepare
 from cascade.cameras import hemisphere
@@ -47,7 +46,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smaller run of everything")
     parser.add_argument("--output_dir", type=Path, help="keep pictures here")
     options = parser.parse_args()
-    data = Path(os.environ.get("CASCADE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    data = data_folder()
     report = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, source in SETS.items():
@@ -63,7 +62,7 @@ def main() -> None:
             print(name, json.dumps(report[name], indent=1), flush=True)
     report["neus"] = neus(16 if options.quick else 100)
     report["latent_correlation"] = latents()
-    report["machine"] = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    report["machine"] = machine()
     print(json.dumps(report))
 
 

@@ -9,14 +9,13 @@ autoencoder (all eight orientations of each crop), not on Inception's, whose wei
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from common import data_folder, machine
 from stages import SETS, crops_of, load, texture
 
 from cascade.data.dataset import CropDataset
@@ -40,7 +39,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smaller run of everything, in about a minute")
     parser.add_argument("--output_dir", type=Path, help="keep pictures here")
     options = parser.parse_args()
-    data = Path(os.environ.get("CASCADE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    data = data_folder()
     report, count = {}, 64 if options.quick else 500
     with tempfile.TemporaryDirectory() as folder:
         for name in list(SETS)[: 1 if options.quick else 2]:
@@ -54,7 +53,7 @@ def main() -> None:
                 report |= speed(pipeline, test, options.quick)
     if not options.quick:
         report["depth_correlation"] = depth(data, options.output_dir)
-    report["machine"] = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    report["machine"] = machine()
     print(json.dumps(report))
 
 

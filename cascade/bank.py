@@ -1,7 +1,6 @@
 """A bank of textured cells: generated once, then used again and again, turned and as bright as an image asks for."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
 from cascade.data.statistics import Statistics
+from cascade.files import replacing
 from cascade.population import Cell
 from cascade.rng import stream
 from cascade.scene import Scene, draw_light
@@ -117,10 +117,8 @@ def write_cells(cells: list[Cell], path: Path) -> None:
         tensors |= {f"{n}.mask": np.ascontiguousarray(cell.mask), f"{n}.signal": np.ascontiguousarray(cell.signal)}
         if "outline" in cell.info:
             tensors[f"{n}.outline"] = np.ascontiguousarray(cell.info["outline"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    save_file(tensors, partial, {"cells": json.dumps(records)})
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        save_file(tensors, partial, {"cells": json.dumps(records)})
 
 
 def read_cells(path: Path) -> list[Cell]:

@@ -27,10 +27,18 @@ def main(argv: list[str] | None = None) -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         options.run(options)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         print(f"cascade {options.command}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _count(text: str) -> int:
+    """A whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not above 0")
+    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,10 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--output_dir", type=Path, required=True)
     prepare.add_argument("--truth", choices=("gt", "st"), default="gt", help="gold or silver truth")
     prepare.add_argument("--sequences", nargs="+", help="e.g. 01 02; default all")
-    prepare.add_argument("--crop_size", type=int, default=128, help="pixels")
+    prepare.add_argument("--crop_size", type=_count, default=128, help="pixels")
     prepare.add_argument("--pixel_size_um", type=float, help="resample to it; default as it is")
     prepare.add_argument("--spacing_um", type=float, nargs="+", help="voxel size z y x or y x; default as stored")
-    prepare.add_argument("--slices_per_cell", type=int, default=3, help="where whole stacks are annotated")
+    prepare.add_argument("--slices_per_cell", type=_count, default=3, help="where whole stacks are annotated")
     prepare.add_argument("--sparse", action="store_true", help="planes show cells that nobody annotated")
     prepare.add_argument("--licence", default="not stated", help="of the images, and whom to cite")
     prepare.add_argument("--seed", type=int, default=0)
@@ -61,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     thin = commands.add_parser("thin", help="copy a data set with fewer annotations, to see how few are enough")
     thin.add_argument("source", type=Path, help="as for prepare")
     thin.add_argument("--output_dir", type=Path, required=True)
-    thin.add_argument("--cells", type=int, help="keep the annotation of so many cells (then: prepare --sparse)")
-    thin.add_argument("--frames", type=int, help="or of so many frames or slices")
+    thin.add_argument("--cells", type=_count, help="keep the annotation of so many cells (then: prepare --sparse)")
+    thin.add_argument("--frames", type=_count, help="or of so many frames or slices")
     thin.add_argument("--truth", choices=("gt", "st"), default="gt")
     thin.add_argument("--sequences", nargs="+", help="default all")
     thin.add_argument("--seed", type=int, default=0)
@@ -81,11 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--output_dir", type=Path, required=True)
     fit.add_argument("--truth", choices=("gt", "st"), default="gt")
     fit.add_argument("--sequences", nargs="+", default=[])
-    fit.add_argument("--crop_size", type=int, default=64, help="pixels; the base model's, 64 for the embedded ones")
+    fit.add_argument("--crop_size", type=_count, default=64, help="pixels; the base model's, 64 for the embedded ones")
     fit.add_argument("--pixel_size_um", type=float)
     fit.add_argument("--budget", type=float, default=60, metavar="MINUTES", help="for the trainings")
     fit.add_argument("--base_model", default="nuclei2d", help="what the texture is finetuned from")
-    fit.add_argument("--num_images", type=int, default=100)
+    fit.add_argument("--num_images", type=_count, default=100)
     fit.add_argument("--seed", type=int, default=0)
     fit.add_argument("--test", type=Path, help="annotated images to evaluate on; Cellpose is trained")
     fit.add_argument("--test_truth", choices=("gt", "st"), default="gt")
@@ -101,9 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("--model", default="nuclei2d", help="folder, Hub id, or nuclei2d / nuclei3d")
     generate.add_argument("--output_dir", type=Path, required=True)
-    generate.add_argument("--num_images", type=int, default=1)
+    generate.add_argument("--num_images", type=_count, default=1)
     generate.add_argument("--canvas_size", type=int, nargs="+", help="voxels y x or z y x; default as the real images")
-    generate.add_argument("--cells_per_image", type=int)
+    generate.add_argument("--cells_per_image", type=_count)
     generate.add_argument("--clustering_probability", type=float)
     generate.add_argument(
         "--region", type=Path, metavar="TIFF", help="cells lie where this image, as large as the canvas, is not zero"
@@ -113,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument(
         "--correlation_length_um", type=float, help="instead of --rho: texture that falls off along z with this length"
     )
-    generate.add_argument("--num_inference_steps", type=int, default=20)
+    generate.add_argument("--num_inference_steps", type=_count, default=20)
     generate.add_argument(
         "--min_alignment", type=float, default=0.6, help="cells whose texture shows their mask less (IoU) are redrawn"
     )
@@ -126,10 +134,10 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--format", nargs="+", default=["ctc"], help="|".join(FORMATS) + "; several may be given")
     generate.add_argument("--meshes", action="store_true", help="also write 3D cells as GLB")
-    generate.add_argument("--shard_size", type=int, default=4, help="images between two points to resume from")
+    generate.add_argument("--shard_size", type=_count, default=4, help="images between two points to resume from")
     generate.add_argument(
         "--bank",
-        type=int,
+        type=_count,
         metavar="CELLS",
         help="for large data sets: make so many cells once, and use them in all images, turned and as bright as each "
         "image asks for; default new cells for every image",
@@ -142,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dry_run", action="store_true", help="make one image, and print time, memory and disk of all"
     )
     generate.add_argument("--slurm", metavar="PARTITION", help="submit as a Slurm array (needs submitit)")
-    generate.add_argument("--slurm_tasks", type=int, default=8)
+    generate.add_argument("--slurm_tasks", type=_count, default=8)
     generate.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
@@ -172,10 +180,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--generalist", type=Path, help='annotated images of another kind that "none" is trained on')
     evaluate.add_argument("--pretrained", help='a Cellpose model to stand for "none", such as cyto3')
-    evaluate.add_argument("--frames", type=int, help="use at most so many images of each set")
-    evaluate.add_argument("--seeds", type=int, default=3, help="trainings of each kind")
+    evaluate.add_argument("--frames", type=_count, help="use at most so many images of each set")
+    evaluate.add_argument("--seeds", type=_count, default=3, help="trainings of each kind")
     evaluate.add_argument("--protocol", choices=("narrow", "full"), default="narrow", help="two cores, or a GPU")
-    evaluate.add_argument("--steps", type=int, help="of each training; default as the protocol says")
+    evaluate.add_argument("--steps", type=_count, help="of each training; default as the protocol says")
     evaluate.add_argument(
         "--ratios", type=int, nargs="+", default=[], metavar="PERCENT", help="also train on mixtures, of one size"
     )
@@ -262,6 +270,20 @@ def _validate(options) -> None:
     print(f"{options.folder} is sound: {found.frames} frames, {found.cells} cells, {spacing} µm")
 
 
+def _named(entries: list[str]) -> dict[str, Path]:
+    """[NAME=]FOLDER entries by name: the first is "synthetic", others have their own or their folder's name."""
+    found: dict[str, Path] = {}
+    for number, entry in enumerate(entries):
+        name, given, folder = entry.partition("=")
+        if not given or Path(entry).is_dir():
+            name, folder = Path(entry).name, entry
+        name = name if number else "synthetic"
+        if name in (*found, "real", "both", "none"):
+            raise ValueError(f"--synthetic {entry}: there is a row {name!r} already; give it as NAME=FOLDER")
+        found[name] = Path(folder)
+    return found
+
+
 def _evaluate(options) -> None:
     from dataclasses import replace
 
@@ -271,12 +293,7 @@ def _evaluate(options) -> None:
     settings = NARROW if options.protocol == "narrow" else CellposeSettings()
     if options.steps:
         settings = replace(settings, steps=options.steps)
-    synthetic = {}
-    for number, entry in enumerate(options.synthetic):
-        name, _, folder = entry.rpartition("=")
-        synthetic["synthetic" if number == 0 else name or Path(folder).name] = Source(
-            Path(folder), frames=options.frames
-        )
+    synthetic = {name: Source(folder, frames=options.frames) for name, folder in _named(options.synthetic).items()}
     real = {
         name: Source(
             getattr(options, name),

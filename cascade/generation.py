@@ -1,5 +1,6 @@
 """Generating large data sets in shards: interrupted and resumed at will, by one process or many, to the same bytes."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
 from tqdm.auto import tqdm
 
 from cascade.export.formats import DataSetWriter
 from cascade.export.preview import sample_preview
 from cascade.export.save import MARK, check_replaceable
+from cascade.files import own_name, replacing
 
 _STATE = ".cascade"  # job, marks and unfinished shards, inside the data set's folder
 
@@ -65,6 +68,10 @@ def start(output_dir: str | Path, job: Job) -> None:
         manifest.parent.mkdir(parents=True, exist_ok=True)
         _replace_text(manifest, json.dumps(asdict(job), indent=1))
     before = load_job(output)
+    if before != job and not any((output / _STATE / "shards").glob("*.json")):
+        shutil.rmtree(output / _STATE / "bank", ignore_errors=True)  # nothing was made yet: a mistake was mended
+        _replace_text(manifest, json.dumps(asdict(job), indent=1))
+        before = job
     if before != job:
         changed = [name for name in asdict(job) if asdict(job)[name] != asdict(before)[name]]
         raise ValueError(
@@ -81,40 +88,53 @@ def load_job(output_dir: str | Path) -> Job:
     return Job(**record | {"formats": tuple(record["formats"])})
 
 
-def run(output_dir: str | Path, job: Job, generate: Callable, rank: int = 0, world: int = 1) -> bool:
-    """Make the shards that are missing, every `world`-th from `rank` on; True once the data set is whole.
+def run(
+    output_dir: str | Path, job: Job, generate: Callable, rank: int = 0, world: int = 1, write: Callable | None = None
+) -> bool:
+    """Make what is missing of process `rank`'s shards; True if the data set is then whole.
 
-    generate: (seed, indices) -> samples, as `CascadePipeline.generate` with the job's settings. A shard is generated
-    into a folder of its own, moved file by file, and only then marked done, with the sha256 of its files: a process
-    that is killed at any moment costs its unfinished shards and nothing else. Processes need not know of each other;
-    should two make the same shard, they write the same bytes.
+    generate: (seed, numbers) -> samples, which depend on seed and number alone. write: (sample, number, folder) ->
+    record, default the job's formats.
+
+    A shard is written under a temporary name, moved into place, and only then marked as done with the sha256 of its
+    files: a process that is killed at any moment costs its unfinished shards and nothing else. Processes on one
+    file system need not know of each other; should two make the same shard, they write the same bytes.
     """
-    output, writer = Path(output_dir), job.writer()
+    output, write = Path(output_dir), write or _writer(job)
     missing = [shard for shard in range(rank, job.shards, world) if not _mark(output, shard).is_file()]
     bar = tqdm(total=sum(len(job.numbers(shard)) for shard in missing), desc="generating", unit="image")
     for shard in missing:
-        spacing: tuple[float, ...] = ()
-        partial = output / _STATE / "partial" / f"{shard:06d}-{socket.gethostname()}-{os.getpid()}"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        records = []
         numbers = job.numbers(shard)
-        for number, sample in zip(numbers, generate(job.seed, numbers), strict=True):
-            if number == 0:
-                sample_preview(sample, partial / "preview.png")
-            records.append(writer.write(sample, number, partial))
-            spacing = sample.spacing_um
-            bar.update()
-        files = {str(p.relative_to(partial)): _sha256(p) for p in sorted(partial.rglob("*")) if p.is_file()}
-        for name in files:
-            (output / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(partial / name, output / name)
-        _replace_text(
-            _mark(output, shard), json.dumps({"records": records, "files": files, "spacing_um": list(spacing)})
-        )
-        shutil.rmtree(partial, ignore_errors=True)
+        if not _mark(output, shard).is_file():  # another process may have made it meanwhile
+            partial = output / _STATE / "partial" / f"{shard:06d}-{own_name()}"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            records = []
+            for number, sample in zip(numbers, generate(job.seed, numbers), strict=True):
+                records.append(write(sample, number, partial))
+                bar.update()
+            files = {str(p.relative_to(partial)): _sha256(p) for p in sorted(partial.rglob("*")) if p.is_file()}
+            for name in files:
+                (output / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(partial / name, output / name)
+            _replace_text(_mark(output, shard), json.dumps({"records": records, "files": files}))
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            bar.update(len(numbers))
     bar.close()
     return _finish(output, job)
+
+
+def _writer(job: Job) -> Callable:
+    """Writes a sample in the job's formats, and a preview beside the first."""
+    writer = job.writer()
+
+    def write(sample, number: int, folder: Path) -> dict:
+        if number == 0:
+            sample_preview(sample, folder / "preview.png")
+        return writer.write(sample, number, folder)
+
+    return write
 
 
 def progress(output_dir: str | Path, job: Job) -> tuple[int, int]:
@@ -122,7 +142,7 @@ def progress(output_dir: str | Path, job: Job) -> tuple[int, int]:
     return sum(_mark(Path(output_dir), shard).is_file() for shard in range(job.shards)), job.shards
 
 
-def again(output_dir: str | Path, job: Job, generate: Callable, number: int) -> bool:
+def again(output_dir: str | Path, job: Job, generate: Callable, number: int, write: Callable | None = None) -> bool:
     """Make one sample again and compare it with the data set, file by file; True if all bytes are equal.
 
     The new files are left in `.cascade/again`. Raises ValueError for a number that the set does not have.
@@ -136,8 +156,9 @@ def again(output_dir: str | Path, job: Job, generate: Callable, number: int) -> 
     known = json.loads(mark.read_text())["files"]
     folder = output / _STATE / "again"
     shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     (sample,) = generate(job.seed, range(number, number + 1))
-    job.writer().write(sample, number, folder)
+    (write or _writer(job))(sample, number, folder)
     files = {str(p.relative_to(folder)): _sha256(p) for p in folder.rglob("*") if p.is_file()}
     return bool(files) and all(known.get(name) == digest for name, digest in files.items())
 
@@ -161,9 +182,20 @@ def _finish(output: Path, job: Job) -> bool:
     parts = [json.loads(mark.read_text()) for mark in marks]
     records = [record for part in parts for record in part["records"]]
     about = {"made_by": f"cascade-microscopy {job.version}", "model": job.model, "seed": job.seed, **job.settings}
-    job.writer().finish(output, records, tuple(parts[0]["spacing_um"]), about)
-    shutil.rmtree(output / _STATE / "partial", ignore_errors=True)
+    job.writer().finish(output, records, tuple(records[0]["spacing_um"]), about)
+    _remove_leftovers(output / _STATE / "partial")
     return True
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Unfinished shards of processes of this machine that are no more; those of others are theirs to remove."""
+    for partial in folder.glob("*"):
+        _, _, owner = partial.name.partition("-")
+        host, _, process = owner.rpartition("-")
+        if host == socket.gethostname() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(partial, ignore_errors=True)
+    with contextlib.suppress(OSError):  # not there, or another process is still at work in it
+        folder.rmdir()
 
 
 def _mark(output: Path, shard: int) -> Path:
@@ -171,11 +203,8 @@ def _mark(output: Path, shard: int) -> Path:
 
 
 def _replace_text(path: Path, text: str) -> None:
-    """Write a file so that it is never seen half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def _sha256(path: Path) -> str:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 _WANTED = ("*.json", "*.safetensors", "*.md", "*.txt", "*.png")
@@ -60,20 +61,31 @@ def push(
 
     (diffusers' own `push_to_hub` puts an empty card over the one that was saved.)
     """
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory() as folder:
         pipeline.save_pretrained(folder)
         forget_paths(Path(folder))
         card = Path(pipeline.name_or_path or "", "README.md")
         if card.is_file() and not Path(folder, "README.md").is_file():
             shutil.copy(card, folder)
-        message = message or f"Upload {type(pipeline).__name__}"
-        return str(
-            api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message, allow_patterns=list(_WANTED))
-        )
+        return upload(folder, repo_id, message or f"Upload {type(pipeline).__name__}", _WANTED, private, token)
+
+
+def upload(
+    folder: str | Path,
+    repo_id: str,
+    message: str,
+    patterns: Iterable[str],
+    private: bool | None = None,
+    token: str | None = None,
+) -> str:
+    """Upload the files of a folder that match `patterns` to a Hub repository; returns the commit's address."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    return str(
+        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message, allow_patterns=list(patterns))
+    )
 
 
 def _download(repo_id: str, revision: str | None, token: str | None) -> Path:

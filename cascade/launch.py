@@ -1,10 +1,7 @@
 """Carrying out `cascade generate`: here, among processes, on Slurm, as an estimate, or tile by tile."""
 
-import json
 import os
-import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,16 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
 from cascade import __version__, generation, hub
 from cascade.assets import NAMES, embedded
 from cascade.bank import stored_bank
 from cascade.data.frames import read_image
-from cascade.export.save import MARK, check_replaceable
-from cascade.pipelines.cascade import CascadePipeline
+from cascade.data.statistics import Statistics
+from cascade.pipelines.cascade import CascadePipeline, saved_statistics
 from cascade.population import Cell
-from cascade.scene import plan_scene
+from cascade.scene import Scene, plan_scene
 from cascade.tiles import compose_tiles
 
 _NO_IMAGE = 1 << 30  # cells of a bank are made under numbers that no image has
@@ -55,27 +53,32 @@ def generate(options) -> None:
             "dtype": options.dtype,
         },
     )
-    if options.bank is not None and (options.bank < 1 or options.meshes):
-        raise ValueError("--bank takes a number of cells above 0, and goes without --meshes: solids are not kept")
+    if options.bank is not None and options.meshes:
+        raise ValueError("--bank goes without --meshes: solids are not kept")
+    if options.tiles:
+        if not options.bank:
+            raise ValueError("--tiles needs --bank: how many different cells a large canvas is made of")
+        if options.format not in (["ctc"], ["ome-zarr"]) or options.dry_run or options.max_overlap:
+            raise ValueError("--tiles writes ome-zarr, and goes without --dry_run and --max_overlap")
+        job = replace(job, formats=("ome-zarr",), shard_size=1, settings=job.settings | {"tiles": True})
     if options.dry_run:
         return _estimate(folder, job, options.device)
-    if options.tiles:
-        return _compose_large(folder, job, options)
     if options.only is not None:
         made_by = generation.load_job(options.output_dir)  # its settings hold, whatever else is given now
         if made_by.model_sha256 != job.model_sha256:
             raise ValueError(f"{options.output_dir} was made with another model ({made_by.model}): give it as --model")
-        generate = _generator(folder, made_by, options.device, options.output_dir)
-        if not generation.again(options.output_dir, made_by, generate, options.only):
+        maker = _maker(folder, made_by, options.device, options.output_dir)
+        if not generation.again(options.output_dir, made_by, maker[0], options.only, maker[1]):
             raise ValueError(f"sample {options.only} differs from the data set's: another machine, version or library?")
         print(f"sample {options.only} is the same, byte for byte: see {options.output_dir / '.cascade' / 'again'}")
         return None
+    _scene(Statistics.from_dict(saved_statistics(folder)), job, 0)  # what cannot be, is said before anything is made
     generation.start(options.output_dir, job)
     if options.slurm:
-        return _submit(folder, job, options)
+        return _submit(folder, options)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    generate = _generator(folder, job, options.device, options.output_dir, rank, world)
-    whole = generation.run(options.output_dir, job, generate, rank, world)
+    generate, write = _maker(folder, job, options.device, options.output_dir, rank, world)
+    whole = generation.run(options.output_dir, job, generate, rank, world, write)
     if whole:
         name = " and ".join(job.formats)
         print(f"{job.num_images} images in {options.output_dir} ({name}); look at {options.output_dir / 'preview.png'}")
@@ -87,38 +90,16 @@ def generate(options) -> None:
     return None
 
 
-def _compose_large(folder, job: generation.Job, options) -> None:
-    """Images composed tile by tile; one that is there already is kept."""
-    if not options.bank:
-        raise ValueError("--tiles needs --bank: how many different cells a large canvas is made of")
-    if options.format not in (["ctc"], ["ome-zarr"]):
-        raise ValueError(f"--tiles writes ome-zarr, not {' '.join(options.format)}")
-    check_replaceable(options.output_dir)
-    options.output_dir.mkdir(parents=True, exist_ok=True)
-    (options.output_dir / MARK).touch()
-    pipeline = load(folder, options.device, options.dtype)
-    bank = _bank(pipeline, job, options.output_dir)
-    for index in range(options.num_images):
-        path = options.output_dir / f"sample_{index:06d}.ome.zarr"
-        if path.exists():
-            continue
-        scene = plan_scene(
-            pipeline.statistics,
-            options.seed,
-            index,
-            options.canvas_size,
-            options.cells_per_image,
-            options.clustering_probability,
-            None if options.region is None else read_image(options.region),
-            options.max_overlap,
-        )
-        print(f"{path.name}: {scene.cells} cells, at most {len(bank)} of them different", file=sys.stderr)
-        partial = path.with_name(path.name + ".partial")
-        record = compose_tiles(bank, scene, pipeline.statistics, partial, options.seed, index)
-        partial.rename(path)
-        with (options.output_dir / MARK).open("a") as file:
-            file.write(json.dumps({"sample": index, "seed": options.seed, "index": index, **record}) + "\n")
-        print(f"{path}: {record['cells']} cells, each of the bank used at most {record['used_at_most']} times")
+def _scene(statistics: Statistics, job: generation.Job, index: int, region: np.ndarray | None = None) -> Scene:
+    """The plan of one image of a job."""
+    names = ("canvas_size", "cells_per_image", "clustering_probability", "max_overlap")
+    if region is None:
+        region = _region(job)
+    return plan_scene(statistics, job.seed, index, region=region, **{name: job.settings[name] for name in names})
+
+
+def _region(job: generation.Job) -> np.ndarray | None:
+    return None if job.settings.get("region") is None else read_image(Path(job.settings["region"]))
 
 
 def _bank(
@@ -138,28 +119,44 @@ def _usage(output_dir: Path) -> str:
     """How often the cells of the bank were used."""
     import pyarrow.parquet as pq
 
-    times = np.bincount(pq.read_table(output_dir / "cells.parquet", columns=["bank"])["bank"].to_numpy())
+    table = pq.read_table(output_dir / "cells.parquet")
+    if "bank" not in table.column_names:
+        return "no cell was placed"
+    times = np.bincount(table["bank"].to_numpy())
+    times = times[times > 0]
     return f"{len(times)} different cells, each used {times.mean():.0f} times on average and {times.max()} at most"
 
 
-def _generator(
+def _maker(
     folder, job: generation.Job, device: str | None, output_dir: Path, rank: int = 0, world: int = 1
-) -> Callable:
-    """The job's samples by seed and numbers; the model is loaded and the bank made when the first one is asked for."""
+) -> tuple[Callable, Callable | None]:
+    """How the job's samples are made, by seed and numbers, and how they are written.
+
+    The model is loaded and the bank made when the first one is asked for. A canvas of tiles is only planned, and
+    composed when it is written.
+    """
     ready: dict = {}
 
-    def generate(seed: int, numbers):
+    def prepare_once() -> CascadePipeline:
         if not ready:
-            pipeline = ready["pipeline"] = load(folder, device, job.settings.get("dtype", "float32"))
+            pipeline = load(folder, device, job.settings.get("dtype", "float32"))
             pipeline.set_progress_bar_config(disable=True)
-            region = job.settings.get("region")
-            ready["region"] = None if region is None else read_image(Path(region))
-            ready["bank"] = _bank(pipeline, job, output_dir, rank, world) if job.settings.get("bank") else None
-        settings = {key: value for key, value in job.settings.items() if key != "dtype"}
-        settings |= {"region": ready["region"], "bank": ready["bank"]}
-        return ready["pipeline"].generate(seed, numbers, **settings)
+            bank = _bank(pipeline, job, output_dir, rank, world) if job.settings.get("bank") else None
+            ready.update(pipeline=pipeline, bank=bank, region=_region(job))
+        return ready["pipeline"]
 
-    return generate
+    def generate(seed: int, numbers):
+        pipeline = prepare_once()
+        if job.settings.get("tiles"):
+            return (_scene(pipeline.statistics, job, number, ready["region"]) for number in numbers)
+        settings = {key: value for key, value in job.settings.items() if key != "dtype"}
+        return pipeline.generate(seed, numbers, **settings | {"region": ready["region"], "bank": ready["bank"]})
+
+    def compose(scene: Scene, number: int, place: Path) -> dict:
+        path = place / f"sample_{number:06d}.ome.zarr"
+        return compose_tiles(ready["bank"], scene, ready["pipeline"].statistics, path, job.seed, number)
+
+    return generate, compose if job.settings.get("tiles") else None
 
 
 def _estimate(folder, job, device: str | None) -> None:
@@ -168,7 +165,7 @@ def _estimate(folder, job, device: str | None) -> None:
     once = 0.0
     with tempfile.TemporaryDirectory() as place:
         few = replace(job, settings=job.settings | {"bank": min(bank, 32) or None})
-        generate = _generator(folder, few, device, Path(place))
+        generate, _ = _maker(folder, few, device, Path(place))
         start = time.perf_counter()
         (sample,) = generate(job.seed, range(1))
         seconds = time.perf_counter() - start
@@ -179,14 +176,14 @@ def _estimate(folder, job, device: str | None) -> None:
         shutil.rmtree(Path(place) / ".cascade", ignore_errors=True)
         job.writer().write(sample, 0, Path(place))
         size = sum(p.stat().st_size for p in Path(place).rglob("*") if p.is_file())
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    memory = psutil.Process().memory_info().rss / 2**30
     hours = (once + seconds * job.num_images) / 3600
-    print(f"one image: {seconds:.1f} s, {size / 2**20:.1f} MB; {len(sample.cells)} cells; peak memory {memory:.1f} GB")
+    print(f"one image: {seconds:.1f} s, {size / 2**20:.1f} MB; {len(sample.cells)} cells; {memory:.1f} GB of memory")
     disk = size * job.num_images / 2**30
     print(f"{job.num_images} images: about {hours:.1f} hours on one process, {disk:.1f} GB of disk")
 
 
-def _submit(folder, job, options) -> None:
+def _submit(folder, options) -> None:
     """Hand the shards to a Slurm array, one task a part."""
     try:
         import submitit
@@ -206,8 +203,8 @@ def _submit(folder, job, options) -> None:
 def run_part(output_dir: str, model: str, rank: int, world: int) -> bool:
     """One task of an array: the shards of one rank."""
     job = generation.load_job(output_dir)
-    generate = _generator(model, job, None, Path(output_dir), rank, world)
-    return generation.run(output_dir, job, generate, rank, world)
+    generate, write = _maker(model, job, None, Path(output_dir), rank, world)
+    return generation.run(output_dir, job, generate, rank, world, write)
 
 
 def load(folder, device: str | None = None, dtype: str = "float32") -> CascadePipeline:

@@ -78,6 +78,7 @@ class _Canvas:
         self.taken = np.zeros([n + 2 * pad for n in shape], bool)
         self.sites = None if region is None else np.flatnonzero(region)
         self.room: np.ndarray | None = None  # distance to the nearest taken voxel when it was last computed
+        self.coarse = int(np.ceil((np.prod(shape, dtype=float) / _COARSE_BEYOND) ** (1 / len(shape))))
 
     def window(self, corner, mask) -> tuple[slice, ...]:
         return tuple(slice(c + self.pad, c + self.pad + n) for c, n in zip(corner, mask.shape, strict=True))
@@ -106,14 +107,39 @@ class _Canvas:
         return np.array(np.unravel_index(self.sites[rng.integers(len(self.sites))], self.shape))
 
     def roomy(self, radius: float, refresh: bool) -> np.ndarray:
-        """Flat indices of centres that had at least `radius` of room; computed anew with `refresh`."""
+        """Centres (C, D) that had at least `radius` of room; computed anew with `refresh`.
+
+        On large canvases they are sought on a coarser grid, on which a block is taken if any of its voxels is.
+        """
         if self.room is None or refresh:
             inner = self.taken[tuple(slice(self.pad, -self.pad) for _ in self.shape)]
-            distance = ndimage.distance_transform_edt(~inner).astype(np.float32) if inner.any() else np.inf
-            self.room = (
-                np.where(self.region, distance, -1) if self.region is not None else distance + np.zeros(inner.shape)
-            )
-        return np.flatnonzero(self.room > radius)
+            free = ~_pooled(inner, self.coarse, np.any)
+            distance = ndimage.distance_transform_edt(free).astype(np.float32) if not free.all() else np.inf
+            if self.region is not None:
+                free = _pooled(self.region, self.coarse, np.all)
+                distance = np.where(free, distance, -1)
+            self.room = distance + np.zeros(free.shape, np.float32)
+        sites = np.argwhere(self.room * self.coarse > radius)
+        return np.minimum(sites * self.coarse + self.coarse // 2, np.array(self.shape) - 1)
+
+
+_COARSE_BEYOND = 1 << 25  # voxels of a canvas
+
+
+def _pooled(mask: np.ndarray, factor: int, pool) -> np.ndarray:
+    """A mask on blocks of factor^D voxels, slab by slab; blocks cut by the border are pooled as they are."""
+    if factor == 1:
+        return mask
+    slabs = []
+    for start in range(0, mask.shape[0], factor):
+        slab = pool(mask[start : start + factor], axis=0)
+        for axis in range(slab.ndim):
+            pad = [(0, -n % factor if a == axis else 0) for a, n in enumerate(slab.shape)]
+            slab = np.pad(slab, pad, mode="edge")
+            shape = (*slab.shape[:axis], -1, factor, *slab.shape[axis + 1 :])
+            slab = pool(slab.reshape(shape), axis=axis + 1)
+        slabs.append(slab)
+    return np.stack(slabs)
 
 
 def _anywhere(canvas: _Canvas, mask: np.ndarray, rng: np.random.Generator, max_tries: int) -> np.ndarray | None:
@@ -125,8 +151,8 @@ def _anywhere(canvas: _Canvas, mask: np.ndarray, rng: np.random.Generator, max_t
     radius = _radius(mask)
     for refresh in (False, True):  # a crowded canvas: look at every site with room for the whole box
         sites = canvas.roomy(radius, refresh)
-        for site in rng.permutation(sites)[:max_tries] if len(sites) else ():
-            corner = np.array(np.unravel_index(site, canvas.shape)) - half
+        for site in rng.permutation(len(sites))[:max_tries]:
+            corner = sites[site] - half
             if canvas.free(corner, mask):
                 return corner
     return None

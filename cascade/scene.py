@@ -79,7 +79,7 @@ def plan_scene(
         fitted = np.minimum(own, 0.5 * np.array(canvas) * statistics.spacing_um)
         region = ellipsoid_region(canvas, statistics.spacing_um, fitted)
     share = (np.prod(canvas) if region is None else float(region.sum())) / room
-    count = cells_per_image or max(round(statistics.cells_per_image[like] * share), 1)
+    count = max(round(statistics.cells_per_image[like] * share), 1) if cells_per_image is None else cells_per_image
     level = float(rng.choice(statistics.background.levels))
     return Scene(canvas, region, int(count), like, level, float(p), max_overlap)
 

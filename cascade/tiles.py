@@ -1,6 +1,5 @@
 """Canvases too large for memory: composed tile by tile into OME-Zarr, from a bank of cells used again and again."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +22,8 @@ def compose_tiles(
     Which cells of the bank are used, how and where, is the same as for a canvas in memory (`draw_uses`). Labels are
     1, 2, … in the order of placement, uint32 beyond 65,535.
 
-    Returns a record: cells placed and without room, how often a cell of the bank was used at most, and one row per
-    label (bank, symmetry, corner), which is also written beside the image as `cells.json`.
+    Held in memory are one byte for each voxel, to find free sites, and one tile. Returns the sample's record, as
+    `DataSetWriter.write` does.
     """
     if scene.max_overlap > 0:
         raise ValueError("canvases made of tiles know no overlap: leave max_overlap at 0")
@@ -55,17 +54,18 @@ def compose_tiles(
         labels[0][window] = names[local]
     ome_zarr.downsample(image)
     ome_zarr.downsample(labels)
+    spacing, level = statistics.spacing_um, statistics.background.level
     rows = [
-        {"label": label, "bank": uses[n].cell, "symmetry": uses[n].symmetry, "corner": corners[n].tolist()}
+        {
+            "label": label,
+            "origin_um": [float(c * d) for c, d in zip(corners[n], spacing, strict=True)],
+            **{k: v for k, v in used(bank, uses[n], level).info.items() if k not in ("outline", "solid")},
+        }
         for label, n in enumerate(shown, 1)
     ]
-    (path / "cells.json").write_text(json.dumps(rows))
-    return {
-        "cells": len(shown),
-        "without_room": scene.cells - len(shown),
-        "bank": len(bank),
-        "used_at_most": int(np.bincount([uses[n].cell for n in shown]).max()) if len(shown) else 0,
-    }
+    counts = {"cells without room": scene.cells - len(shown)}
+    record = {"sample": index, "seed": seed, "index": index, "cells": len(shown), "spacing_um": list(spacing)}
+    return record | {"counts": counts, "cell_records": rows}
 
 
 def _shown(cell: Cell, corner: np.ndarray, canvas: tuple[int, ...]) -> Cell:

@@ -29,7 +29,7 @@ from cascade.scene import Sample, draw_light, plan_scene, take_picture
 
 log = logging.getLogger(__name__)
 
-_BYTES_OF_A_FIT = 16e6  # a cell's share of the memory of a NeuS fit, measured
+_BYTES_OF_A_FIT = {"grid": 16e6, "mlp": 2e9}  # a cell's share of the memory of a NeuS fit, measured
 
 
 @dataclass
@@ -121,7 +121,7 @@ class CascadePipeline(DiffusionPipeline):
         dtype = kwargs.pop("torch_dtype", dtype)  # as diffusers called it until 0.42
         needed = [name for name in ("mask", "texture") if name not in kwargs]
         hub.check_components(folder, cls.__name__, dict.fromkeys(needed, "model_index.json"))
-        statistics = _saved_statistics(folder)
+        statistics = saved_statistics(folder)
         if len(statistics["spacing_um"]) == 3 and "multiview" not in kwargs:
             source = folder / "multiview"
             if not (source / "model_index.json").is_file():
@@ -264,6 +264,8 @@ class CascadePipeline(DiffusionPipeline):
         Left out and counted are a cell whose solid could not be fitted, four times over, and one whose texture did
         not show its mask, three times over. `tell` is called with the name of each stage.
         """
+        if reading not in ("silhouette", "section"):
+            raise ValueError(f'reading must be "silhouette" or "section", got {reading!r}')
         tell(f"{count} cells: outlines")
         masks, counts = self._outlines(count, seed, index, num_inference_steps, micro_batch_size)
         pixel_um = self.texture.config.pixel_size_um
@@ -272,13 +274,10 @@ class CascadePipeline(DiffusionPipeline):
         if self.statistics.ndim == 2:
             slices = [plane_slices(mask, pixel_um, self.statistics.spacing_um) for mask in masks]
         else:
-            if reading not in ("silhouette", "section"):
-                raise ValueError(f'reading must be "silhouette" or "section", got {reading!r}')
             if reading == "section":
                 masks = silhouettes_of_slices(masks, stream(seed, "sections", index).uniform(-1, 1, count))
-            solids, heights, residual, counts["solids rejected"] = self._solids(
-                masks, seed, index, neus, micro_batch_size, tell
-            )
+            solids, heights, residual, failed = self._solids(masks, seed, index, neus, micro_batch_size, tell)
+            counts |= {"solids drawn again": sum(failed[:-1]), "solids rejected": failed[-1]}
             kept = [n for n in range(count) if solids[n] is not None]
             masks, solids, residual = masks[kept], [solids[n] for n in kept], residual[kept]
             size, spacing = self.mask.config.crop_size, self.statistics.spacing_um
@@ -308,21 +307,22 @@ class CascadePipeline(DiffusionPipeline):
         return drawn.masks, {"outlines drawn again": drawn.rejected}
 
     def _solids(self, masks: np.ndarray, seed: int, index: int, neus: NeuSSettings | None, batch: int | None, tell):
-        """Solids in µm (None where none could be fitted), bounds on their heights, residuals, and rejections."""
+        """Solids in µm (None where none could be fitted), bounds on their heights, residuals, and failures by round."""
         count, pixel_um = len(masks), self.texture.config.pixel_size_um
         mean, spread = self.statistics.axial.elongation
         drawn = stream(seed, "elongation", index).normal(mean, spread, count)
         elongation = np.clip(drawn, 0.5 * mean, 1.5 * mean)
         heights = 2 * elongation * np.array([_reach_um(mask, pixel_um) for mask in masks])
         solids: list[SignedDistance | None] = [None] * count
-        residual, missing, rejected = np.full(count, np.nan), np.arange(count), 0
+        residual, missing = np.full(count, np.nan), np.arange(count)
+        failed: list[int] = []
         for attempt in range(4):
             tell(f"{count} cells: views")
             stream_of_views = torch_stream(seed, "views", index, attempt)
             seen = self.multiview(masks[missing], pixel_um, generator=stream_of_views, micro_batch_size=batch)
             tell(f"{count} cells: solids")
             views, cameras, certain = seen.constraints()
-            at_once = micro_batch(_BYTES_OF_A_FIT, views.device, on_cpu=32, on_gpu=512)
+            at_once = micro_batch(_BYTES_OF_A_FIT[(neus or NeuSSettings()).field], views.device, on_cpu=32, on_gpu=512)
             for start in range(0, len(missing), at_once):
                 part = slice(start, start + at_once)
                 rays = torch_stream(seed, "rays", index, attempt, start, device=views.device)
@@ -332,12 +332,12 @@ class CascadePipeline(DiffusionPipeline):
                     if good:
                         solids[cell], residual[cell] = solid, float(error.mean())
             missing = np.array([n for n in missing if solids[n] is None], int)
-            rejected += len(missing)
+            failed.append(len(missing))
             if not len(missing):
                 break
-        if len(missing) == count:
+        if len(missing) == count >= 4:
             raise RuntimeError("no solid could be fitted to the predicted views: the multiview stage is not trained")
-        return solids, heights, residual, rejected
+        return solids, heights, residual, failed
 
     def _texture(
         self, slices: list[Slices], light: np.ndarray, infos: list[dict], seed, index, counts, minimum, **options
@@ -377,7 +377,7 @@ class CascadePipeline(DiffusionPipeline):
         ]
 
 
-def _saved_statistics(folder: Path) -> dict:
+def saved_statistics(folder: Path) -> dict:
     """From a saved cascade's model_index.json, or from what the training scripts left beside the stages."""
     if hub.pipeline_class(folder) == CascadePipeline.__name__:
         return CascadePipeline.load_config(folder)["statistics"]

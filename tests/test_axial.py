@@ -17,7 +17,10 @@ def stacks():
 def test_single_slices_tell_how_tall_cells_are(stacks):
     """Every cell is twice as tall as wide, and only one slice of each stack is annotated."""
     rng = np.random.default_rng(0)
-    cut = [(image, labels[z], z) for (image, labels), z in zip(stacks, rng.integers(5, 19, len(stacks)), strict=True)]
+    planes = rng.integers(5, 19, len(stacks))
+    cut = [
+        (image, labels[z], z, len(np.unique(labels[z])) - 1) for (image, labels), z in zip(stacks, planes, strict=True)
+    ]
     axial, cells = fit_axial(cut, SPACING)
     assert axial.elongation[0] == pytest.approx(2.0, rel=0.15)
     assert axial.at(np.zeros(1))[0] == 1.0
@@ -40,4 +43,17 @@ def test_whole_stacks_are_measured(stacks):
 
 def test_too_few_cells_give_no_fit(stacks):
     image, labels = stacks[0]
-    assert fit_axial([(image, labels[12] * (labels[12] == labels[12].max()), 12)], SPACING) is None
+    assert fit_axial([(image, labels[12] * (labels[12] == labels[12].max()), 12, 1)], SPACING) is None
+
+
+def test_cells_of_slices_of_which_few_are_annotated_are_counted(stacks):
+    """Half of the cells that a slice shows are annotated; how many it shows is known."""
+    rng = np.random.default_rng(0)
+    cut = []
+    for (image, labels), z in zip(stacks, rng.integers(5, 19, len(stacks)), strict=True):
+        shown = np.unique(labels[z])[1:]
+        cut.append((image, np.where(np.isin(labels[z], shown[::2]), labels[z], 0), z, len(shown)))
+    axial, cells = fit_axial(cut, SPACING)
+    truth = [labels.max() for _, labels in stacks]
+    assert np.mean([c.count for c in cells]) == pytest.approx(np.mean(truth), rel=0.25)
+    assert axial.elongation[0] == pytest.approx(2.0, rel=0.25)

@@ -80,9 +80,11 @@ def test_a_bank_is_the_same_whoever_makes_which_part(tmp_path):
     assert len(alone) == 70
     stored_bank(tmp_path / "alone", 70, make)
     assert len(calls) == 3  # nothing is made twice
+    calls.clear()
     (tmp_path / "shared").mkdir()
-    write_cells(make(1, 32), tmp_path / "shared" / "000001.safetensors")
+    write_cells(make(2, 6), tmp_path / "shared" / "000002.safetensors")  # another process was quick
     shared = stored_bank(tmp_path / "shared", 70, make, rank=1, world=2)
+    assert calls == [2, 1, 0]  # its own part first, then what is missing
     assert all(np.array_equal(a.signal, b.signal) for a, b in zip(alone, shared, strict=True))
     assert (tmp_path / "alone" / "000002.safetensors").read_bytes() == (
         tmp_path / "shared" / "000002.safetensors"

@@ -1,9 +1,12 @@
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ball_stack, field_of_view, tiny_texture, write_ctc_2d
 
+from cascade.cli import _named
 from cascade.evaluation.experiment import Source, check_apart, distribution, mixture, populations, run_trainings
 from cascade.evaluation.population import field_distances
 from cascade.evaluation.report import write_report
@@ -69,6 +72,39 @@ def test_mixtures_have_one_size_and_the_share_that_was_asked_for():
         assert len({id(one) for one in mixed}) == 4
     with pytest.raises(ValueError, match=r"\[0, 1\], got 1.5"):
         mixture(real, made, 1.5)
+    stack = LabelledImage(np.zeros((4, 8, 8)), np.zeros((4, 8, 8), int), (1.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="single slices"):
+        mixture(real, [stack], 0.5)
+
+
+def test_only_what_changed_is_trained_again(tmp_path):
+    trained = []
+
+    def train(data, seed):
+        trained.append((len(data), seed))
+        return lambda one: one.labels
+
+    conditions, test = {"real": images(0), "synthetic": images(1, 4)}, images(2)
+    run_trainings(conditions, test, train, 1, tmp_path)
+    run_trainings(conditions | {"more": images(3, 5)}, test, train, 1, tmp_path)
+    assert trained == [(3, 0), (4, 0), (5, 0)]
+    corrected = [replace(one, labels=np.where(one.labels == 1, 0, one.labels)) for one in conditions["real"]]
+    run_trainings(conditions | {"real": corrected}, test, train, 1, tmp_path)
+    assert trained[3:] == [(3, 0)]
+    run_trainings({"real": corrected}, images(4), train, 1, tmp_path)
+    run_trainings({"real": corrected}, images(4), train, 1, tmp_path, "other settings")
+    assert trained[4:] == [(3, 0), (3, 0)]
+
+
+def test_synthetic_sets_have_names_of_their_own(tmp_path):
+    folder = tmp_path / "rho=0.7"
+    folder.mkdir()
+    assert _named(["a/synthetic", f"{folder}", "scratch=b/synthetic"]) == {
+        "synthetic": Path("a/synthetic"), "rho=0.7": folder, "scratch": Path("b/synthetic"),
+    }  # fmt: skip
+    for wrong in (["a/x", "b/synthetic"], ["a", "real=b"], ["a", "c/d", "e/d"]):
+        with pytest.raises(ValueError, match="give it as NAME=FOLDER"):
+            _named(wrong)
 
 
 def test_single_slices_tell_nothing_of_a_population():

@@ -98,7 +98,6 @@ def test_the_law_is_the_same_in_every_direction():
 
 
 def test_polygon_distances_are_those_of_a_square():
-    corners = torch.tensor([[0.5, 0.5], [0.5, -0.5], [-0.5, -0.5], [-0.5, 0.5]])[[3, 0, 1, 2]]
     angles = torch.arange(64) * (2 * np.pi / 64)
     unit = torch.stack([angles.sin(), angles.cos()], -1)
     square = unit * (0.5 / unit.abs().amax(1, keepdim=True))
@@ -106,7 +105,6 @@ def test_polygon_distances_are_those_of_a_square():
     q = points.abs() - 0.5
     exact = q.clamp(min=0).norm(dim=1) + q.amax(1).clamp(max=0)
     assert torch.allclose(polygon_distance(square[None], points)[0], exact, atol=1e-5)
-    assert len(corners) == 4
 
 
 def test_silhouettes_agree_with_open3ds_ray_casting():
@@ -165,9 +163,10 @@ def test_surfaces_agree_with_open3ds_ray_casting():
             rays = np.concatenate([to_xyz(origins[n]), np.broadcast_to(to_xyz(cameras.directions[n]), (48, 48, 3))], -1)
             cast = scene.cast_rays(o3d.core.Tensor(rays.astype(np.float32)))
             theirs = cast["t_hit"].numpy() - 2
-            both = np.isfinite(theirs) & np.isfinite(depth[shape, n].numpy())
-            assert both.sum() > 0.97 * np.isfinite(theirs).sum()
-            assert np.median(np.abs(theirs - depth[shape, n].numpy())[both]) < 0.005
+            ours = depth[shape, n].numpy()
+            both = np.isfinite(theirs) & np.isfinite(ours)
+            assert both.sum() > 0.97 * max(np.isfinite(theirs).sum(), np.isfinite(ours).sum())
+            assert np.median(np.abs(theirs[both] - ours[both])) < 0.005
             outwards = to_xyz(torch.einsum("hwi,ij->hwj", normals[shape, n], cameras.axes[n]).numpy())
             angle = np.degrees(np.arccos(np.clip((outwards * cast["primitive_normals"].numpy()).sum(-1), -1, 1)))
             assert np.median(angle[both]) < 6

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -6,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tifffile
+import torch
 import zarr
 
 from cascade.cli import main
@@ -38,12 +42,29 @@ def test_a_bank_serves_all_images(banked):
     assert len({image.tobytes() for image in images}) == 4
 
 
-def test_processes_share_a_bank_and_give_the_same_bytes(banked, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank in ("1", "0"):
-        monkeypatch.setenv("RANK", rank)
-        assert main(["generate", *BANK, "--output_dir", str(tmp_path / "set")]) == 0
+def test_processes_share_a_bank_and_give_the_same_bytes(banked, tmp_path):
+    """Two at once, as accelerate would start them; the environment of the test's own process is theirs, too."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "cascade.cli", "generate", *BANK, "--output_dir", str(tmp_path / "set")],
+            env=os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": str(torch.get_num_threads())},
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    errors = [process.communicate()[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
     assert contents(tmp_path / "set") == contents(banked)
+    assert not (tmp_path / "set" / ".cascade" / "partial").exists()
+
+
+def test_a_mistake_is_said_at_once_and_can_be_mended(tmp_path, capsys):
+    arguments = ["generate", *SMALL, "--num_images", "1", "--output_dir", str(tmp_path / "set")]
+    assert main([*arguments, "--clustering_probability", "2"]) == 1
+    assert "must be in [0, 1], got 2" in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
+    assert main([*arguments, "--canvas_size", "8", "64", "64"]) == 1
+    assert main(arguments) == 0
 
 
 def test_a_sample_from_a_bank_is_made_again(banked, capsys):
@@ -59,6 +80,13 @@ def test_a_large_canvas_is_composed_of_tiles(tmp_path, capsys):
     labels = zarr.open_group(tmp_path / "big" / "sample_000000.ome.zarr", mode="r")["labels/cells/0"][:]
     assert labels.shape == (128, 128)
     assert 1 <= labels.max() <= 6
+    table = pq.read_table(tmp_path / "big" / "cells.parquet").to_pydict()
+    assert table["label"] == list(range(1, labels.max() + 1))
+    before = contents(tmp_path / "big")
+    assert main(arguments) == 0
+    assert contents(tmp_path / "big") == before
+    assert main([*arguments, "--seed", "1"]) == 1  # no image of another seed is added
+    assert "made with other seed" in capsys.readouterr().err
     assert main(["generate", *SMALL, "--tiles", "--output_dir", str(tmp_path / "none")]) == 1
     assert "--tiles needs --bank" in capsys.readouterr().err
     assert main(["generate", *BANK, "--meshes", "--output_dir", str(tmp_path / "none")]) == 1

@@ -3,6 +3,7 @@ import pytest
 from conftest import ellipse
 from scipy import ndimage
 
+from cascade import population
 from cascade.population import (
     UNPLACED,
     Cell,
@@ -129,3 +130,21 @@ def test_wrong_arguments_are_refused():
         place([np.ones((2, 2), bool)], (10, 10), 0.5, np.random.default_rng(0), np.zeros((10, 10), bool))
     with pytest.raises(ValueError, match="must be equal"):
         place([np.ones((2, 2), bool)], (10, 10), 0.5, np.random.default_rng(0), np.ones((10, 11), bool))
+
+
+@pytest.mark.parametrize("shape", [(61, 83), (21, 34, 47)])
+def test_large_canvases_are_searched_on_a_coarser_grid(shape, monkeypatch):
+    """A crowded canvas, of which only the coarser grid knows where there is room: still no overlap, none lost."""
+    monkeypatch.setattr(population, "_COARSE_BEYOND", 600)
+    rng = np.random.default_rng(0)
+    region = rng.random(shape) < 0.99
+    region[tuple(slice(0, n // 2) for n in shape)] = False
+    masks = [np.ones((5,) * len(shape), bool)] * 30
+    corners = place(masks, shape, 0.0, rng, region, max_tries=1)
+    placed = corners[(corners != UNPLACED).all(1)]
+    assert len(placed) >= 20
+    count = np.zeros(shape, int)
+    for corner in placed:
+        count[tuple(slice(max(c, 0), max(c + 5, 0)) for c in corner)] += 1
+        assert region[tuple(corner + 2)]
+    assert count.max() == 1

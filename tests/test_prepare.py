@@ -152,3 +152,33 @@ def test_real_nuclei_are_prepared(real_data, tmp_path):
     assert statistics.spacing_um == (1.75, 0.8, 0.8)
     assert 1.4 < statistics.axial.elongation[0] < 2.6
     assert len(CropDataset(str(folder))) > 80
+
+
+def test_intensities_that_would_be_lost_are_refused(tmp_path):
+    write_ctc_2d(tmp_path / "S", 1)
+    path = tmp_path / "S" / "01" / "t000.tif"
+    image = tifffile.imread(path)
+    for wrong in ((image / 65535).astype(np.float32), image.astype(np.uint32) * 1000):
+        tifffile.imwrite(path, wrong)
+        with pytest.raises(DataError, match=r"t000.tif: intensities up to .*; save it as uint16"):
+            prepare(tmp_path / "S", tmp_path / "crops", crop_size=32)
+        assert not (tmp_path / "crops").exists()
+
+
+def test_a_trained_stage_is_no_folder_of_crops(ctc_2d, tmp_path):
+    """Training leaves the statistics beside its weights."""
+    (tmp_path / "texture").mkdir()
+    for name in ("statistics.json", "model_index.json"):
+        (tmp_path / "texture" / name).write_text("{}")
+    with pytest.raises(DataError, match="holds something else than crops"):
+        prepare(ctc_2d, tmp_path / "texture", crop_size=32)
+
+
+def test_whole_stacks_are_not_sparse(tmp_path):
+    for place in ("01", "01_GT/SEG"):
+        (tmp_path / "S" / place).mkdir(parents=True)
+    image, labels = ball_stack(np.random.default_rng(0))
+    tifffile.imwrite(tmp_path / "S" / "01" / "t000.tif", image)
+    tifffile.imwrite(tmp_path / "S" / "01_GT" / "SEG" / "man_seg000.tif", labels)
+    with pytest.raises(DataError, match="--sparse is for planes"):
+        prepare(tmp_path / "S", tmp_path / "crops", crop_size=32, sparse=True)

@@ -49,6 +49,7 @@ def test_tiles_make_the_same_image_as_one_canvas(ndim, tmp_path):
     wanted, wanted_labels, placed = compose(cells, corners, background)
     np.testing.assert_array_equal(labels, wanted_labels)
     np.testing.assert_allclose(image, wanted, atol=0.6)  # rounded to integers
-    assert record["cells"] == len(placed) == 60 - record["without_room"]
-    assert record["used_at_most"] == 12
-    assert record["bank"] == 5
+    assert record["cells"] == len(placed) == 60 - record["counts"]["cells without room"]
+    rows = record["cell_records"]
+    assert [row["label"] for row in rows] == list(range(1, len(placed) + 1))
+    assert [row["bank"] for row in rows] == [cells[n].info["bank"] for n in placed]

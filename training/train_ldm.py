@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
+from cascade import hub
 from cascade.data.dataset import CropDataset
 from cascade.diffusion.losses import AutoencoderLoss, DenoisingLoss, LatentEncoder, Unconditional, to_channels
 from cascade.diffusion.prompt import EmptyPrompt
@@ -82,7 +83,7 @@ def _train_vae(settings: Settings, dataset: CropDataset, output: Path) -> Autoen
                 decoded = vae.decode(vae.encode(images).latent_dist.mode()).sample
             pairs = torch.stack([images.mean(1), decoded.mean(1)], 1).flatten(0, 1)
             image_grid(pairs.cpu().numpy() / 2 + 0.5, Path(phase.output_dir) / f"preview_{step.number:06d}.png")
-    _normalise_latents(vae, dataset)
+    _normalise_latents(vae, dataset, torch_stream(settings.seed, "latents", device=accelerator.device))
     if accelerator.is_main_process:
         vae.save_pretrained(output / "vae")
     accelerator.end_training()
@@ -90,10 +91,10 @@ def _train_vae(settings: Settings, dataset: CropDataset, output: Path) -> Autoen
 
 
 @torch.no_grad()
-def _normalise_latents(vae: AutoencoderKL, dataset: CropDataset) -> None:
+def _normalise_latents(vae: AutoencoderKL, dataset: CropDataset, generator: torch.Generator) -> None:
     """Set scaling_factor and shift_factor so that latents have mean 0 and variance 1."""
     images = dataset[torch.linspace(0, len(dataset) - 1, 512).long().tolist()]["image"].to(vae.device)
-    latents = torch.cat([vae.encode(to_channels(part, vae)).latent_dist.sample() for part in images.split(32)])
+    latents = torch.cat([vae.encode(to_channels(part, vae)).latent_dist.sample(generator) for part in images.split(32)])
     vae.register_to_config(scaling_factor=float(1 / latents.std()), shift_factor=float(latents.mean()))
 
 
@@ -141,6 +142,10 @@ def _train_unet(settings: Settings, dataset: CropDataset, vae: AutoencoderKL, ou
             None,
             preview,
         )
+        if settings.push_to_hub:
+            parts = [f"{name}/*" for name in ("vae", "unet", "scheduler", "prompt")]
+            name = settings.hub_model_id or output.name
+            hub.upload(output, name, "Upload a foundation for textures", [*parts, "README.md", "preview.png"])
     accelerator.end_training()
 
 

@@ -44,6 +44,7 @@ class _Followed:
 
     image: np.ndarray  # (Z, Y, X) smoothed, background subtracted
     z: int  # the annotated slice
+    count: int  # of the cells that the annotated slice shows
     labels: list[int]
     offsets: np.ndarray  # (C,) annotated slice minus brightest slice
     diameters: np.ndarray  # (C,) in the annotated slice
@@ -77,9 +78,11 @@ def measure_axial(
 
 
 def fit_axial(
-    stacks: Iterable[tuple[np.ndarray, np.ndarray, int]], spacing_um: tuple[float, float, float]
+    stacks: Iterable[tuple[np.ndarray, np.ndarray, int, int]], spacing_um: tuple[float, float, float]
 ) -> tuple[Axial, list[StackCells]] | None:
-    """Fit from stacks with one annotated slice each: (image (Z, Y, X), labels (Y, X), z).
+    """Fit from stacks with one annotated slice each: (image (Z, Y, X), labels (Y, X), z, cells in that slice).
+
+    The last is how many cells the slice shows, annotated or not: the number of labels, or more.
 
     An annotated slice cuts each of its cells at a height that is uniform between bottom and top, so the mean distance
     of the slice to a cell's middle is a quarter of the cell's height (stereology; no annotation along z is needed).
@@ -87,7 +90,7 @@ def fit_axial(
 
     Returns the fit and what was found in every stack, or None if fewer than ten cells are annotated.
     """
-    followed = [_follow(image, labels, z, spacing_um) for image, labels, z in stacks]
+    followed = [_follow(image, labels, z, count, spacing_um) for image, labels, z, count in stacks]
     offsets = np.concatenate([f.offsets for f in followed])
     if len(offsets) < 10:
         return None
@@ -103,7 +106,7 @@ def fit_axial(
     return axial, _count(followed, diameter, height, spacing_um)
 
 
-def _follow(image: np.ndarray, labels: np.ndarray, z: int, spacing_um) -> _Followed:
+def _follow(image: np.ndarray, labels: np.ndarray, z: int, count: int, spacing_um) -> _Followed:
     image = ndimage.gaussian_filter(image.astype(np.float32), (0.7, 1, 1))
     image -= np.median(image[background_mask(image)])
     regions = measure.regionprops(labels)
@@ -121,7 +124,7 @@ def _follow(image: np.ndarray, labels: np.ndarray, z: int, spacing_um) -> _Follo
         columns.append(column)
         peaks.append((peak, round(cy), round(cx)))
     ids = [int(region.label) for region in regions]
-    return _Followed(image, z, ids, np.array(offsets), np.array(diameters), columns, peaks)
+    return _Followed(image, z, count, ids, np.array(offsets), np.array(diameters), columns, peaks)
 
 
 def _uphill(column: np.ndarray, start: int) -> int:
@@ -160,12 +163,12 @@ def _count(followed: list[_Followed], diameter: float, height: float, spacing_um
         int((np.abs(c[:, 0] - f.z * spacing_um[0]) < 0.5 * height).sum())
         for c, f in zip(centres, followed, strict=True)
     ]
-    overall = sum(len(f.labels) for f in followed) / max(sum(near), 1)
+    overall = sum(f.count for f in followed) / max(sum(near), 1)
     cells = []
     for f, c, seen in zip(followed, centres, near, strict=True):
-        ratio = (len(f.labels) + 5 * overall) / (seen + 5)  # few annotated cells: lean on the whole data set
+        ratio = (f.count + 5 * overall) / (seen + 5)  # few annotated cells: lean on the whole data set
         u = {label: float(2 * offset / height) for label, offset in zip(f.labels, f.offsets, strict=True)}
-        cells.append(StackCells(max(round(len(c) * ratio), len(f.labels)), c, u))
+        cells.append(StackCells(max(round(len(c) * ratio), f.count), c, u))
     return cells
 
 

@@ -46,7 +46,7 @@ def fit_statistics(
     seed: int,
 ) -> tuple[Statistics, list[StackCells]]:
     """Everything but the records of single cells; and for stacks what was found in each annotated frame."""
-    some = images[:: max(len(images) // _MANY, 1)][:_MANY]
+    some = [images[n] for n in np.linspace(0, len(images) - 1, min(_MANY, len(images))).astype(int)]
     arrays = [image.image() for image in some]
     masks = [
         bg.background_mask(array, image.cells(array.shape), halo.radius_px)
@@ -55,9 +55,10 @@ def fit_statistics(
     areas = np.concatenate([_areas(plane.labels) for plane in planes])
     diameter_px = float(np.median(2 * np.sqrt(areas / np.pi)))
     background, noise = bg.fit_camera(arrays, masks, 2 * diameter_px)
-    axial, found = (
-        _fit_depth(images, spacing_um) if len(spacing_um) == 3 else (None, _count_plane_cells(planes, spacing_um))
-    )
+    if len(spacing_um) == 3:
+        axial, found = _fit_depth(images, planes, spacing_um)
+    else:
+        axial, found = None, _count_plane_cells(planes, spacing_um)
     shape = tuple(int(n) for n in np.median([array.shape for array in arrays], 0))
     region = _region(found, np.array(shape) * np.array(spacing_um))
     gap_px = 0.1 * diameter_px
@@ -92,19 +93,27 @@ def fit_statistics(
     return statistics, found
 
 
-def _fit_depth(images: list[Annotated], spacing_um) -> tuple[Axial, list[StackCells]]:
-    """The axial fit, and one StackCells per annotated frame."""
+def _fit_depth(images: list[Annotated], planes: list[Plane], spacing_um) -> tuple[Axial, list[StackCells]]:
+    """The axial fit, and one StackCells per annotated frame; where single slices are annotated, planes are frames."""
     frames = [frame for image in images for frame in image.frames]
     if frames[0].z is None:
         fit = measure_axial(((f.image(), one_piece(f.labels())[0]) for f in frames), spacing_um)
     else:
-        fit = fit_axial(((f.image(), one_piece(f.labels())[0], f.z) for f in frames), spacing_um)
+        cut = zip(frames, planes, strict=True)
+        fit = fit_axial(((f.image(), _annotated(p), f.z, len(_areas(p.labels))) for f, p in cut), spacing_um)
     if fit is not None:
         return fit
     # Too few cells to tell: a sphere, and its chord as the light through it.
     u = np.linspace(0, 2, 21)
     sphere = Axial((1.0, 0.1), u.tolist(), np.sqrt(np.maximum(1 - u * u, 0)).tolist())
-    return sphere, [StackCells(len(np.unique(f.labels())) - 1, np.zeros((0, 3)), {}) for f in frames]
+    if frames[0].z is None:
+        return sphere, [StackCells(len(np.unique(f.labels())) - 1, np.zeros((0, 3)), {}) for f in frames]
+    return sphere, [StackCells(len(_areas(p.labels)), np.zeros((0, 3)), {}) for p in planes]
+
+
+def _annotated(plane: Plane) -> np.ndarray:
+    """A plane's labels without the cells that nobody annotated."""
+    return plane.labels if plane.chosen is None else np.where(np.isin(plane.labels, [*plane.chosen]), plane.labels, 0)
 
 
 def _count_plane_cells(planes: list[Plane], spacing_um) -> list[StackCells]:

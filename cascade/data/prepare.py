@@ -111,6 +111,7 @@ def _read_planes(
         if image.ndim != len(spacing):
             raise DataError(f"{frame.image_path}: {image.ndim} axes, but {frames[0].image_path} has {len(spacing)}")
         check_pair(frame, image, labels)
+        _check_range(frame, image)
         if not labels.any():
             notes["empty frames"] += 1
             continue
@@ -118,6 +119,8 @@ def _read_planes(
         if length_px is None:
             sizes = np.bincount(labels.ravel())[1:]
             length_px = 3.0 * float(np.median(sizes[sizes > 0])) ** (1 / labels.ndim)
+        if sparse and labels.ndim == 3:
+            raise DataError(f"{frame.label_path}: --sparse is for planes, or single slices of stacks; leave it out")
         if labels.ndim == 2:
             plane, chosen = image if frame.z is None else image[frame.z], None
             if sparse:
@@ -133,6 +136,15 @@ def _read_planes(
     if not planes:
         raise DataError(f"{frames[0].label_path}: every annotated frame is empty; there is no cell to learn from")
     return planes, names, [Annotated(path, group) for path, group in images.items()]
+
+
+def _check_range(frame: Frame, image: np.ndarray) -> None:
+    """Crops are stored as uint16: an image that would lose by that is refused."""
+    highest = float(image.max())
+    if image.dtype.kind == "f" and highest <= 16:
+        raise DataError(f"{frame.image_path}: intensities up to {highest:g}; save it as uint16, stretched to 0…65535")
+    if highest > np.iinfo(np.uint16).max:
+        raise DataError(f"{frame.image_path}: intensities up to {highest:g}; save it as uint16, divided to fit 65535")
 
 
 def _chosen_slices(labels: np.ndarray, count: int, rng: np.random.Generator) -> dict[int, list[int]]:
@@ -187,7 +199,8 @@ def _with_cells(statistics: Statistics, rows: list[dict], numbers: dict[str, int
 
 
 def _check_replaceable(output_dir: Path) -> None:
-    if output_dir.exists() and any(output_dir.iterdir()) and not (output_dir / FILE_NAME).is_file():
+    ours = (output_dir / FILE_NAME).is_file() and any(output_dir.glob("data/*.parquet"))
+    if output_dir.exists() and any(output_dir.iterdir()) and not ours:
         raise DataError(f"{output_dir}: holds something else than crops; name another --output_dir")
 
 

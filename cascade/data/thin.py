@@ -31,7 +31,7 @@ def thin(
     FileExistsError if `output_dir` is not empty.
     """
     source, output = Path(source), Path(output_dir)
-    if (cells is None) == (frames is None) or (cells or frames) < 1:
+    if (cells is None) == (frames is None) or min(n for n in (cells, frames) if n is not None) < 1:
         raise ValueError("give --cells or --frames, one of them, above 0")
     if output.exists() and any(output.iterdir()):
         raise FileExistsError(f"{output}: is not empty; name another --output_dir")

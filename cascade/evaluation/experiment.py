@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 from tqdm.auto import tqdm
 
 from cascade.data.frames import DataError, check_pair, find_frames, spacing_of
@@ -39,6 +40,8 @@ class Source:
         """
         frames, _ = find_frames(self.folder, self.truth, list(self.sequences) or None)
         if self.frames is not None:
+            if self.frames < 1:
+                raise ValueError(f"at least one frame of each set is needed, got {self.frames}")
             frames = [frames[n] for n in np.linspace(0, len(frames) - 1, min(self.frames, len(frames))).astype(int)]
         images, spacing = [], ()
         for frame in tqdm(frames, desc=f"reading {self.folder.name}", unit="image"):
@@ -106,14 +109,14 @@ def evaluate(
     for ratio in ratios:
         conditions[f"{ratio} % synthetic"] = mixture(sets["train"], made["synthetic"], ratio / 100)
     output.mkdir(parents=True, exist_ok=True)
-    _keep_or_refuse(output, conditions, settings, seeds)
 
     def train(data: list[LabelledImage], seed: int) -> Segment:
         return cellpose3(data, settings, seed)[0]
 
-    seg = run_trainings(conditions, sets["test"], train, seeds, output)
+    seg = run_trainings(conditions, sets["test"], train, seeds, output, what=repr(settings))
     if pretrained is not None:
-        seg = run_trainings({"none": []}, sets["test"], lambda data, seed: _ready(pretrained), 1, output) | seg
+        ready = run_trainings({"none": []}, sets["test"], lambda data, seed: _ready(pretrained), 1, output, pretrained)
+        seg = ready | seg
     vae = AutoencoderKL.from_pretrained(embedded("nuclei2d") / "texture" / "vae", use_safetensors=True)
     facts = {"segmenter": f"Cellpose 3.1, {asdict(settings)}", "seeds": seeds}
     facts |= {f"images_{name}": len(images) for name, images in (sets | made).items()}
@@ -133,7 +136,7 @@ def populations(sets: dict[str, list[LabelledImage]], limit: int = 24) -> dict[s
     found = {}
     for name, images in sets.items():
         if images[0].image.ndim == ndim:
-            some = images[:: max(len(images) // limit, 1)][:limit]
+            some = [images[n] for n in np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)]
             found[name] = field_statistics([o.image for o in some], [o.labels for o in some], spacing, reach)
     return found
 
@@ -141,8 +144,11 @@ def populations(sets: dict[str, list[LabelledImage]], limit: int = 24) -> dict[s
 def mixture(real: list[LabelledImage], synthetic: list[LabelledImage], share: float) -> list[LabelledImage]:
     """As many images as the smaller set has, `share` of them synthetic, each part drawn evenly from its set.
 
-    Raises ValueError for a share outside [0, 1].
+    Raises ValueError for a share outside [0, 1], or where one set holds planes and the other stacks: a plane and a
+    stack are not as much to learn from.
     """
+    if real[0].image.ndim != synthetic[0].image.ndim:
+        raise ValueError("mixtures need sets of one kind: the real images are single slices, the synthetic ones stacks")
     if not 0 <= share <= 1:
         raise ValueError(f"the share of synthetic images must be in [0, 1], got {share}")
     count = min(len(real), len(synthetic))
@@ -159,15 +165,17 @@ def _ready(name: str) -> Segment:
     return lambda one: segment(model, one, None)
 
 
-def _keep_or_refuse(output: Path, conditions: dict, settings: CellposeSettings, seeds: int) -> None:
-    """Remember what the kept trainings are of; raises ValueError if the folder holds those of other data."""
-    digests = {name: sorted(d for one in images for d in _digests(one.image)) for name, images in conditions.items()}
-    key = hashlib.sha256(json.dumps([digests, asdict(settings)], sort_keys=True).encode()).hexdigest()
-    path = output / "runs" / "key.txt"
-    if path.is_file() and path.read_text() != key:
-        raise ValueError(f"{output} holds an evaluation of other data or settings: name another folder, or remove it")
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(key)
+def _key(what: str, data: list[LabelledImage], test: list[LabelledImage]) -> str:
+    """One hash of all that a training's scores depend on: images, labels, voxel sizes, and `what` was trained."""
+    digest = hashlib.sha256(what.encode())
+    for part in (data, test):
+        digest.update(str(len(part)).encode())
+        for one in part:
+            for array in (one.image, one.labels):
+                digest.update(f"{array.dtype}{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(str(one.spacing_um).encode())
+    return digest.hexdigest()
 
 
 def check_apart(train: list[LabelledImage], test: list[LabelledImage]) -> None:
@@ -189,20 +197,25 @@ def run_trainings(
     train: Train,
     seeds: int,
     output_dir: Path,
+    what: str = "",
     keep: int = 2,
 ) -> dict[str, dict]:
     """Train a network on every condition with every seed, and score it on the test images.
 
     Each training's scores are kept in `output_dir/runs`, and the first `keep` predictions of the first seed beside
-    them: started again, only what is missing is trained. Returns, by condition, mean, std (over seeds) and n of each
+    them: started again, only what is missing, or was made of other images, labels or settings (`what` names them), is
+    trained. Returns, by condition, mean, std (over seeds) and n of each
     score.
     """
     folder = Path(output_dir) / "runs"
     folder.mkdir(parents=True, exist_ok=True)
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {seeds}")
+    keys = {name: _key(what, data, test) for name, data in conditions.items()}
     jobs = [(name, seed) for name in conditions for seed in range(seeds)]
     for name, seed in tqdm(jobs, desc="trainings", unit="training"):
         path = folder / f"{name}_{seed}.json"
-        if path.is_file():
+        if path.is_file() and json.loads(path.read_text())["key"] == keys[name]:
             continue
         segment = train(conditions[name], seed)
         predictions = [segment(one) for one in test]
@@ -210,14 +223,14 @@ def run_trainings(
         if seed == 0:
             np.savez_compressed(folder / f"{name}.npz", *predictions[:keep])
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(scores))
+        partial.write_text(json.dumps({"key": keys[name], "scores": scores}))
         os.replace(partial, path)
         log.info("%s, seed %d: SEG %.3f", name, seed, scores["seg"])
     return {name: _summary(folder, name, seeds) for name in conditions}
 
 
 def _summary(folder: Path, name: str, seeds: int) -> dict:
-    runs = [json.loads((folder / f"{name}_{seed}.json").read_text()) for seed in range(seeds)]
+    runs = [json.loads((folder / f"{name}_{seed}.json").read_text())["scores"] for seed in range(seeds)]
     return {
         key: {"mean": float(np.mean(values)), "std": float(np.std(values)), "n": seeds}
         for key in runs[0]
@@ -254,16 +267,22 @@ def _window(images: list[LabelledImage]) -> Window:
 
 def _patches(images: list[LabelledImage], window: Window, size: int, limit: int = 600) -> np.ndarray:
     """Patches (N, size, size) in [0, 1] centred on cells, of planes with cells, in all eight orientations."""
-    patches = []
-    for one in images:
-        for plane, labels in [(one.image, one.labels)] if one.image.ndim == 2 else zip(one.image, one.labels):  # noqa: B905
-            padded = np.pad(window.stretch(plane), size, mode="reflect") if min(plane.shape) > size else None
-            if padded is None or not labels.any():
-                continue
-            for label in np.unique(labels[labels > 0]):
-                y, x = (int(np.mean(where)) for where in np.nonzero(labels == label))
-                patches.append(padded[y + size // 2 : y + 3 * size // 2, x + size // 2 : x + 3 * size // 2])
-    if not patches:
+    places = []  # (image, plane, centre), of every cell in every plane
+    for number, one in enumerate(images):
+        stack, masks = (array[None] if array.ndim == 2 else array for array in (one.image, one.labels))
+        if min(stack.shape[1:]) <= size:
+            continue
+        for z, labels in enumerate(masks):
+            for label, box in enumerate(ndimage.find_objects(labels), 1):
+                if box is not None:
+                    inside = np.argwhere(labels[box] == label).mean(0)
+                    places.append((number, z, *(int(c + b.start) for c, b in zip(inside, box, strict=True))))
+    if not places:
         raise ValueError(f"no cell in images larger than {size} pixels: nothing to compare")
-    chosen = np.stack([patches[n] for n in np.linspace(0, len(patches) - 1, min(limit, len(patches))).astype(int)])
+    chosen = np.empty((min(limit, len(places)), size, size), np.float32)
+    for patch, n in zip(chosen, np.linspace(0, len(places) - 1, len(chosen)).astype(int), strict=True):
+        number, z, y, x = places[n]
+        image = images[number].image
+        padded = np.pad(image if image.ndim == 2 else image[z], size // 2, mode="reflect")
+        patch[:] = window.stretch(padded[y : y + size, x : x + size])
     return all_orientations(chosen)

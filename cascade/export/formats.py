@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cascade.export import coco, ctc, huggingface, ome_zarr, pairs
+from cascade.files import replacing
 
 FORMATS = {
     "ctc": (ctc.write, ctc.finish),
@@ -35,6 +36,8 @@ class DataSetWriter:
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown or not self.formats:
             raise ValueError(f"no format {', '.join(map(repr, unknown)) or 'given'}; there are {', '.join(FORMATS)}")
+        if "ome-zarr" in self.formats:
+            ome_zarr.check_installed()
 
     def write(self, sample, number: int, folder: Path) -> dict:
         """Write one sample under `folder`; returns its record for `finish`."""
@@ -50,6 +53,7 @@ class DataSetWriter:
             "seed": sample.seed,
             "index": sample.index,
             "cells": int(sample.labels.max(initial=0)),
+            "spacing_um": list(sample.spacing_um),
         }
         return record | {"counts": sample.counts, "cell_records": cells}
 
@@ -59,9 +63,8 @@ class DataSetWriter:
             FORMATS[name][1](self._place(folder, name), records, spacing_um, about, **self._options(name))
         _write_cells(records, folder / "cells.parquet")
         plain = [{k: v for k, v in record.items() if k != "cell_records"} for record in records]
-        last = folder / "provenance.jsonl.partial"  # its presence says that everything else is there
-        last.write_text("".join(json.dumps(record) + "\n" for record in plain))
-        last.replace(folder / "provenance.jsonl")
+        with replacing(folder / "provenance.jsonl") as last:  # its presence says that everything else is there
+            last.write_text("".join(json.dumps(record) + "\n" for record in plain))
 
     def _place(self, folder: Path, name: str) -> Path:
         place = folder if len(self.formats) == 1 else folder / name
@@ -87,4 +90,5 @@ def _write_cells(records: list[dict], path: Path) -> None:
                 else:
                     row[key] = value
             rows.append(row)
-    pq.write_table(pa.Table.from_pylist(rows) if rows else pa.table({"sample": pa.array([], pa.int64())}), path)
+    with replacing(path) as partial:
+        pq.write_table(pa.Table.from_pylist(rows) if rows else pa.table({"sample": pa.array([], pa.int64())}), partial)

@@ -1,6 +1,7 @@
 """OME-Zarr (NGFF 0.5): pyramids with voxel size, and the labels beside the image; also written block by block."""
 
 import itertools
+import types
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,15 @@ def finish(folder: Path, records: list[dict], spacing_um: tuple[float, ...], abo
     """Nothing to join: every sample stands alone."""
 
 
+def check_installed() -> types.ModuleType:
+    """The zarr module; raises ImportError naming the extra."""
+    try:
+        import zarr
+    except ImportError as error:
+        raise ImportError("OME-Zarr needs zarr: pip install 'cascade-microscopy[zarr]'", name="zarr") from error
+    return zarr
+
+
 def create(path: Path, shape, spacing_um, image_dtype, label_dtype, chunk: int = 512) -> tuple[list, list]:
     """Empty image and label pyramids, each a list of zarr arrays from full resolution down.
 
@@ -28,8 +38,7 @@ def create(path: Path, shape, spacing_um, image_dtype, label_dtype, chunk: int =
     that a thin stack is not thinned further. Blocks of the first level can be written in any order, by one process
     for each chunk; `downsample` fills the rest.
     """
-    import zarr
-
+    zarr = check_installed()
     shapes, factors = _levels(tuple(shape), tuple(spacing_um), chunk)
     root = zarr.create_group(str(path), zarr_format=3, overwrite=True)
     axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"[-len(shape) :]]

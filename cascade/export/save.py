@@ -52,5 +52,6 @@ def save_samples(
 
 def check_replaceable(output: Path) -> None:
     """Raise FileExistsError if a folder holds something that is not a data set of ours."""
-    if output.exists() and any(output.iterdir()) and not (output / MARK).is_file():
+    # `.cascade` alone is what a generation leaves that was killed before it had begun.
+    if output.exists() and {p.name for p in output.iterdir()} - {".cascade"} and not (output / MARK).is_file():
         raise FileExistsError(f"{output}: holds something else than a data set; name another folder")

@@ -1,5 +1,6 @@
 """Signed-distance fields for many cells at once: an SDF grid (fast) and NeuS's MLP (faithful)."""
 
+import copy
 import math
 
 import torch
@@ -12,6 +13,10 @@ class GridField(torch.nn.Module):
     def __init__(self, values: torch.Tensor):
         super().__init__()
         self.values = torch.nn.Parameter(values)  # (B, G, G, G)
+
+    def one(self, cell: int) -> "GridField":
+        """The field of a single cell."""
+        return GridField(self.values[cell : cell + 1].detach())
 
     def sdf(self, points: torch.Tensor) -> torch.Tensor:
         """Distances (B, ...) at points (B, ..., 3)."""
@@ -57,15 +62,17 @@ class MLPField(torch.nn.Module):
     ):
         super().__init__()
         self.encoding, self.skip = encoding, depth // 2
-        inputs = 3 + 6 * encoding
+        inputs, device = 3 + 6 * encoding, generator.device
         self.weights, self.biases = torch.nn.ParameterList(), torch.nn.ParameterList()
         for layer in range(depth + 1):
             fan_in = inputs if layer == 0 else width
             fan_out = 1 if layer == depth else width - inputs if layer + 1 == self.skip else width
-            weight = torch.randn((cells, fan_in, fan_out), generator=generator) * math.sqrt(2 / fan_out)
-            bias = torch.zeros(cells, 1, fan_out)
+            weight = torch.randn((cells, fan_in, fan_out), generator=generator, device=device) * math.sqrt(2 / fan_out)
+            bias = torch.zeros(cells, 1, fan_out, device=device)
             if layer == depth:
-                weight = math.sqrt(math.pi / fan_in) + 1e-4 * torch.randn(weight.shape, generator=generator)
+                weight = math.sqrt(math.pi / fan_in) + 1e-4 * torch.randn(
+                    weight.shape, generator=generator, device=device
+                )
                 bias -= radius
             elif layer == 0:
                 weight[:, 3:] = 0
@@ -73,6 +80,15 @@ class MLPField(torch.nn.Module):
                 weight[:, -(inputs - 3) :] = 0
             self.weights.append(torch.nn.Parameter(weight))
             self.biases.append(torch.nn.Parameter(bias))
+
+    def one(self, cell: int) -> "MLPField":
+        """The field of a single cell."""
+        single = copy.copy(self)
+        single._parameters, single._modules = {}, {}
+        for name in ("weights", "biases"):
+            kept = torch.nn.ParameterList(p[cell : cell + 1].detach() for p in getattr(self, name))
+            setattr(single, name, kept)
+        return single
 
     def sdf(self, points: torch.Tensor) -> torch.Tensor:
         """Distances (B, ...) at points (B, ..., 3)."""

@@ -73,14 +73,11 @@ class NeuSFit:
 
     def solid(self, cell: int) -> Callable[[torch.Tensor], torch.Tensor]:
         """One cell as a signed-distance callable, points (P, 3) -> (P,)."""
-        if isinstance(self.field, GridField):
-            single = GridField(self.field.values[cell : cell + 1].detach())
-            return lambda points: single.sdf(points[None])[0]
-        count = len(self.residual)
+        single = self.field.one(cell)
 
+        @torch.no_grad()
         def sdf(points: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad():
-                return self.field.sdf(points.expand(count, -1, -1))[cell]
+            return single.sdf(points[None])[0]
 
         return sdf
 
@@ -120,7 +117,7 @@ def fit_views(
     if settings.field == "grid":
         field = GridField(visual_hull(views, cameras, settings.nodes, truncation, trust))
     elif settings.field == "mlp":
-        field = MLPField(len(views), generator).to(device)
+        field = MLPField(len(views), generator)
     else:
         raise ValueError(f'field must be "grid" or "mlp", got {settings.field!r}')
     weights = torch.ones(len(cameras), device=device) if weights is None else weights.to(device)
