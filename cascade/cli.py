@@ -91,9 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--sequences", nargs="+", default=[])
     fit.add_argument("--crop_size", type=_count, default=64, help="pixels; the base model's, 64 for the embedded ones")
     fit.add_argument("--pixel_size_um", type=float)
+    fit.add_argument("--spacing_um", type=float, nargs="+", default=[], help="voxel size z y x or y x")
+    fit.add_argument("--sparse", action="store_true", help="planes show cells that nobody annotated")
+    fit.add_argument("--licence", default="not stated", help="of the images, and whom to cite")
     fit.add_argument("--budget", type=float, default=60, metavar="MINUTES", help="for the trainings")
-    fit.add_argument("--base_model", default="nuclei2d", help="what the texture is finetuned from")
+    fit.add_argument("--base_model", default="nuclei2d", help="what is finetuned: nuclei2d, nuclei3d, a folder")
     fit.add_argument("--num_images", type=_count, default=100)
+    fit.add_argument("--bank", type=_count, metavar="CELLS", help="make so many cells once and use them in all images")
     fit.add_argument("--seed", type=int, default=0)
     fit.add_argument("--test", type=Path, help="annotated images to evaluate on; Cellpose is trained")
     fit.add_argument("--test_truth", choices=("gt", "st"), default="gt")
@@ -224,18 +228,22 @@ def _fit(options) -> None:
     test = (options.test, options.test_truth, tuple(options.test_sequences)) if options.test else None
     folder = fit(
         Plan(
-            options.source,
-            options.output_dir,
-            options.truth,
-            tuple(options.sequences),
-            options.crop_size,
-            options.pixel_size_um,
-            options.budget,
-            options.base_model,
-            options.num_images,
-            options.seed,
-            test,
-            tuple(options.skip),
+            source=options.source,
+            output_dir=options.output_dir,
+            truth=options.truth,
+            sequences=tuple(options.sequences),
+            crop_size=options.crop_size,
+            pixel_size_um=options.pixel_size_um,
+            spacing_um=tuple(options.spacing_um),
+            sparse=options.sparse,
+            licence=options.licence,
+            budget_minutes=options.budget,
+            base_model=options.base_model,
+            num_images=options.num_images,
+            bank=options.bank,
+            seed=options.seed,
+            test=test,
+            skip=tuple(options.skip),
         )
     )
     print(f"look at {folder / 'preview.png'}; the model is {options.output_dir / 'model'}")

@@ -22,8 +22,10 @@ _STATE = "fit.json"
 class Plan:
     """What `fit` makes, in `output_dir`: crops/, stages/, model/, synthetic/ and report/.
 
-    budget_minutes: for the two trainings; the rest comes on top. base_model: what the texture is finetuned from, an
-    embedded model's name, a folder or a Hub id. test: folder, truth and sequences to evaluate on, or None.
+    budget_minutes: for the two trainings; the rest comes on top. base_model: what outlines and texture go on from, an
+    embedded model's name, a folder of trained stages, or a Stable Diffusion, which only the texture goes on from. bank:
+    how many different cells the synthetic images are made of, None for new ones in every image. test: folder, truth
+    and sequences to evaluate on, or None.
     """
 
     source: Path
@@ -32,9 +34,13 @@ class Plan:
     sequences: tuple[str, ...] = ()
     crop_size: int = 64
     pixel_size_um: float | None = None
+    spacing_um: tuple[float, ...] = ()
+    sparse: bool = False
+    licence: str = "not stated"
     budget_minutes: float = 60.0
     base_model: str = "nuclei2d"
     num_images: int = 100
+    bank: int | None = None
     seed: int = 0
     test: tuple[Path, str, tuple[str, ...]] | None = None
     skip: tuple[str, ...] = ()
@@ -58,7 +64,8 @@ def fit(plan: Plan) -> Path:
             continue
         print(f"[{number}/{len(STEPS)}] {step}", file=sys.stderr)
         _DO[step](plan, output, state)
-        state.finish(step)
+        if step != "evaluate":  # it remembers itself what it has done, and of which data
+            state.finish(step)
     return output / "synthetic"
 
 
@@ -66,12 +73,17 @@ class _State:
     """Finished steps, and how many training steps fit into the budget."""
 
     def __init__(self, path: Path, plan: Plan):
-        fixed = {key: str(getattr(plan, key)) for key in ("source", "truth", "sequences", "crop_size", "pixel_size_um")}
+        free = ("output_dir", "budget_minutes", "licence", "test", "skip")  # may be changed on the way
+        fixed = {key: str(value) for key, value in vars(plan).items() if key not in free}
         self.path, self.record = path, {"plan": fixed, "done": [], "train_steps": {}}
         if path.is_file():
             self.record = json.loads(path.read_text())
-            if self.record["plan"] != fixed:
-                raise ValueError(f"{path.parent} holds the work of another plan: name another folder, or remove it")
+            changed = [key for key in fixed if self.record["plan"].get(key) != fixed[key]]
+            if changed:
+                raise ValueError(
+                    f"{path.parent} holds the work of another plan (other {', '.join(changed)}): name another folder, "
+                    "or remove it"
+                )
 
     @property
     def done(self) -> list[str]:
@@ -97,6 +109,9 @@ def _prepare(plan: Plan, output: Path, state: _State) -> None:
         list(plan.sequences) or None,
         crop_size=plan.crop_size,
         pixel_size_um=plan.pixel_size_um,
+        spacing_um=list(plan.spacing_um) or None,
+        licence=plan.licence,
+        sparse=plan.sparse,
         seed=plan.seed,
     )
 
@@ -104,10 +119,9 @@ def _prepare(plan: Plan, output: Path, state: _State) -> None:
 def _train(stage: str, plan: Plan, output: Path, state: _State) -> None:
     """Train within the budget: how long a step takes is measured first."""
     options = ["--data", str(output / "crops"), "--seed", str(plan.seed)]
-    if stage == "texture":
-        options += ["--base_model", str(_base(plan.base_model))]
-    else:
-        options += ["--sample_size", str(plan.crop_size // 2)]
+    base = _base(plan, stage)
+    options += ["--base_model", str(base)] if base else []
+    options += ["--sample_size", str(plan.crop_size // 2)] if stage == "mask" else []
     if stage not in state.record["train_steps"]:
         with tempfile.TemporaryDirectory() as folder:
             trial = ["--max_train_steps", str(_TRIAL), "--logging_steps", "1", "--checkpointing_steps", "1000"]
@@ -131,10 +145,16 @@ def _launch(module: str, options: list[str]) -> None:
         raise RuntimeError(f"{module} stopped: its message is above; the same command goes on from here")
 
 
-def _base(name: str) -> str | Path:
+def _base(plan: Plan, stage: str) -> str | Path | None:
+    """What a stage goes on from, or None: outlines of another size, or of no model, are trained from scratch."""
     from cascade.assets import NAMES, embedded
 
-    return embedded(name) / "texture" if name in NAMES else name
+    folder = embedded(plan.base_model) if plan.base_model in NAMES else Path(plan.base_model)
+    if stage == "texture":
+        return folder / "texture" if (folder / "texture").is_dir() else plan.base_model
+    config = folder / "mask" / "unet" / "config.json"
+    fits = config.is_file() and json.loads(config.read_text())["sample_size"] == plan.crop_size // 2
+    return folder / "mask" if fits else None
 
 
 def _assemble(plan: Plan, output: Path, state: _State) -> None:
@@ -144,6 +164,7 @@ def _assemble(plan: Plan, output: Path, state: _State) -> None:
 def _generate(plan: Plan, output: Path, state: _State) -> None:
     options = ["--model", str(output / "model"), "--output_dir", str(output / "synthetic")]
     options += ["--num_images", str(plan.num_images), "--seed", str(plan.seed)]
+    options += ["--bank", str(plan.bank)] if plan.bank else []
     _launch("cascade.cli", ["generate", *options])
 
 

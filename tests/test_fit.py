@@ -1,8 +1,10 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cascade import embedded
 from cascade import fit as module
 from cascade.fit import STEPS, Plan, fit
 
@@ -31,9 +33,11 @@ def test_it_goes_on_where_it_was_and_skips_what_it_is_told(did, tmp_path):
     fit(plan)
     assert did == ["prepare", "mask", "texture", "texture", "assemble", "evaluate"]
     fit(plan)
-    assert len(did) == 6
-    with pytest.raises(ValueError, match="another plan"):
+    assert did[6:] == ["evaluate"]  # which knows itself what is left to do
+    with pytest.raises(ValueError, match=r"another plan \(other source\)"):
         fit(Plan(Path("other images"), tmp_path))
+    with pytest.raises(ValueError, match=r"other num_images, seed"):
+        fit(Plan(Path("images"), tmp_path, num_images=5, seed=1))
     with pytest.raises(ValueError, match="no step cook"):
         fit(Plan(Path("images"), tmp_path, skip=("cook",)))
 
@@ -56,3 +60,16 @@ def test_the_budget_decides_how_long_is_trained(monkeypatch, tmp_path):
     assert trial[trial.index("--max_train_steps") + 1] == "4"
     assert training[training.index("--max_train_steps") + 1] == str(int(600 * 0.3 / 0.5))
     assert training[training.index("--resume_from_checkpoint") + 1] == "latest"
+    assert training[training.index("--base_model") + 1] == str(embedded("nuclei2d") / "mask")
+
+
+def test_what_stages_go_on_from():
+    base = embedded("nuclei3d")
+    plan = Plan(Path("images"), Path("out"), base_model="nuclei3d")
+    assert module._base(plan, "texture") == base / "texture"
+    assert module._base(plan, "mask") == base / "mask"
+    assert module._base(replace(plan, crop_size=128), "mask") is None  # outlines of another size
+    assert module._base(replace(plan, base_model=str(base)), "mask") == base / "mask"
+    hub = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert module._base(replace(plan, base_model=hub), "texture") == hub
+    assert module._base(replace(plan, base_model=hub), "mask") is None

@@ -102,6 +102,13 @@ def test_half_precision_gives_nearly_the_same_cells(banked, tmp_path):
     assert images[0].mean() == pytest.approx(images[1].mean(), rel=0.25)
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a file system that nobody can write to")
+def test_a_folder_that_cannot_be_written_gives_one_line(capsys):
+    assert main(["generate", *SMALL, "--output_dir", "/proc/synthetic"]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "/proc/synthetic" in line
+
+
 def test_a_dry_run_tells_and_writes_nothing(tmp_path, capsys):
     assert main(["generate", *BANK, "--dry_run", "--output_dir", str(tmp_path / "set")]) == 0
     said = capsys.readouterr().out
