@@ -32,10 +32,10 @@ class MultiviewOutput(BaseOutput):
     def constraints(self) -> tuple[torch.Tensor, Cameras, torch.Tensor]:
         """What a solid is fitted to: the views and the outline itself, their cameras, and how much each counts.
 
-        The outline is no prediction, and counts double.
+        The outline is no prediction, and counts four times as much.
         """
         cameras = Cameras(torch.cat([self.cameras.axes, along_z().axes.to(self.cameras.axes)]))
-        weights = torch.tensor([1.0] * len(self.cameras) + [2.0])
+        weights = torch.tensor([1.0] * len(self.cameras) + [4.0])
         return torch.cat([self.views, self.condition[:, None]], 1), cameras, weights
 
 
