@@ -248,6 +248,14 @@ def test_a_ball_is_a_watertight_mesh_with_its_volume():
         solid_mesh(lambda p: np.ones(len(p)), (4, 4, 4), 1.0)
 
 
+def test_nodes_on_the_surface_do_not_tear_the_mesh():
+    """An octahedron whose corners and edges lie on nodes of the grid, to within rounding."""
+    for error in (0.0, 1e-9, -1e-9):
+        mesh = solid_mesh(lambda p, e=error: np.abs(p).sum(1) - 1.0 + e, (3.0,) * 3, 0.25)
+        assert mesh.is_watertight
+        assert mesh.volume == pytest.approx(4 / 3, rel=0.03)
+
+
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_previews_show_image_and_outlines(ndim, tmp_path):
     from PIL import Image

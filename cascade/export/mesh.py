@@ -18,6 +18,8 @@ def solid_mesh(sdf: SignedDistance, extent_um: tuple[float, float, float], step_
     values = np.pad(np.asarray(sdf(grid.points_um())).reshape(grid.shape), 1, constant_values=step_um)
     if not (values < 0).any():
         raise ValueError(f"there is no surface within ±{np.array(extent_um) / 2} µm")
+    # A node on the surface would make several vertices of one place, and they would be merged into a torn mesh.
+    values[np.abs(values) < 1e-3 * step_um] = 1e-3 * step_um
     # Distances grow outwards ("ascent"); skimage orients faces for (z, y, x), and so they look outwards in (x, y, z).
     vertices, faces, _, _ = measure.marching_cubes(values, 0.0, spacing=grid.spacing_um, gradient_direction="ascent")
     vertices += np.array(grid.origin_um) - step_um  # the padding's voxel
