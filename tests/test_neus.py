@@ -8,7 +8,7 @@ from cascade.cameras import hemisphere
 from cascade.grid import Grid
 from cascade.multiview.renders import HarmonicRenders
 from cascade.neus.field import GridField, MLPField
-from cascade.neus.fit import NeuSSettings, fit_views, view_residuals, visual_hull
+from cascade.neus.fit import NeuSSettings, fit_views, jaggedness, view_residuals, visual_hull
 from cascade.neus.render import alphas, opacity, ray_points, refine_depths
 from cascade.shapes.harmonics import HarmonicShapes, ShapeLaw, SilhouetteRenderer
 
@@ -159,6 +159,16 @@ def test_two_bad_views_of_sixteen_hardly_matter(solids):
         iou(fit_views(spoilt, hemisphere(16)).field, shapes),
     )
     assert clean.mean() - bad.mean() < 0.03
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_jagged_outlines_are_told_from_smooth_ones(size):
+    """Smooth ones change by their curvature, about 2.5 / size; flipped pixels add a tenth of a pixel."""
+    _, _, views = HarmonicRenders(hemisphere(4), ShapeLaw(), size).draw(16, torch.Generator().manual_seed(3))
+    assert (jaggedness(views, 0.25) < 0.02 + 3.2 / size).all()
+    generator = torch.Generator().manual_seed(0)
+    flips = (torch.rand(views.shape, generator=generator) < 0.2) & (views.abs() < 0.5)
+    assert (jaggedness(torch.where(flips, -views, views), 0.25) > jaggedness(views, 0.25)).all()
 
 
 def test_residuals_are_measured_against_the_views():

@@ -122,7 +122,8 @@ def fit_views(
         raise ValueError(f'field must be "grid" or "mlp", got {settings.field!r}')
     weights = torch.ones(len(cameras), device=device) if weights is None else weights.to(device)
     view_weights = weights * trust  # (B, N)
-    rough = ((jaggedness(views, truncation) - 0.10) / 0.02).clamp(0, 1)  # 0 for rendered and predicted views
+    smooth = 0.02 + 3.2 / views.shape[-1]  # what the curvature of rendered and predicted outlines alone comes to
+    rough = ((jaggedness(views, truncation) - smooth) / 0.02).clamp(0, 1)
     blunt = 0.45**rough
     smooth_weight = settings.smooth_weight * 5**rough
     # NeuS: s = e^{10 v}, so that one learning rate suits the field and v.
