@@ -16,7 +16,6 @@ from common import data_folder, machine
 from matplotlib.figure import Figure
 
 from cascade.data.thin import thin
-from cascade.evaluation.segmenters import NARROW
 from cascade.fit import Plan, fit
 
 SETS = {
@@ -39,7 +38,7 @@ def main() -> None:
     known, source = SETS[options.data_set], data_folder() / options.data_set
     planar = known["unit"] == "cells"
     amounts = options.amounts or ([10, 30, 100, 300] if planar else [3, 10, 30])
-    report: dict = {"data_set": options.data_set, "unit": known["unit"], "amounts": amounts, "segmenter": repr(NARROW)}
+    report: dict = {"data_set": options.data_set, "unit": known["unit"], "amounts": amounts}
     for amount in amounts:
         folder = options.output_dir / f"{options.data_set}_{amount}"
         thinned = folder / "annotated"
@@ -62,7 +61,8 @@ def main() -> None:
         fit(plan)
         seg = json.loads((folder / "report" / "report.json").read_text())["seg"]
         for name, scores in seg.items():
-            report.setdefault(name, []).append(scores["seg"])
+            report.setdefault(name, []).append(scores)
+        report["segmenter"] = json.loads((folder / "report" / "report.json").read_text())["segmenter"]
     figure = Figure(figsize=(5, 3.4), layout="tight")
     axes = figure.subplots()
     for name in ("real", "synthetic", "both"):

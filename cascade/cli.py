@@ -135,6 +135,12 @@ def _parser() -> argparse.ArgumentParser:
         default="silhouette",
         help="in 3D: outlines are seen along z, or cut at a random height, so that most cells are larger",
     )
+    generate.add_argument(
+        "--shapes",
+        choices=("multiview", "harmonics", "ellipsoids"),
+        default="multiview",
+        help="in 3D: solids of imagined views, or for comparison random harmonic ones or ellipsoids",
+    )
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--format", nargs="+", default=["ctc"], help="|".join(FORMATS) + "; several may be given")
     generate.add_argument("--meshes", action="store_true", help="also write 3D cells as GLB")
@@ -161,6 +167,9 @@ def _parser() -> argparse.ArgumentParser:
         default="float32",
         help="of the networks; half of it is faster on a GPU, and bfloat16 on newer CPUs",
     )
+    generate.add_argument(
+        "--compile", action="store_true", help="compile the texture networks first: pays on thousands of slices"
+    )
     generate.add_argument("--device", help="default cuda if there is one, else cpu")
     generate.set_defaults(run=_generate)
 
@@ -181,6 +190,13 @@ def _parser() -> argparse.ArgumentParser:
         evaluate.add_argument(f"--{name}_truth", choices=("gt", "st"), default="gt")
     evaluate.add_argument(
         "--synthetic", nargs="+", required=True, metavar="[NAME=]FOLDER", help="the first is judged, others are rows"
+    )
+    evaluate.add_argument(
+        "--sparse",
+        nargs="+",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="a second setting with few annotations: real=…, synthetic=…, others; prepared folders give their crops",
     )
     evaluate.add_argument("--generalist", type=Path, help='annotated images of another kind that "none" is trained on')
     evaluate.add_argument("--pretrained", help='a Cellpose model to stand for "none", such as cyto3')
@@ -292,15 +308,19 @@ def _named(entries: list[str]) -> dict[str, Path]:
     return found
 
 
+def _few(entries: list[str]) -> dict[str, Path]:
+    """NAME=FOLDER entries of the sparse setting, which needs a real one."""
+    pairs = [entry.split("=", 1) for entry in entries]
+    found = {pair[0]: Path(pair[-1]) for pair in pairs}
+    if entries and ("real" not in found or len(found) < len(pairs) or any(len(pair) < 2 for pair in pairs)):
+        raise ValueError("--sparse takes real=FOLDER, synthetic=FOLDER and other NAME=FOLDER, each name once")
+    return found
+
+
 def _evaluate(options) -> None:
-    from dataclasses import replace
-
     from cascade.evaluation.experiment import Source, evaluate
-    from cascade.evaluation.segmenters import NARROW, CellposeSettings
+    from cascade.evaluation.segmenters import CellposeSettings
 
-    settings = NARROW if options.protocol == "narrow" else CellposeSettings()
-    if options.steps:
-        settings = replace(settings, steps=options.steps)
     synthetic = {name: Source(folder, frames=options.frames) for name, folder in _named(options.synthetic).items()}
     real = {
         name: Source(
@@ -318,10 +338,12 @@ def _evaluate(options) -> None:
         output_dir=options.output_dir,
         generalist=generalist,
         pretrained=options.pretrained,
-        settings=settings,
+        settings=CellposeSettings() if options.protocol == "full" else None,
+        steps=options.steps,
         seeds=options.seeds,
         title=options.title,
         ratios=tuple(options.ratios),
+        sparse={name: Source(folder) for name, folder in _few(options.sparse).items()},
     )
     print((options.output_dir / "table.md").read_text())
     print(f"open {path}")

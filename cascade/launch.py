@@ -46,11 +46,13 @@ def generate(options) -> None:
             "correlation_length_um": options.correlation_length_um,
             "min_alignment": options.min_alignment,
             "reading": options.reading,
+            "shapes": options.shapes,
             "num_inference_steps": options.num_inference_steps,
             "max_overlap": options.max_overlap,
             "region": None if options.region is None else str(options.region.resolve()),
             "bank": options.bank,
             "dtype": options.dtype,
+            "compile": options.compile,
         },
     )
     if options.bank is not None and options.meshes:
@@ -106,7 +108,7 @@ def _bank(
     pipeline: CascadePipeline, job: generation.Job, output_dir: Path, rank: int = 0, world: int = 1
 ) -> list[Cell]:
     """The job's bank of cells, made where it is missing, and kept beside the marks of the finished shards."""
-    names = ("rho", "correlation_length_um", "min_alignment", "num_inference_steps", "reading")
+    names = ("rho", "correlation_length_um", "min_alignment", "num_inference_steps", "reading", "shapes")
     settings = {name: job.settings[name] for name in names}
 
     def make(part: int, size: int) -> list[Cell]:
@@ -139,7 +141,7 @@ def _maker(
 
     def prepare_once() -> CascadePipeline:
         if not ready:
-            pipeline = load(folder, device, job.settings.get("dtype", "float32"))
+            pipeline = load(folder, device, job.settings.get("dtype", "float32"), job.settings.get("compile", False))
             pipeline.set_progress_bar_config(disable=True)
             bank = _bank(pipeline, job, output_dir, rank, world) if job.settings.get("bank") else None
             ready.update(pipeline=pipeline, bank=bank, region=_region(job))
@@ -149,7 +151,7 @@ def _maker(
         pipeline = prepare_once()
         if job.settings.get("tiles"):
             return (_scene(pipeline.statistics, job, number, ready["region"]) for number in numbers)
-        settings = {key: value for key, value in job.settings.items() if key != "dtype"}
+        settings = {key: value for key, value in job.settings.items() if key not in ("dtype", "compile")}
         return pipeline.generate(seed, numbers, **settings | {"region": ready["region"], "bank": ready["bank"]})
 
     def compose(scene: Scene, number: int, place: Path) -> dict:
@@ -207,11 +209,17 @@ def run_part(output_dir: str, model: str, rank: int, world: int) -> bool:
     return generation.run(output_dir, job, generate, rank, world, write)
 
 
-def load(folder, device: str | None = None, dtype: str = "float32") -> CascadePipeline:
-    """A cascade on the best device there is, whose stages leave the progress bar to the whole."""
+def load(folder, device: str | None = None, dtype: str = "float32", compile: bool = False) -> CascadePipeline:
+    """A cascade on the best device there is, whose stages leave the progress bar to the whole.
+
+    compile: the texture networks by torch.compile, which takes a minute or two and pays on large data sets.
+    """
     pipeline = CascadePipeline.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device or best_device())
     for stage in pipeline.stages:
         stage.set_progress_bar_config(disable=True)
+    if compile:
+        for network in (pipeline.texture.unet, pipeline.texture.controlnet):
+            network.compile()
     return pipeline
 
 

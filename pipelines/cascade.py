@@ -26,9 +26,12 @@ from cascade.pipelines.texture import MIN_ALIGNMENT, TexturePipeline
 from cascade.population import Cell
 from cascade.rng import seed_from, stream, torch_stream
 from cascade.scene import Sample, draw_light, plan_scene, take_picture
+from cascade.shapes.ellipsoid import ellipsoid_of_outline
+from cascade.shapes.harmonics import harmonic_solids
 
 log = logging.getLogger(__name__)
 
+SHAPES = ("multiview", "harmonics", "ellipsoids")
 _BYTES_OF_A_FIT = {"grid": 16e6, "mlp": 2e9}  # a cell's share of the memory of a NeuS fit, measured
 
 
@@ -165,6 +168,7 @@ class CascadePipeline(DiffusionPipeline):
         min_alignment: float = MIN_ALIGNMENT,
         bank: list[Cell] | None = None,
         reading: str = "silhouette",
+        shapes: str = "multiview",
     ) -> CascadeOutput:
         """Generate annotated images.
 
@@ -185,6 +189,9 @@ class CascadePipeline(DiffusionPipeline):
             bank: cells to use again and again, turned, instead of making new ones for every image: those of `cells`.
             reading: what an outline says of a solid, in 3D. "silhouette": all of it seen along z, as in the paper;
                 "section": where a plane cut it, at a height drawn at random, so that most cells are larger.
+            shapes: where solids come from, in 3D. "multiview": imagined views and NeuS; "harmonics": random harmonic
+                solids of the outlines' areas; "ellipsoids": those with the outlines' areas and second moments. The
+                last two are what the first is compared with, and take no time.
 
         Raises ValueError for arguments that do not fit the data set.
         """
@@ -205,6 +212,7 @@ class CascadePipeline(DiffusionPipeline):
                 min_alignment=min_alignment,
                 bank=bank,
                 reading=reading,
+                shapes=shapes,
             )
         )
         return CascadeOutput([s.image for s in samples], [s.labels for s in samples], samples)
@@ -257,6 +265,7 @@ class CascadePipeline(DiffusionPipeline):
         correlation_length_um: float | None = None,
         min_alignment: float = MIN_ALIGNMENT,
         reading: str = "silhouette",
+        shapes: str = "multiview",
         tell: Callable[[str], None] = lambda stage: None,
     ) -> tuple[list[Cell], dict[str, int]]:
         """Textured cells, not yet placed, as bright as those of real image `like` (None: of all); what was drawn again.
@@ -266,6 +275,8 @@ class CascadePipeline(DiffusionPipeline):
         """
         if reading not in ("silhouette", "section"):
             raise ValueError(f'reading must be "silhouette" or "section", got {reading!r}')
+        if shapes not in SHAPES:
+            raise ValueError(f"shapes must be one of {', '.join(SHAPES)}, got {shapes!r}")
         tell(f"{count} cells: outlines")
         masks, counts = self._outlines(count, seed, index, num_inference_steps, micro_batch_size)
         pixel_um = self.texture.config.pixel_size_um
@@ -276,8 +287,19 @@ class CascadePipeline(DiffusionPipeline):
         else:
             if reading == "section":
                 masks = silhouettes_of_slices(masks, stream(seed, "sections", index).uniform(-1, 1, count))
-            solids, heights, residual, failed = self._solids(masks, seed, index, neus, micro_batch_size, tell)
-            counts |= {"solids drawn again": sum(failed[:-1]), "solids rejected": failed[-1]}
+            mean, spread = self.statistics.axial.elongation
+            drawn = stream(seed, "elongation", index).normal(mean, spread, count)
+            elongation = np.clip(drawn, 0.5 * mean, 1.5 * mean)
+            if shapes == "multiview":
+                given = (masks, elongation, seed, index, neus, micro_batch_size, tell)
+                solids, heights, residual, failed = self._solids(*given)
+                counts |= {"solids drawn again": sum(failed[:-1]), "solids rejected": failed[-1]}
+            elif shapes == "harmonics":
+                area = masks.sum((1, 2)) * pixel_um**2
+                solids, heights = harmonic_solids(area, elongation, torch_stream(seed, "harmonics", index))
+            else:
+                solids = [ellipsoid_of_outline(m, pixel_um, e) for m, e in zip(masks, elongation, strict=True)]
+                heights = _heights(masks, pixel_um, elongation)
             kept = [n for n in range(count) if solids[n] is not None]
             masks, solids, residual = masks[kept], [solids[n] for n in kept], residual[kept]
             size, spacing = self.mask.config.crop_size, self.statistics.spacing_um
@@ -306,13 +328,11 @@ class CascadePipeline(DiffusionPipeline):
             )
         return drawn.masks, {"outlines drawn again": drawn.rejected}
 
-    def _solids(self, masks: np.ndarray, seed: int, index: int, neus: NeuSSettings | None, batch: int | None, tell):
+    def _solids(
+        self, masks: np.ndarray, elongation: np.ndarray, seed: int, index: int, neus: NeuSSettings | None, batch, tell
+    ):
         """Solids in µm (None where none could be fitted), bounds on their heights, residuals, and failures by round."""
         count, pixel_um = len(masks), self.texture.config.pixel_size_um
-        mean, spread = self.statistics.axial.elongation
-        drawn = stream(seed, "elongation", index).normal(mean, spread, count)
-        elongation = np.clip(drawn, 0.5 * mean, 1.5 * mean)
-        heights = 2 * elongation * np.array([_reach_um(mask, pixel_um) for mask in masks])
         solids: list[SignedDistance | None] = [None] * count
         residual, missing = np.full(count, np.nan), np.arange(count)
         failed: list[int] = []
@@ -337,7 +357,7 @@ class CascadePipeline(DiffusionPipeline):
                 break
         if len(missing) == count >= 4:
             raise RuntimeError("no solid could be fitted to the predicted views: the multiview stage is not trained")
-        return solids, heights, residual, failed
+        return solids, _heights(masks, pixel_um, elongation), residual, failed
 
     def _texture(
         self, slices: list[Slices], light: np.ndarray, infos: list[dict], seed, index, counts, minimum, **options
@@ -385,6 +405,11 @@ def saved_statistics(folder: Path) -> dict:
         if (candidate / FILE_NAME).is_file():
             return Statistics.load(candidate).to_dict()
     raise hub.ModelError(f"{folder}: no {FILE_NAME}; copy it there from the crops that the stages were trained on")
+
+
+def _heights(masks: np.ndarray, pixel_um: float, elongation: np.ndarray) -> np.ndarray:
+    """Bounds on the heights of solids with these outlines, µm."""
+    return 2 * elongation * np.array([_reach_um(mask, pixel_um) for mask in masks])
 
 
 def _reach_um(mask: np.ndarray, pixel_um: float) -> float:

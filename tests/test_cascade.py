@@ -209,6 +209,18 @@ def test_outlines_read_as_sections_belong_to_larger_cells(deep):
         generate(deep, reading="cut", **options)
 
 
+def test_solids_for_comparison_take_the_place_of_imagined_ones(deep):
+    options = dict(canvas_size=(32, 96, 96), cells_per_image=3, num_inference_steps=2, min_alignment=0)
+    for shapes in ("harmonics", "ellipsoids"):
+        sample = generate(deep, shapes=shapes, **options).samples[0]
+        outlines = np.array([cell["outline"].sum() for cell in sample.cells]) * sample.cells[0]["outline_pixel_um"] ** 2
+        seen = [(sample.labels == n + 1).any(0).sum() for n in range(len(sample.cells))]
+        seen = np.array(seen) * np.prod(sample.spacing_um[1:])
+        assert seen.sum() == pytest.approx(outlines.sum(), rel=0.25), shapes  # cut a little by each other
+    with pytest.raises(ValueError, match="multiview, harmonics, ellipsoids"):
+        generate(deep, shapes="cubes", **options)
+
+
 def test_the_command_line_generates_a_data_set(tmp_path, capsys):
     arguments = ["generate", "--model", "nuclei3d", "--num_images", "1", "--canvas_size", "16", "48", "48", "--meshes"]
     arguments += ["--cells_per_image", "2", "--num_inference_steps", "4", "--seed", "3"]

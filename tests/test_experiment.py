@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ball_stack, field_of_view, tiny_texture, write_ctc_2d
+from scipy import stats
 
-from cascade.cli import _named
+from cascade.cli import _few, _named
+from cascade.data.prepare import prepare
 from cascade.evaluation.experiment import Source, check_apart, distribution, mixture, populations, run_trainings
 from cascade.evaluation.population import field_distances
 from cascade.evaluation.report import write_report
@@ -48,16 +50,20 @@ def test_trainings_are_kept_and_not_repeated(tmp_path):
 
 def test_the_report_is_one_page_with_everything_in_it(tmp_path):
     test, made = images(1), images(3)
-    names = ("real", "0 % synthetic", "50 % synthetic")
+    names = ("real", "synthetic", "0 % synthetic", "50 % synthetic", "sparse real", "sparse both", "harmonics")
     seg = run_trainings(dict.fromkeys(names, test), test, lambda data, seed: lambda one: one.labels, 1, tmp_path)
     fields = populations({"real test": test, "real train": images(0), "synthetic": made})
     path = write_report(tmp_path, "A <title>", seg, {"fid_r2s": 0.25}, images(0), made, test, fields)
     page = path.read_text()
     assert "A &lt;title&gt;" in page
-    assert page.count("data:image/png;base64,") == 6
+    assert page.count("data:image/png;base64,") == 7
     assert "http" not in page
     record = json.loads((tmp_path / "report.json").read_text())
-    assert record["seg"]["real"]["seg"]["mean"] == 1
+    assert record["seg"] == {name: {"mean": 1.0, "std": 0.0, "n": 1} for name in ("real", "synthetic")}
+    assert set(record["seg_sparse"]) == {"real", "both"}
+    assert (set(record["ablations"]), set(record["ratios"])) == ({"harmonics"}, {"0", "50"})
+    assert record["scores"]["harmonics"]["ap_0.8"]["mean"] == 1
+    assert record["rank_sum_p"] == dict.fromkeys([n for n in names if not n.endswith("real")], 1.0)
     assert set(record["population"]) == {"real train", "synthetic"}
     assert all(value >= 0 for found in record["population"].values() for value in found.values())
     assert "| Real | 1.000 ± 0.000 |" in (tmp_path / "table.md").read_text()
@@ -107,6 +113,39 @@ def test_synthetic_sets_have_names_of_their_own(tmp_path):
             _named(wrong)
 
 
+def test_a_sparse_setting_needs_something_real():
+    assert _few(["real=a", "synthetic=b=c"]) == {"real": Path("a"), "synthetic": Path("b=c")}
+    for wrong in (["synthetic=a"], ["a"], ["real=a", "real=b"]):
+        with pytest.raises(ValueError, match="each name once"):
+            _few(wrong)
+
+
+def test_scores_of_single_images_are_compared_by_rank(tmp_path):
+    test = images(1, 6)
+
+    def train(data, seed):
+        return lambda one: one.labels * (one.labels % len(data) > 0)  # misses every second, or every fifth cell
+
+    seg = run_trainings({"real": images(0, 2), "synthetic": images(2, 5)}, test, train, 1, tmp_path)
+    write_report(tmp_path, "", seg, {}, images(0), images(3), test)
+    found = json.loads((tmp_path / "report.json").read_text())["rank_sum_p"]["synthetic"]
+    assert found == pytest.approx(
+        stats.ranksums(seg["synthetic"]["seg_of_images"], seg["real"]["seg_of_images"]).pvalue
+    )
+    assert found < 0.01
+
+
+def test_prepared_crops_are_a_data_set_of_single_cells(tmp_path):
+    source = write_ctc_2d(tmp_path / "set", frames=2)
+    prepare(source, tmp_path / "crops", crop_size=64, spacing_um=[0.5, 0.5])
+    found = Source(tmp_path / "crops").load()
+    assert {one.image.shape for one in found} == {(64, 64)}
+    assert all(set(np.unique(one.labels)) == {0, 1} for one in found)
+    whole = Source(source).load()[0].image
+    assert min(one.image.min() for one in found) > 0.5 * whole.min()
+    assert max(one.image.max() for one in found) > 0.5 * whole.max()
+
+
 def test_single_slices_tell_nothing_of_a_population():
     rng = np.random.default_rng(0)
     stacks = [LabelledImage(*ball_stack(rng), (2.0, 1.0, 1.0)) for _ in range(2)]
@@ -120,7 +159,7 @@ def test_distance_to_synthetic_images_grows_with_their_difference():
     vae = tiny_texture().vae.eval()
     train, test, alike = images(0), images(1), images(2)
     wrong = [LabelledImage(one.image // 2 + 300, one.labels, one.spacing_um) for one in alike]
-    near, far = (distribution(train, test, made, vae, size=32) for made in (alike, wrong))
+    near, far = (distribution(train, test, {"synthetic": made}, vae, size=32) for made in (alike, wrong))
     assert near["fid_r2r"] == far["fid_r2r"]
     assert far["fid_r2s"] > 3 * near["fid_r2s"]
     assert far["kid_r2s"] > near["kid_r2s"]
@@ -144,7 +183,7 @@ def test_stacks_give_planes_of_equal_spacing():
 
 def test_cellpose_is_trained_by_seed():
     pytest.importorskip("cellpose")
-    settings = CellposeSettings(width=(4, 8, 8, 256), steps=5, crop=32, batch_size=2)
+    settings = CellposeSettings(width=(4, 8, 8, 256), steps=5, crop=32, batch_size=2, bfloat16=True)
     train, (test,) = images(0, 2), images(5, 1)
     segment, model = cellpose3(train, settings, seed=0)
     assert segment(test).shape == test.labels.shape

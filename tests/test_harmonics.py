@@ -9,6 +9,7 @@ from cascade.shapes.harmonics import (
     ShapeLaw,
     SilhouetteRenderer,
     draw_shapes,
+    harmonic_solids,
     harmonics,
     polygon_distance,
 )
@@ -175,3 +176,16 @@ def test_surfaces_agree_with_open3ds_ray_casting():
 def test_cameras_refuse_other_shapes():
     with pytest.raises(ValueError, match=r"\(N, 3, 3\)"):
         Cameras(torch.eye(3))
+
+
+def test_solids_have_the_areas_and_heights_asked_for():
+    area, elongation = np.array([60.0, 150.0, 300.0]), np.array([1.0, 1.5, 2.0])
+    solids, heights = harmonic_solids(area, elongation, torch.Generator().manual_seed(3))
+    round_solids, _ = harmonic_solids(area, np.ones(3), torch.Generator().manual_seed(3))
+    grid = Grid.covering((60, 34, 34), (0.5, 0.5, 0.5))
+    for n in range(3):
+        tall, plain = (voxelize(one[n], grid).array for one in (solids, round_solids))
+        assert tall.any(0).sum() * 0.25 == pytest.approx(area[n], rel=0.05)
+        height, before = (0.5 * volume.any((1, 2)).sum() for volume in (tall, plain))
+        assert height == pytest.approx(elongation[n] * before, abs=0.51 * (1 + elongation[n]))
+        assert height <= heights[n] + 0.5

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from cascade.evaluation.images import bhattacharyya, histograms, kullback_leibler, paired_metrics, zncc
+from cascade.evaluation.images import bhattacharyya, histograms, kullback_leibler, paired_metrics, rim_profiles, zncc
 
 
 def test_paired_metrics_of_a_case_done_by_hand():
@@ -36,3 +37,19 @@ def test_histogram_distances_are_those_of_gaussians():
     assert bhattacharyya(p, q) == pytest.approx(1 / 8, rel=0.03)  # (Δμ)² / 8σ²
     assert bhattacharyya(p, p) == pytest.approx(0, abs=1e-9)
     assert bhattacharyya(np.array([1.0, 0]), np.array([0, 1.0])) == float("inf")
+
+
+def test_a_profile_across_the_rim_finds_a_blurred_edge():
+    labels = np.zeros((80, 80), int)
+    y, x = np.mgrid[:80, :80]
+    for n, (cy, cx) in enumerate([(20, 20), (55, 50)], 1):
+        labels[(y - cy) ** 2 + (x - cx) ** 2 < 12**2] = n
+    image = 100 + 50.0 * (labels > 0)
+    distance, profiles = rim_profiles([image, np.stack([image, image])], [labels, np.stack([labels, 0 * labels])])
+    assert profiles.shape == (4, 17)
+    np.testing.assert_allclose(profiles[:, distance <= 0], 1)
+    np.testing.assert_allclose(profiles[:, distance > 0], 0)
+    _, soft = rim_profiles([ndimage.gaussian_filter(image, 2)], [labels])
+    middle = np.flatnonzero(distance == 1)[0]
+    assert 0.2 < soft[0, middle] < 0.6
+    assert (np.diff(soft.mean(0)[4:14]) < 0).all()

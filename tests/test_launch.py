@@ -12,7 +12,9 @@ import tifffile
 import torch
 import zarr
 
+from cascade.assets import embedded
 from cascade.cli import main
+from cascade.launch import load
 
 SMALL = ["--model", "nuclei2d", "--canvas_size", "128", "128", "--cells_per_image", "6", "--num_inference_steps", "2"]
 SMALL += ["--min_alignment", "0", "--num_images", "4", "--shard_size", "2"]
@@ -103,6 +105,15 @@ def test_half_precision_gives_nearly_the_same_cells(banked, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a file system that nobody can write to")
+def test_compiled_networks_make_the_same_cells(banked, tmp_path):
+    loaded = load(embedded("nuclei2d"), compile=True).texture
+    assert all(network._compiled_call_impl is not None for network in (loaded.unet, loaded.controlnet))
+    with torch.compiler.set_stance("force_eager"):  # compiling takes minutes: what is tested is that it is switched on
+        assert main(["generate", *BANK, "--compile", "--output_dir", str(tmp_path)]) == 0
+    for path in (banked / "01").iterdir():
+        assert np.array_equal(tifffile.imread(path), tifffile.imread(tmp_path / "01" / path.name))
+
+
 def test_a_folder_that_cannot_be_written_gives_one_line(capsys):
     assert main(["generate", *SMALL, "--output_dir", "/proc/synthetic"]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()

@@ -2,7 +2,10 @@
 
 import numpy as np
 import torch
-from scipy import linalg, stats
+from scipy import linalg, ndimage, stats
+
+from cascade.evaluation.segmenters import LabelledImage
+from cascade.intensity import Window
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -92,3 +95,26 @@ def depth_correlation(image: np.ndarray, labels: np.ndarray, min_px: int = 30) -
                 pair = np.corrcoef(image[z][inside], image[z + 1][inside])
                 found.append(pair[0, 1])
     return np.nan_to_num(np.array(found))
+
+
+def patches(images: list[LabelledImage], window: Window, size: int, limit: int = 600) -> np.ndarray:
+    """Patches (N, size, size) in [0, 1] centred on cells, at most `limit`; ValueError if there is none."""
+    places = []  # (image, plane, centre), of every cell in every plane
+    for number, one in enumerate(images):
+        stack, masks = (array[None] if array.ndim == 2 else array for array in (one.image, one.labels))
+        if min(stack.shape[1:]) <= size:
+            continue
+        for z, labels in enumerate(masks):
+            for label, box in enumerate(ndimage.find_objects(labels), 1):
+                if box is not None:
+                    inside = np.argwhere(labels[box] == label).mean(0)
+                    places.append((number, z, *(int(c + b.start) for c, b in zip(inside, box, strict=True))))
+    if not places:
+        raise ValueError(f"no cell in images larger than {size} pixels: nothing to compare")
+    chosen = np.empty((min(limit, len(places)), size, size), np.float32)
+    for patch, n in zip(chosen, np.linspace(0, len(places) - 1, len(chosen)).astype(int), strict=True):
+        number, z, y, x = places[n]
+        image = images[number].image
+        padded = np.pad(image if image.ndim == 2 else image[z], size // 2, mode="reflect")
+        patch[:] = window.stretch(padded[y : y + size, x : x + size])
+    return chosen

@@ -5,18 +5,33 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 from tqdm.auto import tqdm
 
 from cascade.data.frames import DataError, check_pair, find_frames, spacing_of
-from cascade.evaluation.distribution import all_orientations, encoder_features, frechet_distance, kernel_distance
+from cascade.data.statistics import FILE_NAME
+from cascade.evaluation.distribution import (
+    all_orientations,
+    encoder_features,
+    frechet_distance,
+    kernel_distance,
+    patches,
+)
 from cascade.evaluation.population import FieldStatistics, field_statistics
 from cascade.evaluation.segmentation import score
-from cascade.evaluation.segmenters import NARROW, CellposeSettings, LabelledImage, Segment, cellpose3, segment
+from cascade.evaluation.segmenters import (
+    NARROW,
+    NARROW_3D,
+    CellposeSettings,
+    LabelledImage,
+    Segment,
+    cellpose3,
+    segment,
+    typical_diameter,
+)
 from cascade.intensity import Window
 
 log = logging.getLogger(__name__)
@@ -26,7 +41,10 @@ Train = Callable[[list[LabelledImage], int], Segment]
 
 @dataclass(frozen=True)
 class Source:
-    """A data set on disk: folder, which truth, which of its sequences, and at most how many frames, evenly drawn."""
+    """A data set on disk: folder, which truth, which of its sequences, and at most how many frames, evenly drawn.
+
+    A folder of `cascade prepare` gives its crops: images of one annotated cell each, the others removed.
+    """
 
     folder: Path
     truth: str = "gt"
@@ -38,6 +56,8 @@ class Source:
 
         Raises DataError for what cannot be used, naming the file.
         """
+        if (self.folder / FILE_NAME).is_file():
+            return _crops(self.folder)
         frames, _ = find_frames(self.folder, self.truth, list(self.sequences) or None)
         if self.frames is not None:
             if self.frames < 1:
@@ -58,6 +78,18 @@ class Source:
         return images
 
 
+def _crops(folder: Path) -> list[LabelledImage]:
+    from cascade.data.dataset import CropDataset
+
+    crops = CropDataset(folder)
+    window, spacing = crops.statistics[0].window, (crops.pixel_size_um,) * 2
+    images, masks = (crops.columns[key][:, 0].float().numpy() for key in ("image", "mask"))
+    return [
+        LabelledImage(window.restore(image / 2 + 0.5).astype(np.float32), (mask > 0.5).astype(np.int32), spacing)
+        for image, mask in zip(images, masks, strict=True)
+    ]
+
+
 def evaluate(
     real_train: Source,
     real_test: Source,
@@ -65,10 +97,12 @@ def evaluate(
     output_dir: str | Path,
     generalist: Source | None = None,
     pretrained: str | None = None,
-    settings: CellposeSettings = NARROW,
+    settings: CellposeSettings | None = None,
+    steps: int | None = None,
     seeds: int = 3,
     title: str = "Does synthetic data improve segmentation?",
     ratios: tuple[int, ...] = (),
+    sparse: dict[str, Source] | None = None,
 ) -> Path:
     """Train Cellpose on real, synthetic and both, test all on `real_test`, and write a report.
 
@@ -79,9 +113,11 @@ def evaluate(
         output_dir: gets `report.html`, `report.json`, `table.md`; finished trainings are kept in `runs`, and the same
             call goes on where it was.
         generalist: what "none" was trained on, where `pretrained`, the name of a Cellpose model, is not given;
-            without either there is no "none".
-        settings, seeds: of every training.
+            without either there is no "none". It is told how large the cells of `real_train` are.
+        settings, seeds: of every training; default `NARROW`, for stacks `NARROW_3D`. steps: others than theirs.
         ratios: also train on a fixed number of images of which so many percent are synthetic (0 to 100).
+        sparse: data sets of a second setting, in which few cells are annotated; its "real" and "synthetic" are also
+            joined.
 
     Returns the path of the page. Raises ValueError for sets that share images or mix 2D and 3D, DataError for files
     that cannot be used.
@@ -94,21 +130,23 @@ def evaluate(
     output = Path(output_dir)
     sets = {"train": real_train.load(), "test": real_test.load()}
     made = {name: source.load() for name, source in synthetic.items()}
-    check_apart(sets["train"], sets["test"])
+    few = {f"sparse {name}": source.load() for name, source in (sparse or {}).items()}
+    ndim = sets["test"][0].image.ndim
     for name, images in made.items():
-        if images[0].image.ndim < sets["test"][0].image.ndim:
+        if images[0].image.ndim < ndim:
             raise ValueError(f"{name} holds planes, the test set stacks: give a 3D synthetic set")
+    for images in (sets["train"], *made.values(), *few.values()):
         check_apart(images, sets["test"])
-    conditions = {"real": sets["train"], **made}
-    if "synthetic" in made:
-        conditions["both"] = sets["train"] + made["synthetic"]
-    if generalist is not None and pretrained is None:
-        other = generalist.load()
-        check_apart(other, sets["test"])
-        conditions = {"none": other, **conditions}
+    conditions = {"real": sets["train"], **made, **few}
+    for prefix in ("", "sparse "):
+        real, synthetic_too = conditions.get(prefix + "real"), conditions.get(prefix + "synthetic")
+        if real and synthetic_too:
+            conditions[prefix + "both"] = real + synthetic_too
     for ratio in ratios:
         conditions[f"{ratio} % synthetic"] = mixture(sets["train"], made["synthetic"], ratio / 100)
     output.mkdir(parents=True, exist_ok=True)
+    settings = settings or (NARROW if ndim == 2 else NARROW_3D)
+    settings = settings if steps is None else replace(settings, steps=steps)
 
     def train(data: list[LabelledImage], seed: int) -> Segment:
         return cellpose3(data, settings, seed)[0]
@@ -117,11 +155,20 @@ def evaluate(
     if pretrained is not None:
         ready = run_trainings({"none": []}, sets["test"], lambda data, seed: _ready(pretrained), 1, output, pretrained)
         seg = ready | seg
+    elif generalist is not None:
+        other, size = generalist.load(), typical_diameter(sets["train"])  # a user would say how large his cells are
+        check_apart(other, sets["test"])
+
+        def train_other(data: list[LabelledImage], seed: int) -> Segment:
+            return cellpose3(data, settings, seed, diameter_px=size)[0]
+
+        what = f"{settings!r}, {size:.2f}"
+        seg = run_trainings({"none": other}, sets["test"], train_other, seeds, output, what) | seg
     vae = AutoencoderKL.from_pretrained(embedded("nuclei2d") / "texture" / "vae", use_safetensors=True)
     facts = {"segmenter": f"Cellpose 3.1, {asdict(settings)}", "seeds": seeds}
-    facts |= {f"images_{name}": len(images) for name, images in (sets | made).items()}
+    facts |= {f"images_{name}": len(images) for name, images in (sets | made | few).items()}
     shown = next(iter(made.values()))
-    facts |= distribution(sets["train"], sets["test"], shown, vae)
+    facts |= distribution(sets["train"], sets["test"], made | few, vae)
     fields = populations({"real test": sets["test"], "real train": sets["train"], "synthetic": shown})
     return write_report(output, title, seg, facts, sets["train"], shown, sets["test"], fields)
 
@@ -204,15 +251,15 @@ def run_trainings(
 
     Each training's scores are kept in `output_dir/runs`, and the first `keep` predictions of the first seed beside
     them: started again, only what is missing, or was made of other images, labels or settings (`what` names them), is
-    trained. Returns, by condition, mean, std (over seeds) and n of each
-    score.
+    trained. Returns, by condition, mean, std (over seeds) and n of each score; and under "seg_of_images" the SEG of
+    each test image, the mean over seeds.
     """
     folder = Path(output_dir) / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     keys = {name: _key(what, data, test) for name, data in conditions.items()}
-    jobs = [(name, seed) for name in conditions for seed in range(seeds)]
+    jobs = [(name, seed) for seed in range(seeds) for name in conditions]
     for name, seed in tqdm(jobs, desc="trainings", unit="training"):
         path = folder / f"{name}_{seed}.json"
         if path.is_file() and json.loads(path.read_text())["key"] == keys[name]:
@@ -220,41 +267,55 @@ def run_trainings(
         segment = train(conditions[name], seed)
         predictions = [segment(one) for one in test]
         scores = score([one.labels for one in test], predictions).to_dict()
+        each = [score([one.labels], [p]).seg for one, p in zip(test, predictions, strict=True) if one.labels.any()]
         if seed == 0:
             np.savez_compressed(folder / f"{name}.npz", *predictions[:keep])
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps({"key": keys[name], "scores": scores}))
+        partial.write_text(json.dumps({"key": keys[name], "scores": scores, "seg_of_images": each}))
         os.replace(partial, path)
         log.info("%s, seed %d: SEG %.3f", name, seed, scores["seg"])
     return {name: _summary(folder, name, seeds) for name in conditions}
 
 
 def _summary(folder: Path, name: str, seeds: int) -> dict:
-    runs = [json.loads((folder / f"{name}_{seed}.json").read_text())["scores"] for seed in range(seeds)]
-    return {
+    runs = [json.loads((folder / f"{name}_{seed}.json").read_text()) for seed in range(seeds)]
+    columns = {key: [run["scores"][key] for run in runs] for key in runs[0]["scores"]}
+    found = {
         key: {"mean": float(np.mean(values)), "std": float(np.std(values)), "n": seeds}
-        for key in runs[0]
-        for values in [[run[key] for run in runs]]
+        for key, values in columns.items()
     }
+    return found | {"seg_of_images": np.mean([run["seg_of_images"] for run in runs], 0).tolist()}
 
 
 def distribution(
-    real_train: list[LabelledImage], real_test: list[LabelledImage], synthetic: list[LabelledImage], vae, size: int = 64
-) -> dict[str, float]:
+    real_train: list[LabelledImage],
+    real_test: list[LabelledImage],
+    others: dict[str, list[LabelledImage]],
+    vae,
+    size: int = 64,
+) -> dict:
     """FID and KID between patches of `size` pixels around cells, real to real and real to synthetic.
 
-    Features are those of an autoencoder's encoder (`vae`), see `encoder_features`; all orientations count.
+    Features are those of an autoencoder's encoder (`vae`), see `encoder_features`; all orientations count. Of `others`,
+    "synthetic" gives `fid_r2s` and `kid_r2s`; whatever has images large enough is in `distances`, by name.
     """
     window = _window(real_train)
-    seen = {
-        name: encoder_features(vae, _patches(images, window, size))
-        for name, images in (("train", real_train), ("test", real_test), ("synthetic", synthetic))
+
+    def features(images: list[LabelledImage]) -> np.ndarray:
+        return encoder_features(vae, all_orientations(patches(images, window, size)))
+
+    train, test = features(real_train), features(real_test)
+    found = {
+        name: dict(zip(("fid", "kid"), (frechet_distance(seen, test), kernel_distance(seen, test)), strict=True))
+        for name, images in others.items()
+        if min(images[0].image.shape[-2:]) > size
+        for seen in [features(images)]
     }
     return {
-        "fid_r2r": frechet_distance(seen["train"], seen["test"]),
-        "fid_r2s": frechet_distance(seen["synthetic"], seen["test"]),
-        "kid_r2r": kernel_distance(seen["train"], seen["test"]),
-        "kid_r2s": kernel_distance(seen["synthetic"], seen["test"]),
+        "fid_r2r": frechet_distance(train, test),
+        "kid_r2r": kernel_distance(train, test),
+        **({f"{key}_r2s": value for key, value in found["synthetic"].items()} if "synthetic" in found else {}),
+        "distances": found,
         "features": "encoder of the embedded autoencoder",
     }
 
@@ -263,26 +324,3 @@ def _window(images: list[LabelledImage]) -> Window:
     values = np.concatenate([one.image.ravel()[:: max(one.image.size // 20_000, 1)] for one in images])
     low, high = np.percentile(values, [0.5, 99.9])
     return Window(float(low), float(max(high, low + 1)))
-
-
-def _patches(images: list[LabelledImage], window: Window, size: int, limit: int = 600) -> np.ndarray:
-    """Patches (N, size, size) in [0, 1] centred on cells, of planes with cells, in all eight orientations."""
-    places = []  # (image, plane, centre), of every cell in every plane
-    for number, one in enumerate(images):
-        stack, masks = (array[None] if array.ndim == 2 else array for array in (one.image, one.labels))
-        if min(stack.shape[1:]) <= size:
-            continue
-        for z, labels in enumerate(masks):
-            for label, box in enumerate(ndimage.find_objects(labels), 1):
-                if box is not None:
-                    inside = np.argwhere(labels[box] == label).mean(0)
-                    places.append((number, z, *(int(c + b.start) for c, b in zip(inside, box, strict=True))))
-    if not places:
-        raise ValueError(f"no cell in images larger than {size} pixels: nothing to compare")
-    chosen = np.empty((min(limit, len(places)), size, size), np.float32)
-    for patch, n in zip(chosen, np.linspace(0, len(places) - 1, len(chosen)).astype(int), strict=True):
-        number, z, y, x = places[n]
-        image = images[number].image
-        padded = np.pad(image if image.ndim == 2 else image[z], size // 2, mode="reflect")
-        patch[:] = window.stretch(padded[y : y + size, x : x + size])
-    return all_orientations(chosen)

@@ -8,17 +8,31 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy import stats
 from skimage import segmentation
 
-from cascade.evaluation.images import bhattacharyya, histograms, kullback_leibler
+from cascade.evaluation.distribution import patches, radial_spectrum
+from cascade.evaluation.images import bhattacharyya, histograms, kullback_leibler, rim_profiles
 from cascade.evaluation.population import FieldStatistics, field_distances
 from cascade.evaluation.segmentation import THRESHOLDS
 from cascade.evaluation.segmenters import LabelledImage
+from cascade.evaluation.shape import cell_shapes
 from cascade.intensity import Window
 
 _NAMES = {"none": "None", "real": "Real", "synthetic": "Synthetic", "both": "Both"}
 _COLOURS = {"none": "#8a8a8a", "real": "#3b76af", "synthetic": "#d1605e", "both": "#5aa05a"}
-_MIXED = " % synthetic"  # ends the name of a condition of the ratio sweep
+_SPARSE, _MIXED = "sparse ", " % synthetic"  # how names begin in the sparse setting, and end in the ratio sweep
+_EACH = "seg_of_images"  # the one entry of a condition that is a list
+_HEADS = {
+    "seg": "trained on",
+    "seg_sparse": "trained on, few annotations",
+    "ablations": "trained on, for comparison",
+    "ratios": "% synthetic",
+}
+_BELOW_TABLES = (
+    "<p>Mean ± standard deviation over trainings with different seeds, on the same test images. p: Wilcoxon rank-sum "
+    "test of the SEG of single test images (mean over seeds) against training on Real.</p>"
+)
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ddd}
 td:first-child,th:first-child{text-align:left}figure{margin:1.5rem 0}figcaption{color:#555}
@@ -40,24 +54,36 @@ def write_report(
     seg: by condition, mean, std and n of each score (`run_trainings`). facts: further figures, written to
     `report.json` as they are. fields: statistics of whole fields of view by data set, the first of which is what the
     others are compared with. The predictions drawn are those that `run_trainings` kept.
+
+    `report.json` has the SEG of None, Real, Synthetic and Both as `seg`, that of the sparse setting as `seg_sparse`,
+    of other rows as `ablations`, of mixtures as `ratios`, every score of every row as `scores`, and `rank_sum_p`.
     """
     output = Path(output_dir)
-    table, fields = _table(seg), fields or {}
+    fields, groups = fields or {}, _groups(seg)
     nearness = {name: field_distances(found, next(iter(fields.values()))) for name, found in list(fields.items())[1:]}
     facts = facts | ({"population": nearness} if nearness else {})
-    (output / "report.json").write_text(json.dumps({"title": title, "seg": seg, **facts}, indent=1))
-    (output / "table.md").write_text(_markdown(table))
-    parts = [f"<h1>{html.escape(title)}</h1>", _html_table(table)]
-    parts.append("<p>Mean ± standard deviation over trainings with different seeds, on the same test images.</p>")
+    p_values = {name: _rank_sum(seg, name) for name in seg if _rank_sum(seg, name) is not None}
+    record = {"title": title}
+    record |= {group: {short: seg[name]["seg"] for short, name in names.items()} for group, names in groups.items()}
+    record |= {**facts, "rank_sum_p": p_values, "scores": {n: {k: v for k, v in s.items() if k != _EACH}
+                                                           for n, s in seg.items()}}  # fmt: skip
+    (output / "report.json").write_text(json.dumps(record, indent=1))
+    shown = {group: names for group, names in groups.items() if names}
+    (output / "table.md").write_text("\n".join(_markdown(_table(seg, names, group)) for group, names in shown.items()))
+    parts = [f"<h1>{html.escape(title)}</h1>"]
+    parts += [_html_table(_table(seg, names, group)) for group, names in shown.items()]
+    parts.append(_BELOW_TABLES)
     parts.append(_picture(_curves(seg), "Average precision by IoU threshold."))
     kept = {name: output / "runs" / f"{name}.npz" for name in seg}
-    mixed = {int(name.split()[0]): values["seg"] for name, values in seg.items() if name.endswith(_MIXED)}
-    if len(mixed) > 1:
+    if len(groups["ratios"]) > 1:
+        mixed = {int(short): seg[name]["seg"] for short, name in groups["ratios"].items()}
         parts.append(_picture(_ratios(mixed), "SEG after training on a fixed number of images."))
     parts.append(_picture(_errors(test, kept), "The same test images segmented after each training: outlines of the "
                           "truth in white, of the segmentation in colour."))  # fmt: skip
     parts.append(_picture(_side_by_side(real, synthetic), "Real (above) and synthetic (below), same scale, same grey "
                           "values."))  # fmt: skip
+    parts.append(_picture(_cells(test, synthetic), "Single cells, real (test) and synthetic: shape, light across the "
+                          "rim (bands: quartiles of cells), power spectrum around them."))  # fmt: skip
     figure, distances = _intensities(real, synthetic)
     parts.append(_picture(figure, f"Intensities of real and synthetic images: KLD {distances[0]:.3f}, Bhattacharyya "
                           f"distance {distances[1]:.4f}."))  # fmt: skip
@@ -77,12 +103,41 @@ def write_report(
     return path
 
 
-def _table(seg: dict[str, dict]) -> list[list[str]]:
-    scores = list(next(iter(seg.values())))
-    rows = [["trained on", *(key.upper().replace("_", " ") for key in scores)]]
-    for name, values in seg.items():
-        cells = [f"{values[key]['mean']:.3f} ± {values[key]['std']:.3f}" for key in scores]
-        rows.append([_NAMES.get(name, name), *cells])
+def _label(name: str) -> str:
+    """A row's name in a picture."""
+    return f"few: {name.removeprefix(_SPARSE)}" if name.startswith(_SPARSE) else _NAMES.get(name, name)
+
+
+def _groups(seg: dict[str, dict]) -> dict[str, dict[str, str]]:
+    """Conditions by part of the report, each with a short name."""
+    groups: dict[str, dict[str, str]] = {"seg": {}, "seg_sparse": {}, "ablations": {}, "ratios": {}}
+    for name in seg:
+        if name in _NAMES:
+            groups["seg"][name] = name
+        elif name.startswith(_SPARSE):
+            groups["seg_sparse"][name.removeprefix(_SPARSE)] = name
+        elif name.endswith(_MIXED):
+            groups["ratios"][name.removesuffix(_MIXED)] = name
+        else:
+            groups["ablations"][name] = name
+    return groups
+
+
+def _rank_sum(seg: dict[str, dict], name: str) -> float | None:
+    """Of a row against the real images of its setting; None for those themselves."""
+    against = _SPARSE + "real" if name.startswith(_SPARSE) else "real"
+    if name == against or against not in seg:
+        return None
+    return float(stats.ranksums(seg[name][_EACH], seg[against][_EACH]).pvalue)
+
+
+def _table(seg: dict[str, dict], names: dict[str, str], group: str) -> list[list[str]]:
+    scores = [key for key in next(iter(seg.values())) if key != _EACH]
+    rows = [[_HEADS[group], *(key.upper().replace("_", " ") for key in scores), "p"]]
+    for short, name in names.items():
+        cells = [f"{seg[name][key]['mean']:.3f} ± {seg[name][key]['std']:.3f}" for key in scores]
+        p = _rank_sum(seg, name)
+        rows.append([_NAMES.get(short, short), *cells, "" if p is None else f"{p:.2g}"])
     return rows
 
 
@@ -114,7 +169,7 @@ def _curves(seg: dict[str, dict]) -> Figure:
     for name, values in seg.items():
         means = np.array([values[f"ap_{t:g}"]["mean"] for t in THRESHOLDS])
         spread = np.array([values[f"ap_{t:g}"]["std"] for t in THRESHOLDS])
-        line = axes.plot(THRESHOLDS, means, marker="o", label=_NAMES.get(name, name), color=_COLOURS.get(name))[0]
+        line = axes.plot(THRESHOLDS, means, marker="o", label=_label(name), color=_COLOURS.get(name))[0]
         axes.fill_between(THRESHOLDS, means - spread, means + spread, alpha=0.15, color=line.get_color())
     axes.set(xlabel="IoU threshold", ylabel="average precision", ylim=(0, 1))
     axes.legend(frameon=False)
@@ -167,7 +222,7 @@ def _errors(test: list[LabelledImage], kept: dict[str, Path]) -> Figure:
             colour[segmentation.find_boundaries(truth, mode="inner")] = 1
             colour[segmentation.find_boundaries(labels, mode="inner")] = (1, 0.35, 0.3)
             ax.imshow(colour[:256, :256], interpolation="nearest")
-            ax.set_title(_NAMES.get(name, name))
+            ax.set_title(_label(name))
     return figure
 
 
@@ -207,6 +262,34 @@ def _populations(fields: dict[str, FieldStatistics]) -> Figure:
 
 def _field_colour(name: str) -> str:
     return {"real test": "#222222", "real train": _COLOURS["real"]}.get(name, _COLOURS["synthetic"])
+
+
+def _cells(test: list[LabelledImage], synthetic: list[LabelledImage], limit: int = 12) -> Figure:
+    some = {
+        name: [images[n] for n in np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)]
+        for name, images in (("real", test), ("synthetic", synthetic))
+    }
+    shapes = {name: cell_shapes([o.labels for o in images], images[0].spacing_um) for name, images in some.items()}
+    window = _window(np.concatenate([one.image.ravel()[::5] for one in some["real"]]))
+    figure = Figure(figsize=(14, 2.8), layout="tight")
+    axes = figure.subplots(1, len(shapes["real"]) + 2)
+    for ax, key in zip(axes, shapes["real"], strict=False):
+        edges = np.histogram_bin_edges(shapes["real"][key], 25)
+        for name, found in shapes.items():
+            ax.stairs(np.histogram(found[key], edges, density=True)[0], edges, label=name, color=_COLOURS[name])
+        ax.set(title=key.replace("_", " "), yticks=[])
+    for name, images in some.items():
+        distance, profiles = rim_profiles([o.image for o in images], [o.labels for o in images])
+        low, middle, high = np.nanpercentile(profiles, [25, 50, 75], 0)
+        axes[-2].plot(distance, middle, color=_COLOURS[name], label=name)
+        axes[-2].fill_between(distance, low, high, color=_COLOURS[name], alpha=0.15)
+        size = min(32, *(n - 1 for n in images[0].image.shape[-2:]))
+        power = radial_spectrum(patches(images, Window(window.low, window.high), size, 200))
+        axes[-1].semilogy(np.arange(len(power)) / size, power, color=_COLOURS[name])
+    axes[-2].set(title="light across the rim", xlabel="pixels, inside < 0")
+    axes[-1].set(title="power spectrum", xlabel="1 / pixel")
+    axes[0].legend(frameon=False, fontsize=8)
+    return figure
 
 
 def _intensities(real: list[LabelledImage], synthetic: list[LabelledImage]) -> tuple[Figure, tuple[float, float]]:

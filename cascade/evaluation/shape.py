@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from skimage import measure
+from skimage import measure, segmentation
+
+from cascade.evaluation.solids import cells_of, solid_statistics
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,20 @@ def outline_statistics(masks: np.ndarray) -> OutlineStatistics:
         solidity=np.array([r.solidity for r in regions]),
         eccentricity=np.array([r.eccentricity for r in regions]),
     )
+
+
+def cell_shapes(labels: list[np.ndarray], spacing_um: tuple[float, ...]) -> dict[str, np.ndarray]:
+    """One value per cell of label images that does not touch the border: of planes area in µm², solidity and
+    eccentricity; of stacks volume in µm³, sphericity and elongation (`solid_statistics`)."""
+    if len(spacing_um) == 3:
+        found = solid_statistics([mask for stack in labels for mask in cells_of(stack)], spacing_um)
+        return {name: getattr(found, name) for name in ("volume", "sphericity", "elongation")}
+    tables = [
+        measure.regionprops_table(segmentation.clear_border(plane), properties=("area", "solidity", "eccentricity"))
+        for plane in labels
+    ]
+    columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    return columns | {"area": columns["area"] * np.prod(spacing_um)}
 
 
 def nearest_iou(masks: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
