@@ -10,6 +10,7 @@ finetuned on BBBC050; the autoencoder is the same for both. Prints one JSON obje
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,10 +46,12 @@ def main() -> None:
         folder = options.output_dir or Path(place)
         crops = {part: folder / f"crops_{part}" for part in ("train", "test")}
         loaded = {part: crops_of(data, SETS["nuclei2d"], part, crops[part]) for part in crops}
+        base = folder / "base"  # both ControlNets are new
+        shutil.copytree(options.base_model, base, ignore=shutil.ignore_patterns("controlnet"), dirs_exist_ok=True)
         for name in ("pretrained", "from_scratch"):
             curve = []
             for count in steps:
-                train(folder / name, crops["train"], options.base_model, count, name == "from_scratch")
+                train(folder / name, crops["train"], str(base), count, name == "from_scratch")
                 curve.append(measure(folder / name, loaded["test"], 16 if options.quick else 128))
                 print(name, count, curve[-1], file=sys.stderr)
             report[name] = {key: [point[key] for point in curve] for key in curve[0]}

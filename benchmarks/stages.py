@@ -20,7 +20,7 @@ from cascade import CascadePipeline, embedded, prepare
 from cascade.cameras import hemisphere
 from cascade.cells import confined
 from cascade.data.dataset import CropDataset
-from cascade.data.statistics import Statistics
+from cascade.data.thin import thin
 from cascade.diffusion.latents import correlated_noise
 from cascade.evaluation.alignment import otsu_alignment
 from cascade.evaluation.shape import nearest_iou, outline_statistics
@@ -66,17 +66,20 @@ def main() -> None:
     print(json.dumps(report))
 
 
-def load(name: str) -> CascadePipeline:
+def load(name: str, dtype: torch.dtype = torch.float32) -> CascadePipeline:
     """An embedded model that shows no progress bars."""
-    pipeline = CascadePipeline.from_pretrained(embedded(name))
+    pipeline = CascadePipeline.from_pretrained(embedded(name), dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def crops_of(data: Path, source: dict, part: str, folder: Path) -> CropDataset:
-    """The crops of the training or test sequences."""
+def crops_of(data: Path, source: dict, part: str, folder: Path, frames: int | None = None) -> CropDataset:
+    """The crops of the training or test sequences; of so many of their frames, if not of all."""
     arguments = {key: source[key] for key in ("crop_size", "spacing_um", "pixel_size_um") if key in source}
-    prepare(data / source["folder"], folder, sequences=source[part], **arguments)
+    images = data / source["folder"]
+    if frames is not None:
+        images = thin(images, folder.with_name(f"{folder.name}_few"), frames=frames, sequences=source[part])
+    prepare(images, folder, sequences=source[part], **arguments)
     return CropDataset(str(folder))
 
 
@@ -107,43 +110,67 @@ def outlines(pipeline, crops: CropDataset, count: int) -> dict:
     }
 
 
+def pick(crops: CropDataset, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Masks, light above background in camera units, and mean light in the mask of `count` crops, evenly drawn."""
+    rows = np.linspace(0, len(crops.columns["mask"]) - 1, min(count, len(crops.columns["mask"]))).astype(int)
+    own = crops.statistics[0]
+    images = crops.columns["image"][rows, 0].float().numpy() / 2 + 0.5
+    light = own.window.restore(crops.columns["brightness"][rows].numpy()) - own.background.level
+    return crops.columns["mask"][rows, 0].numpy(), own.window.restore(images) - own.background.level, light
+
+
+def wanted(pipeline, light: np.ndarray) -> np.ndarray:
+    """What the texture model is told of cells with this light."""
+    return pipeline.statistics.window.stretch(pipeline.statistics.background.level + light)
+
+
+def photographed(pipeline, images: np.ndarray, masks: np.ndarray, light: np.ndarray | None = None) -> np.ndarray:
+    """Light above background of textured crops, with camera noise, as `cascade prepare` leaves it in real ones. With
+    `light`, first scaled to it and confined to cell and halo, as they are composed."""
+    statistics = pipeline.statistics
+    window, level, pixel = statistics.window, statistics.background.level, pipeline.texture.config.pixel_size_um
+    if light is not None:
+        halo = statistics.halo.radius_px * statistics.spacing_um[-1] / pixel
+        signal = window.restore(images) - level
+        cells = [confined(*each, halo) for each in zip(signal, masks, light, strict=True)]
+        images = window.stretch(level + np.stack(cells))
+    return window.restore(photograph_crops(images, masks, statistics, pixel, np.random.default_rng(0))) - level
+
+
+def shown(pipeline, signal: np.ndarray) -> np.ndarray:
+    """Light above background as grey values in [0, 1], the same for all crops."""
+    return pipeline.statistics.window.stretch(pipeline.statistics.background.level + signal)
+
+
 def texture(pipeline, crops: CropDataset, count: int, folder: Path | None, name: str) -> dict:
     """Otsu's segmentation of textured crops of validation masks against those masks, and the same of the real crops.
 
     As they are composed: those that do not show their mask drawn again, confined to the cell and its halo, as
-    `cascade prepare` leaves real crops; `as_drawn` is before all that. Both are as bright as the real cells, and seen
-    by their camera: background and noise of the validation images.
+    `cascade prepare` leaves real crops; `as_drawn` is before all that. They are as bright as the real cells.
     """
-    picked = np.linspace(0, len(crops.columns["mask"]) - 1, min(count, len(crops.columns["mask"]))).astype(int)
-    masks = crops.columns["mask"][picked, 0].numpy()
-    real = crops.columns["image"][picked, 0].float().numpy() / 2 + 0.5
-    statistics: Statistics = pipeline.statistics
-    level = statistics.background.level
-    own = crops.statistics[0]
-    light = own.window.restore(crops.columns["brightness"][picked].numpy()) - own.background.level
-    start = time.perf_counter()
-    wanted = statistics.window.stretch(level + light)
+    masks, real, light = pick(crops, count)
     options = dict(cells=np.arange(len(masks)), num_inference_steps=20)
-    first = pipeline.texture(masks, wanted, generator=torch.Generator().manual_seed(2), **options).images
-    seconds = (time.perf_counter() - start) / len(picked)
-    drawn = pipeline.texture.draw_aligned(masks, wanted, generator=torch.Generator().manual_seed(2), **options)
+    asked = wanted(pipeline, light)
+    start = time.perf_counter()
+    first = pipeline.texture(masks, asked, generator=torch.Generator().manual_seed(2), **options).images
+    seconds = (time.perf_counter() - start) / len(masks)
+    drawn = pipeline.texture.draw_aligned(masks, asked, generator=torch.Generator().manual_seed(2), **options)
     made, kept = drawn.images, drawn.alignment >= MIN_ALIGNMENT
-    pixel = pipeline.texture.config.pixel_size_um
-    halo = statistics.halo.radius_px * statistics.spacing_um[-1] / pixel
-    signal, raw = (statistics.window.restore(each) - level for each in (made, first))
-    cells = [confined(*each, halo) for each in zip(signal, masks, light, strict=True)]
-    as_drawn, seen = (
-        photograph_crops(own.window.stretch(own.background.level + each), masks, own, pixel, np.random.default_rng(0))
-        for each in (raw, np.stack(cells))
+    real, as_drawn, seen = (
+        shown(pipeline, signal)
+        for signal in (real, photographed(pipeline, first, masks), photographed(pipeline, made, masks, light))
     )
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         image_grid(np.stack([real, seen], 1)[:96].reshape(-1, *seen.shape[1:]), folder / f"texture_{name}.png", 24)
     generated, reference = otsu_alignment(seen, masks)[kept], otsu_alignment(real, masks)
+    statistics = pipeline.statistics
+    halo = statistics.halo.radius_px * statistics.spacing_um[-1] / pipeline.texture.config.pixel_size_um
     far = np.stack([_beyond(mask, halo + 2) for mask in masks])
-    bright = statistics.window.restore(made) - level > 0.25 * light[:, None, None]
+    bright = statistics.window.restore(made) - statistics.background.level > 0.25 * light[:, None, None]
+    means = [m[k].mean() for m, k in zip(made, masks, strict=True)]
     return {
-        "count": len(picked),
+        "count": len(masks),
         "seconds_each": round(seconds, 4),
         "drawn_again": drawn.failed[:-1],
         "rejected": drawn.failed[-1],
@@ -152,9 +179,8 @@ def texture(pipeline, crops: CropDataset, count: int, folder: Path | None, name:
         "otsu_iou_real": round(float(reference.mean()), 4),
         "alignment_ratio": round(float(generated.mean() / reference.mean()), 4),
         "crops_with_light_beyond_the_halo": round(float((bright & far).any((1, 2)).mean()), 4),
-        "brightness_correlation": round(float(np.corrcoef([m[k].mean() for m, k in zip(made, masks, strict=True)],
-                                                          statistics.window.stretch(level + light))[0, 1]), 4),
-    }  # fmt: skip
+        "brightness_correlation": round(float(np.corrcoef(means, asked)[0, 1]), 4),
+    }
 
 
 def views(pipeline, count: int) -> dict:

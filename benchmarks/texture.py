@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import data_folder, machine
-from stages import SETS, crops_of, load, texture
+from diffusers import DPMSolverMultistepScheduler
+from stages import SETS, crops_of, load, photographed, pick, shown, texture, wanted
 
 from cascade.data.dataset import CropDataset
 from cascade.data.frames import find_frames
 from cascade.diffusion.conditioning import conditioning_image
+from cascade.diffusion.grain import Grain
 from cascade.evaluation.distribution import (
     all_orientations,
     depth_correlation,
@@ -31,7 +33,6 @@ from cascade.evaluation.distribution import (
     spectrum_distance,
 )
 from cascade.export.preview import image_grid, sample_preview
-from cascade.scene import photograph_crops
 
 
 def main() -> None:
@@ -45,9 +46,10 @@ def main() -> None:
         for name in list(SETS)[: 1 if options.quick else 2]:
             pipeline = load(name)
             train, test = (
-                crops_of(data, SETS[name], part, Path(folder) / f"{name}_{part}") for part in ("train", "test")
+                crops_of(data, SETS[name], part, Path(folder) / f"{name}_{part}", 6 if options.quick else None)
+                for part in ("train", "test")
             )
-            report[name] = {"alignment_ratio": texture(pipeline, test, count, None, name)["alignment_ratio"]}
+            report[name] = texture(pipeline, test, count, options.output_dir, name)
             report[name] |= realism(pipeline, train, test, count, options.output_dir, name)
             if name == "nuclei2d":
                 report |= speed(pipeline, test, options.quick)
@@ -57,60 +59,45 @@ def main() -> None:
     print(json.dumps(report))
 
 
-def pick(crops: CropDataset, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Masks, images in [0, 1] and wanted brightness of `count` crops, evenly spread."""
-    total = len(crops.columns["mask"])
-    rows = np.linspace(0, total - 1, min(count, total)).astype(int)
-    images = crops.columns["image"][rows, 0].float().numpy() / 2 + 0.5
-    return crops.columns["mask"][rows, 0].numpy(), images, crops.columns["brightness"][rows].numpy()
-
-
-def draw(pipeline, masks: np.ndarray, brightness: np.ndarray, steps: int, seed: int = 0) -> np.ndarray:
-    """Textured crops as the camera sees them."""
-    made = pipeline.texture(
-        masks, brightness, num_inference_steps=steps, generator=torch.Generator().manual_seed(seed)
-    ).images
-    return photographed(pipeline, made, masks)
-
-
-def photographed(pipeline, images: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    pixel = pipeline.texture.config.pixel_size_um
-    return photograph_crops(images, masks, pipeline.statistics, pixel, np.random.default_rng(0))
-
-
 def features(pipeline, images: np.ndarray) -> np.ndarray:
     """Of all eight orientations of each crop."""
     return encoder_features(pipeline.texture.vae, all_orientations(images))
 
 
+def draw(pipeline, masks: np.ndarray, light: np.ndarray, steps: int) -> np.ndarray:
+    """Textured crops as they are composed and the camera sees them, grey values in [0, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    made = pipeline.texture(masks, wanted(pipeline, light), num_inference_steps=steps, generator=generator).images
+    return shown(pipeline, photographed(pipeline, made, masks, light))
+
+
 def realism(pipeline, train: CropDataset, test: CropDataset, count: int, folder: Path | None, name: str) -> dict:
     """Generated crops of validation masks against real validation crops; real training crops are the floor."""
-    masks, real, brightness = pick(test, count)
-    _, other, _ = pick(train, len(real))
-    made = draw(pipeline, masks, brightness, 20)
+    masks, real, light = pick(test, count)
+    real = shown(pipeline, real)
+    other = shown(pipeline, pick(train, len(real))[1])
+    made = draw(pipeline, masks, light, 20)
     seen = {key: features(pipeline, images) for key, images in (("real", real), ("other", other), ("made", made))}
     # Each generated crop's nearest training crop, against how near a real validation crop comes to one.
-    bank = pick(train, 10_000)[1].reshape(-1, real[0].size)
+    bank = shown(pipeline, pick(train, 10_000)[1]).reshape(-1, real[0].size)
     nearest = {key: _nearest(images.reshape(len(images), -1), bank) for key, images in (("made", made), ("real", real))}
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         image_grid(np.stack([real, made], 1)[:96].reshape(-1, *made.shape[1:]), folder / f"crops_{name}.png", 24)
     scale = float(real.std())
-    return {
-        "crops": len(real),
-        "fid_r2r": round(frechet_distance(seen["other"], seen["real"]), 5),
-        "fid_r2s": round(frechet_distance(seen["made"], seen["real"]), 5),
-        "kid_r2r": round(kernel_distance(seen["other"], seen["real"]), 6),
-        "kid_r2s": round(kernel_distance(seen["made"], seen["real"]), 6),
-        "histogram_r2r": round(histogram_distance(other, real) / scale, 4),
-        "histogram_r2s": round(histogram_distance(made, real) / scale, 4),
-        "spectrum_r2r": round(spectrum_distance(other, real), 4),
-        "spectrum_r2s": round(spectrum_distance(made, real), 4),
-        "nearest_training_rms_made": round(float(nearest["made"].mean()), 4),
-        "nearest_training_rms_real": round(float(nearest["real"].mean()), 4),
-        "nearest_training_rms_made_least": round(float(nearest["made"].min()), 4),
-        "nearest_training_rms_real_least": round(float(nearest["real"].min()), 4),
-    }
+    found = {"crops": len(real)}
+    for key, images in (("r2r", other), ("r2s", made)):
+        features_of = seen["other" if key == "r2r" else "made"]
+        found |= {
+            f"fid_{key}": round(frechet_distance(features_of, seen["real"]), 5),
+            f"kid_{key}": round(kernel_distance(features_of, seen["real"]), 6),
+            f"histogram_{key}": round(histogram_distance(images, real) / scale, 4),
+            f"spectrum_{key}": round(spectrum_distance(images, real), 4),
+        }
+    for key, distances in nearest.items():
+        found |= {f"nearest_training_rms_{key}": round(float(distances.mean()), 4)}
+        found |= {f"nearest_training_rms_{key}_least": round(float(distances.min()), 4)}
+    return found
 
 
 def _nearest(images: np.ndarray, bank: np.ndarray) -> np.ndarray:
@@ -119,80 +106,105 @@ def _nearest(images: np.ndarray, bank: np.ndarray) -> np.ndarray:
 
 
 def speed(pipeline, crops: CropDataset, quick: bool) -> dict:
-    """This pipeline against diffusers' StableDiffusionControlNetPipeline, slice by slice, guidance 5, 50 steps."""
-    from diffusers import DPMSolverMultistepScheduler, StableDiffusionControlNetPipeline
+    """This pipeline against diffusers' StableDiffusionControlNetPipeline, slice by slice, guidance 5, 50 steps.
+
+    Same weights, same machine, both float32 and, for this pipeline, also bfloat16. Images of both get grain and camera
+    noise and are confined to the cell, so that the distances compare what the samplers make.
+    """
+    masks, real, light = pick(crops, 32 if quick else 256)
+    draw(pipeline, masks[:8], light[:8], 2)  # warm up
+    rate, made = _rate(pipeline, masks, light, 20)
+    slices = 2 if quick else 128  # enough for a Fréchet distance; a slice takes as long as any other
+    start = time.perf_counter()
+    stock = _stock(pipeline, masks[:slices], wanted(pipeline, light[:slices]))
+    theirs = slices / (time.perf_counter() - start)
+    report = {
+        "slices_per_second": round(rate, 2),
+        "slices_per_second_stock": round(theirs, 3),
+        "speedup_over_stock": round(rate / theirs, 1),
+    }
+    if quick:
+        return report
+    masks, light = masks[:slices], light[:slices]
+    target = features(pipeline, shown(pipeline, real[:slices]))
+
+    def fid(images: np.ndarray) -> float:
+        seen = shown(pipeline, photographed(pipeline, images, masks, light))
+        return round(frechet_distance(features(pipeline, seen), target), 5)
 
     texture_stage = pipeline.texture
-    masks, real, brightness = pick(crops, 64 if quick else 256)
-    draw(pipeline, masks[:32], brightness[:32], 2)  # warm up
-    start = time.perf_counter()
-    made = draw(pipeline, masks, brightness, 20)
-    ours = len(masks) / (time.perf_counter() - start)
-    stock = StableDiffusionControlNetPipeline(
-        texture_stage.vae, None, None, texture_stage.unet, texture_stage.controlnet, texture_stage.scheduler, None,
-        None, requires_safety_checker=False,
-    )  # fmt: skip
+    report |= {"fid_this": fid(made[:slices]), "fid_stock": fid(stock)}
+    schedule = texture_stage.scheduler
+    for name, scheduler in (
+        ("ddim", schedule),
+        ("dpm_solver", DPMSolverMultistepScheduler.from_config(schedule.config)),
+    ):
+        texture_stage.scheduler = scheduler
+        report[f"fid_by_steps_{name}"] = {
+            steps: fid(_rate(pipeline, masks, light, steps)[1]) for steps in (5, 10, 15, 20, 25, 50)
+        }
+    texture_stage.scheduler = schedule
+    report["slices_per_second_by_batch"] = {
+        batch: round(_rate(pipeline, masks[:64], light[:64], 20, micro_batch_size=batch)[0], 2)
+        for batch in (1, 4, 16, 32, 64)
+    }
+    wide = {side: np.pad(masks[:16], [(0, 0)] + [((side - 64) // 2,) * 2] * 2) for side in (64, 96, 128)}
+    report["slices_per_second_by_side"] = {
+        side: round(_rate(pipeline, padded, light[:16], 20)[0], 2) for side, padded in wide.items()
+    }
+    half = load("nuclei2d", torch.bfloat16)
+    rate, made = _rate(half, masks, light, 20)
+    report |= {"slices_per_second_bfloat16": round(rate, 2), "fid_bfloat16": fid(made)}
+    return report
+
+
+def _rate(pipeline, masks: np.ndarray, light: np.ndarray, steps: int, **options) -> tuple[float, np.ndarray]:
+    """Slices per second, and the images."""
+    start, generator = time.perf_counter(), torch.Generator().manual_seed(0)
+    asked = wanted(pipeline, light)
+    made = pipeline.texture(masks, asked, num_inference_steps=steps, generator=generator, **options).images
+    return len(masks) / (time.perf_counter() - start), made
+
+
+def _stock(pipeline, masks: np.ndarray, brightness: np.ndarray) -> np.ndarray:
+    """The same crops by diffusers' own pipeline, one after the other; with this pipeline's grain."""
+    from diffusers import StableDiffusionControlNetPipeline
+
+    stage = pipeline.texture
+    parts = (stage.vae, None, None, stage.unet, stage.controlnet, stage.scheduler, None, None)
+    stock = StableDiffusionControlNetPipeline(*parts, requires_safety_checker=False)
     stock.set_progress_bar_config(disable=True)
-    prompt = texture_stage.prompt(1)
-    condition = conditioning_image(torch.from_numpy(masks).float()[:, None], torch.from_numpy(brightness))
-    slices = 2 if quick else 128  # enough for a Fréchet distance; a slice takes as long as any other
-    side = masks.shape[-1]
+    prompt, side = stage.prompt(1), masks.shape[-1]
+    condition = conditioning_image(torch.from_numpy(masks).float()[:, None], torch.from_numpy(brightness).float())
     generator, drawn = torch.Generator().manual_seed(0), []
-    start = time.perf_counter()
-    for one in condition[:slices]:
+    for one in condition:
         (image,) = stock(
             prompt_embeds=prompt, negative_prompt_embeds=prompt, image=one[None], height=side, width=side,
             num_inference_steps=50, guidance_scale=5.0, generator=generator, output_type="pt",
         ).images  # fmt: skip
         drawn.append(image.mean(0).numpy())
-    theirs = slices / (time.perf_counter() - start)
-    report = {
-        "slices_per_second": round(ours, 2),
-        "slices_per_second_stock": round(theirs, 3),
-        "speedup_over_stock": round(ours / theirs, 1),
-    }
-    if not quick:
-        target = features(pipeline, real[:slices])
-        report["fid_this"] = round(frechet_distance(features(pipeline, made[:slices]), target), 5)
-        stocked = photographed(pipeline, np.stack(drawn), masks[:slices])
-        report["fid_stock"] = round(frechet_distance(features(pipeline, stocked), target), 5)
-        report["fid_by_steps"] = {
-            steps: round(
-                frechet_distance(features(pipeline, draw(pipeline, masks[:128], brightness[:128], steps)), target), 5
-            )
-            for steps in (5, 10, 15, 20, 25, 50)
-        }
-        schedule = texture_stage.scheduler
-        texture_stage.scheduler = DPMSolverMultistepScheduler.from_config(schedule.config)
-        report["fid_by_steps_dpm_solver"] = {
-            steps: round(
-                frechet_distance(features(pipeline, draw(pipeline, masks[:128], brightness[:128], steps)), target), 5
-            )
-            for steps in (5, 10, 15, 20)
-        }
-        texture_stage.scheduler = schedule
-        report["slices_per_second_by_batch"] = {}
-        for batch in (1, 4, 16, 32, 64):
-            start = time.perf_counter()
-            texture_stage(masks[:64], brightness[:64], num_inference_steps=5, micro_batch_size=batch)
-            report["slices_per_second_by_batch"][batch] = round(64 / (time.perf_counter() - start) / 4, 2)
-        report["slices_per_second_by_batch"]["note"] = "at 20 steps, scaled from 5"
-    return report
+    noise = torch.randn(masks.shape, generator=generator).numpy()
+    return Grain(**stage.config.grain).add(np.stack(drawn), noise)
 
 
 def depth(data: Path, folder: Path | None) -> dict:
     """Correlation between neighbouring slices inside cells: real stacks, and generated ones at several ρ."""
     frames, _ = find_frames(data / "BBBC050", "st", SETS["nuclei3d"]["test"])
-    real = np.concatenate([depth_correlation(f.image().astype(np.float32), f.labels()) for f in frames[::2]])
-    found = {"real": round(float(real.mean()), 4)}
+    pairs = [(frame.image(), frame.labels()) for frame in frames]
+    found = {"real": _mean_and_error(pairs)}
     pipeline = load("nuclei3d")
     for rho in (0.0, 0.7, 2.0):
-        sample = pipeline(rho=rho, cells_per_image=14, generator=torch.Generator().manual_seed(7)).samples[0]
-        made = depth_correlation(sample.image.astype(np.float32), sample.labels)
-        found[str(rho)] = round(float(made.mean()), 4)
+        samples = pipeline(3, rho=rho, cells_per_image=12, generator=torch.Generator().manual_seed(7)).samples
+        found[str(rho)] = _mean_and_error([(sample.image, sample.labels) for sample in samples])
         if folder:
-            sample_preview(sample, folder / f"depth_rho_{rho:g}.png")
+            sample_preview(samples[0], folder / f"depth_rho_{rho:g}.png")
     return found
+
+
+def _mean_and_error(stacks: list[tuple[np.ndarray, np.ndarray]]) -> dict:
+    """Of the correlations of all pairs of slices, with the standard error over stacks' cells."""
+    values = np.concatenate([depth_correlation(image.astype(np.float32), labels) for image, labels in stacks])
+    return {"mean": round(float(values.mean()), 4), "error": round(float(values.std() / np.sqrt(len(values))), 4)}
 
 
 if __name__ == "__main__":

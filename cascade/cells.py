@@ -7,7 +7,7 @@ import torch
 from scipy import ndimage
 
 from cascade.data.axial import Axial
-from cascade.data.crops import Halo
+from cascade.data.crops import Halo, fade
 from cascade.grid import Grid, SignedDistance, resample, signed_distance, voxelize
 from cascade.intensity import Window
 from cascade.neus.fit import NeuSFit
@@ -121,8 +121,7 @@ def textured_cell(
 def confined(signal: np.ndarray, mask: np.ndarray, light: float, reach_px: float) -> np.ndarray:
     """A slice's light above background (H, W), faded to nothing `reach_px` beyond its mask and scaled to the mean
     `light` inside, by no more than a factor of three."""
-    fade = np.clip(2 - 2 * ndimage.distance_transform_edt(~mask) / (reach_px + 1), 0, 1)
-    faded = signal * fade
+    faded = signal * fade(ndimage.distance_transform_edt(~mask), reach_px)
     return faded * np.clip(light / max(float(faded[mask].mean()), 1e-3), 0.3, 3.0)
 
 

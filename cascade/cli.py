@@ -199,10 +199,15 @@ def _parser() -> argparse.ArgumentParser:
         help="a second setting with few annotations: real=…, synthetic=…, others; prepared folders give their crops",
     )
     evaluate.add_argument("--generalist", type=Path, help='annotated images of another kind that "none" is trained on')
-    evaluate.add_argument("--pretrained", help='a Cellpose model to stand for "none", such as cyto3')
+    evaluate.add_argument("--pretrained", help='a Cellpose model to stand for "none", such as cyto3 or cpsam_v2')
     evaluate.add_argument("--frames", type=_count, help="use at most so many images of each set")
     evaluate.add_argument("--seeds", type=_count, default=3, help="trainings of each kind")
-    evaluate.add_argument("--protocol", choices=("narrow", "full"), default="narrow", help="two cores, or a GPU")
+    evaluate.add_argument(
+        "--protocol",
+        choices=("narrow", "full", "cellpose4"),
+        default="narrow",
+        help="Cellpose 3.1 from scratch for two cores, or as it is for a GPU; or Cellpose 4 finetuned",
+    )
     evaluate.add_argument("--steps", type=_count, help="of each training; default as the protocol says")
     evaluate.add_argument(
         "--ratios", type=int, nargs="+", default=[], metavar="PERCENT", help="also train on mixtures, of one size"
@@ -319,7 +324,7 @@ def _few(entries: list[str]) -> dict[str, Path]:
 
 def _evaluate(options) -> None:
     from cascade.evaluation.experiment import Source, evaluate
-    from cascade.evaluation.segmenters import CellposeSettings
+    from cascade.evaluation.segmenters import Cellpose4Settings, CellposeSettings
 
     synthetic = {name: Source(folder, frames=options.frames) for name, folder in _named(options.synthetic).items()}
     real = {
@@ -338,7 +343,7 @@ def _evaluate(options) -> None:
         output_dir=options.output_dir,
         generalist=generalist,
         pretrained=options.pretrained,
-        settings=CellposeSettings() if options.protocol == "full" else None,
+        settings={"narrow": None, "full": CellposeSettings(), "cellpose4": Cellpose4Settings()}[options.protocol],
         steps=options.steps,
         seeds=options.seeds,
         title=options.title,

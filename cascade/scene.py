@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
+from cascade.data.crops import fade
 from cascade.data.statistics import Statistics
 from cascade.grid import resample
 from cascade.population import UNPLACED, Cell, compose, ellipsoid_region, place
@@ -145,8 +146,8 @@ def photograph_crops(
     for n, (image, mask) in enumerate(zip(images, masks, strict=True)):
         light = resample(window.restore(image), (pixel_um,) * 2, spacing)
         noise = resample(statistics.noise.add(light, rng) - light, spacing, (pixel_um,) * 2)
-        fade = np.clip(2 - 2 * ndimage.distance_transform_edt(~mask) / (reach + 1), 0, 1)
-        noisy[n] = window.stretch(window.restore(image) + fade * noise[: len(image), : len(image)])
+        share = fade(ndimage.distance_transform_edt(~mask), reach)
+        noisy[n] = window.stretch(window.restore(image) + share * noise[: len(image), : len(image)])
     return noisy
 
 

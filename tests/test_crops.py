@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from conftest import ellipse
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from cascade.data.crops import cut_crops, fit_halo, one_piece, plane_of
 
@@ -38,6 +38,22 @@ def test_neighbours_leave_the_crop(labelled):
     np.testing.assert_allclose(found.image[far], LEVEL, atol=1e-3)  # nothing but background
     assert np.abs(found.image - wanted.image)[~found.mask].max() < 60  # of the 800 the neighbour would leave
     assert found.brightness == pytest.approx(wanted.brightness, rel=0.06)
+
+
+def test_a_cell_that_stands_alone_keeps_its_light():
+    plane = plane_of(*scene(False, True), 40.0)
+    halo = fit_halo([plane])
+    (crop,), _ = cut_crops(plane, (1.0, 1.0), 48, 1.0, halo, LEVEL)
+    y, x = (round(c) - round(m) for c, m in zip((60, 50), np.argwhere(crop.mask).mean(0), strict=True))
+    true = plane.signal[y : y + 48, x : x + 48]
+    distance = ndimage.distance_transform_edt(~crop.mask)
+    for d, tolerance in ((1, 0.03), (2, 0.25)):  # it begins to fade two thirds of its reach away
+        ring = np.rint(distance) == d
+        assert (crop.image - LEVEL)[ring].mean() == pytest.approx(true[ring].mean(), rel=tolerance)
+    # The cell was blurred with sigma 1.2: what is left 1 and 2 pixels from a straight edge, in parts of its light.
+    expected = [1 - stats.norm.cdf(d - 0.5, scale=1.2) for d in (1, 2)]
+    at_rim = stats.norm.cdf(np.array([0.5, 1.5, 2.5]), scale=1.2).mean()  # five pixels wide, as the rim's light is
+    np.testing.assert_allclose(halo.at(np.array([1.0, 2.0])), np.array(expected) / at_rim, atol=0.07)
 
 
 def test_crops_are_centred_and_keep_area_at_any_pixel_size():

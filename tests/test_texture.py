@@ -1,12 +1,16 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, StableDiffusionControlNetPipeline
 
+from cascade.assets import embedded
+from cascade.diffusion.conditioning import conditioning_image
+from cascade.diffusion.latents import slice_latents
 from cascade.diffusion.losses import DenoisingLoss, scale_latents, unscale_latents
 from cascade.diffusion.sampling import denoise, make_scheduler
 from cascade.hub import ModelError
 from cascade.pipelines.texture import TexturePipeline
+from cascade.rng import seed_from
 
 MASKS = np.zeros((6, 32, 32), bool)
 for n in range(5):
@@ -53,6 +57,31 @@ def test_it_follows_its_condition(texture):
     shifted = np.roll(MASKS, 6, 2)
     assert np.abs(run(texture) - run(texture, shifted)).max() > 1e-3
     assert np.abs(run(texture) - run(texture, light=LIGHT + 0.2)).max() > 1e-4
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_stable_diffusions_own_pipeline_makes_the_same_images():
+    texture = TexturePipeline.from_pretrained(embedded("nuclei2d") / "texture")
+    texture.register_to_config(grain={"sd": 0.0, "length_px": 0.0})
+    masks = np.zeros((2, 64, 64), bool)
+    masks[0, 20:44, 24:40], masks[1, 16:48, 16:48] = True, True
+    light, cells = np.array([0.3, 0.5], np.float32), np.arange(2)
+    made = run(texture, masks, light, cells)
+    parts = (texture.vae, None, None, texture.unet, texture.controlnet, texture.scheduler, None, None)
+    stock = StableDiffusionControlNetPipeline(*parts, requires_safety_checker=False)
+    stock.set_progress_bar_config(disable=True)
+    seed = seed_from(torch.Generator().manual_seed(0))
+    prompt = texture.prompt(2)
+    theirs = stock(
+        image=conditioning_image(torch.from_numpy(masks).float()[:, None], torch.from_numpy(light)),
+        prompt_embeds=prompt,
+        num_inference_steps=4,
+        guidance_scale=1.0,
+        latents=slice_latents(torch.arange(2), (4, 16, 16), 0.7, seed),
+        output_type="pt",
+    ).images
+    np.testing.assert_allclose(made, theirs.mean(1).numpy(), atol=1e-4)
+    assert made.std() > 0.02
 
 
 def test_wrong_shapes_are_refused(texture):

@@ -201,6 +201,16 @@ def test_the_controlnet_script_makes_a_stage(crops, base, tmp_path, options):
         assert {"down_blocks", "up_blocks"} <= changed
 
 
+def test_a_texture_stage_is_gone_on_with(crops, base, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    run(train_controlnet, "tiny_controlnet", "--base_model", base, "--data", crops, "--output_dir", first)
+    options = ["--output_dir", second, "--learning_rate", "0", "--max_train_steps", "1"]
+    run(train_controlnet, "tiny_controlnet", "--base_model", first, "--data", crops, *options)
+    before, after = (TexturePipeline.from_pretrained(folder).controlnet.state_dict() for folder in (first, second))
+    assert all(torch.allclose(before[name], after[name]) for name in before)
+    assert any(value.abs().max() > 0 for name, value in before.items() if "controlnet_down_blocks" in name)
+
+
 def test_missing_and_unknown_settings_are_named_in_one_line(crops, base, tmp_path, capsys):
     for arguments, words in (
         (["--data", str(crops), "--output_dir", str(tmp_path)], "--base_model"),

@@ -2,7 +2,8 @@
 
     accelerate launch training/train_controlnet.py --base_model base --data crops --output_dir model/texture
 
---base_model is a folder of `train_ldm.py`, or any Stable Diffusion such as stable-diffusion-v1-5/stable-diffusion-v1-5.
+--base_model is a folder of `train_ldm.py`, or any Stable Diffusion such as stable-diffusion-v1-5/stable-diffusion-v1-5;
+or a texture stage such as cascade/assets/nuclei2d/texture, whose ControlNet is gone on with, too.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -55,16 +56,17 @@ def main(argv: list[str] | None = None) -> None:
     crops = CropDataset(settings.data)
     accelerator = make_accelerator(settings)
     device = accelerator.device
-    vae, unet, prompt, scheduler = _load_base(settings.base_model)
+    vae, unet, controlnet, prompt, scheduler = _load_base(settings.base_model)
     torch.manual_seed(settings.seed)
     if settings.from_scratch:
-        unet = UNet2DConditionModel.from_config(unet.config)
+        unet, controlnet = UNet2DConditionModel.from_config(unet.config), None
     factor_steps = len(vae.config.block_out_channels) - 1
-    controlnet = ControlNetModel.from_unet(
-        unet,
-        conditioning_embedding_out_channels=(16, 32, 96, 256)[: factor_steps + 1],
-        conditioning_channels=3,
-    )
+    if controlnet is None:
+        controlnet = ControlNetModel.from_unet(
+            unet,
+            conditioning_embedding_out_channels=(16, 32, 96, 256)[: factor_steps + 1],
+            conditioning_channels=3,
+        )
     _freeze(unet, settings.trainable_unet)
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
@@ -121,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _load_base(path_or_repo_id: str):
-    """Autoencoder, UNet, empty prompt and scheduler of any Stable-Diffusion-layout model."""
+    """Autoencoder, UNet, ControlNet (None: there is none), empty prompt and scheduler of a Stable-Diffusion layout."""
     folder = hub.model_folder(path_or_repo_id)
     parts = {"vae": "config.json", "unet": "config.json", "scheduler": "scheduler_config.json"}
     hub.check_components(folder, "Stable Diffusion base model", parts)
@@ -133,7 +135,10 @@ def _load_base(path_or_repo_id: str):
             f"{vae.config.latent_channels}; take both from one model"
         )
     scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
-    return vae, unet, _empty_prompt(folder), scheduler
+    controlnet = None
+    if (folder / "controlnet" / "config.json").is_file():
+        controlnet = ControlNetModel.from_pretrained(folder / "controlnet", use_safetensors=True)
+    return vae, unet, controlnet, _empty_prompt(folder), scheduler
 
 
 def _empty_prompt(folder: Path) -> EmptyPrompt:

@@ -92,10 +92,17 @@ def _train_vae(settings: Settings, dataset: CropDataset, output: Path) -> Autoen
 
 @torch.no_grad()
 def _normalise_latents(vae: AutoencoderKL, dataset: CropDataset, generator: torch.Generator) -> None:
-    """Set scaling_factor and shift_factor so that latents have mean 0 and variance 1."""
+    """Make latents of mean 0 and, with scaling_factor, variance 1.
+
+    The mean goes into the biases of the 1×1 convolutions around the latents, not into shift_factor, which Stable
+    Diffusion's pipelines do not look at.
+    """
     images = dataset[torch.linspace(0, len(dataset) - 1, 512).long().tolist()]["image"].to(vae.device)
     latents = torch.cat([vae.encode(to_channels(part, vae)).latent_dist.sample(generator) for part in images.split(32)])
-    vae.register_to_config(scaling_factor=float(1 / latents.std()), shift_factor=float(latents.mean()))
+    mean = latents.mean()
+    vae.quant_conv.bias[: vae.config.latent_channels] -= mean
+    vae.post_quant_conv.bias += vae.post_quant_conv.weight.sum((1, 2, 3)) * mean
+    vae.register_to_config(scaling_factor=float(1 / latents.std()))
 
 
 def _train_unet(settings: Settings, dataset: CropDataset, vae: AutoencoderKL, output: Path) -> None:

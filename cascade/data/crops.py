@@ -30,7 +30,7 @@ class Plane:
 
 @dataclass(frozen=True)
 class Halo:
-    """Light outside a cell's outline as a fraction of its mean inside, at 1, 2, … pixels from the outline."""
+    """Light outside a cell's outline as a fraction of that just inside the nearest rim, at 1, 2, … pixels from it."""
 
     profile: list[float]
 
@@ -40,9 +40,14 @@ class Halo:
         return len(self.profile)
 
     def at(self, distance_px: np.ndarray) -> np.ndarray:
-        """The profile at a distance ≥ 0, linear in between, 0 beyond its end."""
+        """The profile at a distance to the nearest pixel inside, linear in between, 0 beyond its end."""
         steps = np.arange(len(self.profile) + 1)
-        return np.interp(distance_px, steps + 0.5, [*self.profile, 0.0]).astype(np.float32)
+        return np.interp(distance_px, steps + 1, [*self.profile, 0.0]).astype(np.float32)
+
+
+def fade(distance: np.ndarray, reach: float) -> np.ndarray:
+    """What is kept of a cell's light at a distance from it: all within two thirds of `reach`, nothing beyond it."""
+    return np.clip(3 - 3 * distance / (reach + 1), 0, 1)
 
 
 def plane_of(image: np.ndarray, labels: np.ndarray, length_px: float, chosen: list[int] | None = None) -> Plane:
@@ -80,20 +85,19 @@ def fit_halo(planes: list[Plane], max_cells: int = 400) -> Halo:
                 continue
             window = _window(region.bbox, plane.labels.shape, _REACH)
             own = plane.labels[window] == region.label
-            distance = ndimage.distance_transform_edt(~own)
+            distance, edge = _from_rim(signal[window], own)
             others = (plane.labels[window] > 0) & ~own
             free = ndimage.distance_transform_edt(~others) > distance + 4 if others.any() else ~own
-            inside = signal[window][own].mean()
-            rings = np.ceil(distance).astype(int)
-            values = [signal[window][free & (rings == d)] for d in range(1, _REACH + 1)]
-            if inside > 0 and all(len(v) > 5 for v in values):
-                profiles.append([np.median(v) / inside for v in values])
+            rings = np.rint(distance).astype(int)
+            places = [free & (rings == d) for d in range(1, _REACH + 1)]
+            if all(ring.sum() > 5 for ring in places) and edge[own].mean() > 0:
+                profiles.append([np.median(signal[window][ring]) / np.mean(edge[ring]) for ring in places])
         if len(profiles) >= max_cells:
             break
     if not profiles:
         return Halo([0.3, 0.1, 0.03])
     median = np.minimum.accumulate(np.maximum(np.median(profiles, 0), 0))
-    below = np.flatnonzero(median < max(0.02, 1.2 * median[-1]))
+    below = np.flatnonzero(median < max(0.015, 1.2 * median[-1]))
     return Halo([float(v) for v in median[: max(int(below[0]) if len(below) else _REACH, 2)]])
 
 
@@ -163,16 +167,24 @@ def cut_crops(
 
 def _own_light(signal: np.ndarray, own: np.ndarray, labels: np.ndarray, halo: Halo, noise: float) -> np.ndarray:
     """The light above background that comes from one cell, (h, w) float32."""
-    distance, nearest = ndimage.distance_transform_edt(~own, return_indices=True)
-    edge = ndimage.uniform_filter(np.where(own, signal, 0), 5) / np.maximum(
-        ndimage.uniform_filter(own.astype(np.float32), 5), 1e-3
-    )  # mean light just inside the outline
-    expected = edge[tuple(nearest)] * halo.at(distance)
+    distance, edge = _from_rim(signal, own)
+    expected = edge * halo.at(distance)
     foreign = (labels > 0) & ~own
-    too_bright = ndimage.uniform_filter(signal, 3) > 1.6 * expected + 2 * noise
-    outside = np.where(foreign | too_bright, expected, signal)
-    fade = np.clip(2 - 2 * distance / (halo.radius_px + 1), 0, 1)  # 1 up to half the radius, 0 at its end
-    return np.where(own, signal, outside * fade).astype(np.float32)
+    around = _mean_where(~own & ~foreign, signal, 3)
+    outside = np.where(foreign | (around > 1.6 * expected + 2 * noise), expected, signal)
+    return np.where(own, signal, outside * fade(distance, halo.radius_px)).astype(np.float32)
+
+
+def _from_rim(signal: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance to a cell, and the mean light just inside its rim where that is nearest, both (h, w)."""
+    distance, nearest = ndimage.distance_transform_edt(~own, return_indices=True)
+    return distance, _mean_where(own, signal, 5)[tuple(nearest)]
+
+
+def _mean_where(where: np.ndarray, signal: np.ndarray, size: int) -> np.ndarray:
+    """Mean over the pixels `where` of a square of `size`, (h, w)."""
+    total = ndimage.uniform_filter(np.where(where, signal, 0).astype(np.float32), size)
+    return total / np.maximum(ndimage.uniform_filter(where.astype(np.float32), size), 1e-3)
 
 
 def _spread(values: np.ndarray) -> float:

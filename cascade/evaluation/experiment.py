@@ -5,7 +5,8 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,13 @@ from cascade.evaluation.segmentation import score
 from cascade.evaluation.segmenters import (
     NARROW,
     NARROW_3D,
+    Cellpose4Settings,
     CellposeSettings,
     LabelledImage,
     Segment,
     cellpose3,
-    segment,
+    cellpose4,
+    published,
     typical_diameter,
 )
 from cascade.intensity import Window
@@ -97,7 +100,7 @@ def evaluate(
     output_dir: str | Path,
     generalist: Source | None = None,
     pretrained: str | None = None,
-    settings: CellposeSettings | None = None,
+    settings: CellposeSettings | Cellpose4Settings | None = None,
     steps: int | None = None,
     seeds: int = 3,
     title: str = "Does synthetic data improve segmentation?",
@@ -147,25 +150,28 @@ def evaluate(
     output.mkdir(parents=True, exist_ok=True)
     settings = settings or (NARROW if ndim == 2 else NARROW_3D)
     settings = settings if steps is None else replace(settings, steps=steps)
+    network = cellpose4 if isinstance(settings, Cellpose4Settings) else cellpose3
 
     def train(data: list[LabelledImage], seed: int) -> Segment:
-        return cellpose3(data, settings, seed)[0]
+        return network(data, settings, seed)[0]
 
     seg = run_trainings(conditions, sets["test"], train, seeds, output, what=repr(settings))
     if pretrained is not None:
-        ready = run_trainings({"none": []}, sets["test"], lambda data, seed: _ready(pretrained), 1, output, pretrained)
+        ready = run_trainings(
+            {"none": []}, sets["test"], lambda data, seed: published(pretrained), 1, output, pretrained
+        )
         seg = ready | seg
     elif generalist is not None:
         other, size = generalist.load(), typical_diameter(sets["train"])  # a user would say how large his cells are
         check_apart(other, sets["test"])
 
         def train_other(data: list[LabelledImage], seed: int) -> Segment:
-            return cellpose3(data, settings, seed, diameter_px=size)[0]
+            return network(data, settings, seed, diameter_px=size)[0]
 
         what = f"{settings!r}, {size:.2f}"
         seg = run_trainings({"none": other}, sets["test"], train_other, seeds, output, what) | seg
     vae = AutoencoderKL.from_pretrained(embedded("nuclei2d") / "texture" / "vae", use_safetensors=True)
-    facts = {"segmenter": f"Cellpose 3.1, {asdict(settings)}", "seeds": seeds}
+    facts = {"segmenter": f"Cellpose {metadata.version('cellpose')}, {settings!r}", "seeds": seeds}
     facts |= {f"images_{name}": len(images) for name, images in (sets | made | few).items()}
     shown = next(iter(made.values()))
     facts |= distribution(sets["train"], sets["test"], made | few, vae)
@@ -202,14 +208,6 @@ def mixture(real: list[LabelledImage], synthetic: list[LabelledImage], share: fl
     made = round(share * count)
     parts = ((real, count - made), (synthetic, made))
     return [images[n] for images, k in parts for n in np.linspace(0, len(images) - 1, k).astype(int)]
-
-
-def _ready(name: str) -> Segment:
-    """A Cellpose model as it was published."""
-    from cellpose import models
-
-    model = models.Cellpose(model_type=name)
-    return lambda one: segment(model, one, None)
 
 
 def _key(what: str, data: list[LabelledImage], test: list[LabelledImage]) -> str:

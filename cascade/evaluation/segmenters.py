@@ -1,9 +1,11 @@
 """Segmentation networks behind one small function: labelled images in, a function from image to labels out."""
 
 import logging
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import metadata
 
 import numpy as np
 from scipy import ndimage
@@ -59,22 +61,12 @@ def cellpose3(
     the cells to be found, where they are not as large as those trained on. Raises ValueError if no plane shows a cell,
     ImportError with the extra's name if Cellpose is not installed.
     """
-    try:
-        import torch
-        from cellpose import models, train
-        from cellpose.resnet_torch import CPnet
-    except ImportError as error:
-        raise ImportError(
-            "Cellpose is not installed: pip install 'cascade-microscopy[cellpose]'", name=error.name
-        ) from error
-    for name in ("cellpose.train", "cellpose.models", "cellpose.dynamics", "cellpose.core"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    rng = np.random.default_rng(seed)
-    planes = [plane for one in data for plane in training_planes(one) if plane[1].any()]
-    if not planes:
-        raise ValueError("no training image shows a cell")
-    chosen = rng.permutation(len(planes))[: settings.planes]  # the order, and so the seed, decides the batches
-    images, labels = ([planes[n][k] for n in chosen] for k in (0, 1))
+    _need_cellpose(3)
+    import torch
+    from cellpose import models, train
+    from cellpose.resnet_torch import CPnet
+
+    images, labels = _drawn(data, settings.planes, seed)
     model = models.CellposeModel(
         gpu=torch.cuda.is_available(), pretrained_model=pretrained, diam_mean=settings.diameter_px
     )
@@ -106,6 +98,86 @@ def cellpose3(
     return lambda one: segment(model, one, diameter), model
 
 
+@dataclass(frozen=True)
+class Cellpose4Settings:
+    """How Cellpose 4 (Cellpose-SAM) is finetuned from `model`, its name or a file: `steps` of one crop each; rate and
+    weight decay as its authors advise. It needs a GPU, and its weights, which it fetches itself."""
+
+    model: str = "cpsam_v2"
+    steps: int = 1000
+    learning_rate: float = 1e-5
+    weight_decay: float = 0.1
+    planes: int = 400
+
+
+def cellpose4(
+    data: list[LabelledImage], settings: Cellpose4Settings, seed: int, diameter_px: float | None = None
+) -> tuple[Segment, object]:
+    """Finetune Cellpose 4 on annotated images, as `cellpose3` does; it knows cells of any size, and needs to be told
+    `diameter_px` only of very large ones."""
+    model = _published(4, settings.model)
+    from cellpose import train
+
+    images, labels = _drawn(data, settings.planes, seed)
+    with tempfile.TemporaryDirectory() as folder:
+        train.train_seg(
+            model.net,
+            images,
+            labels,
+            batch_size=1,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            n_epochs=max(settings.steps // 20, 1),
+            nimg_per_epoch=min(20, settings.steps),
+            min_train_masks=1,
+            save_path=folder,
+            save_every=10**9,
+        )
+    return lambda one: segment(model, one, diameter_px), model
+
+
+def published(name: str) -> Segment:
+    """A Cellpose model as it was published, of whichever Cellpose is installed: cyto3, nuclei, …; or cpsam_v2, …"""
+    model = _published(None, name)
+    return lambda one: segment(model, one, None)
+
+
+def _published(major: int | None, name: str):
+    _need_cellpose(major)
+    import torch
+    from cellpose import models
+
+    known = getattr(models, "MODEL_NAMES", [])
+    if name not in known and not os.path.exists(name):
+        raise ValueError(f"the installed Cellpose has no model {name!r}: {', '.join(known)}")
+    if hasattr(models, "Cellpose"):  # with its estimate of the cells' size, which Cellpose 4 does without
+        return models.Cellpose(gpu=torch.cuda.is_available(), model_type=name)
+    return models.CellposeModel(gpu=torch.cuda.is_available(), pretrained_model=name)
+
+
+def _need_cellpose(major: int | None) -> None:
+    """Raise ImportError, naming the extra, unless Cellpose is there, of this major version if one is given."""
+    extra = "cellpose4" if major == 4 else "cellpose"
+    mend = f"pip install 'cascade-microscopy[{extra}]'"
+    try:
+        found = metadata.version("cellpose")
+    except metadata.PackageNotFoundError as error:
+        raise ImportError(f"Cellpose is not installed: {mend}", name="cellpose") from error
+    if major is not None and int(found.split(".")[0]) != major:
+        raise ImportError(f"Cellpose {found} is installed, Cellpose {major} is needed: {mend}", name="cellpose")
+    for name in ("cellpose.train", "cellpose.models", "cellpose.dynamics", "cellpose.core"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _drawn(data: list[LabelledImage], limit: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Planes to train on and their labels, at most `limit`; their order, and so the seed, decides the batches."""
+    planes = [plane for one in data for plane in training_planes(one) if plane[1].any()]
+    if not planes:
+        raise ValueError("no training image shows a cell")
+    chosen = np.random.default_rng(seed).permutation(len(planes))[:limit]
+    return [planes[n][0] for n in chosen], [planes[n][1] for n in chosen]
+
+
 def _in_bfloat16(net) -> None:
     """Let a Cellpose network compute in mixed precision, channels last; it takes and gives float32 as before."""
     import torch
@@ -122,13 +194,13 @@ def _in_bfloat16(net) -> None:
 
 def segment(model, one: LabelledImage, diameter: float | None) -> np.ndarray:
     """Labels of an image by a Cellpose model; `diameter` of a typical cell in pixels, None lets it estimate."""
-    if one.image.ndim == 2:
-        return model.eval(one.image, channels=[0, 0], diameter=diameter)[0].astype(np.int32)
-    anisotropy = one.spacing_um[0] / one.spacing_um[1]
-    found = model.eval(
-        one.image, channels=[0, 0], diameter=diameter, do_3D=True, z_axis=0, anisotropy=anisotropy, min_size=50
-    )
-    return found[0].astype(np.int32)
+    options = {"diameter": diameter}
+    if metadata.version("cellpose").startswith("3."):
+        options["channels"] = [0, 0]  # grey; Cellpose 4 does not ask
+    if one.image.ndim == 3:
+        anisotropy = one.spacing_um[0] / one.spacing_um[1]
+        options |= {"do_3D": True, "z_axis": 0, "anisotropy": anisotropy, "min_size": 50}
+    return model.eval(one.image, **options)[0].astype(np.int32)
 
 
 def typical_diameter(data: list[LabelledImage]) -> float:
