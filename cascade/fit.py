@@ -125,6 +125,7 @@ def _train(stage: str, plan: Plan, output: Path, state: _State) -> None:
     if stage not in state.record["train_steps"]:
         with tempfile.TemporaryDirectory() as folder:
             trial = ["--max_train_steps", str(_TRIAL), "--logging_steps", "1", "--checkpointing_steps", "1000"]
+            trial += ["--decoder_max_train_steps", "0"] if stage == "texture" else []
             _launch(_SCRIPTS[stage], [*options, "--output_dir", folder, *trial])
             lines = (Path(folder) / "log.jsonl").read_text().splitlines()
         seconds = min(json.loads(line)["seconds_per_step"] for line in lines)
@@ -134,6 +135,7 @@ def _train(stage: str, plan: Plan, output: Path, state: _State) -> None:
     steps = state.record["train_steps"][stage]
     often = ["--checkpointing_steps", str(max(steps // 10, 25)), "--preview_steps", str(max(steps // 4, 25))]
     often += ["--lr_warmup_steps", str(min(200, steps // 10)), "--resume_from_checkpoint", "latest"]
+    often += ["--decoder_max_train_steps", str(min(200, steps // 5))] if stage == "texture" else []
     print(f"{stage}: {steps} steps", file=sys.stderr)
     options += ["--output_dir", str(output / "stages" / stage), "--max_train_steps", str(steps)]
     _launch(_SCRIPTS[stage], [*options, *often])

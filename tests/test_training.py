@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_ctc_2d
+from diffusers import AutoencoderKL
 
+from cascade.data.dataset import CropDataset
 from cascade.data.prepare import prepare
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline, clean_mask
 from cascade.pipelines.multiview import MultiviewPipeline
@@ -209,6 +211,24 @@ def test_a_texture_stage_is_gone_on_with(crops, base, tmp_path):
     before, after = (TexturePipeline.from_pretrained(folder).controlnet.state_dict() for folder in (first, second))
     assert all(torch.allclose(before[name], after[name]) for name in before)
     assert any(value.abs().max() > 0 for name, value in before.items() if "controlnet_down_blocks" in name)
+
+
+def test_the_decoder_learns_the_datas_background_and_latents_stay(crops, base, tmp_path):
+    options = ["--decoder_max_train_steps", "40", "--decoder_learning_rate", "3e-3", "--max_train_steps", "1"]
+    options += ["--base_model", base, "--data", crops, "--output_dir", tmp_path]
+    run(train_controlnet, "tiny_controlnet", *options)
+    before = AutoencoderKL.from_pretrained(base / "vae")
+    after = TexturePipeline.from_pretrained(tmp_path).vae
+    images = CropDataset(str(crops)).columns["image"].float()
+    with torch.no_grad():
+        latents = [vae.encode(images).latent_dist.mode() for vae in (before, after)]
+        errors = [float((vae.decode(latents[0]).sample - images).square().mean()) for vae in (before, after)]
+    assert torch.equal(*latents)
+    assert errors[1] < 0.5 * errors[0]
+    saved = tmp_path / "training_decoder" / "vae" / "diffusion_pytorch_model.safetensors"
+    written = saved.stat().st_mtime_ns
+    run(train_controlnet, "tiny_controlnet", *options, "--resume_from_checkpoint", "latest")
+    assert saved.stat().st_mtime_ns == written  # finished once
 
 
 def test_missing_and_unknown_settings_are_named_in_one_line(crops, base, tmp_path, capsys):

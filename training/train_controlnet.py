@@ -6,7 +6,7 @@
 or a texture stage such as cascade/assets/nuclei2d/texture, whose ControlNet is gone on with, too.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from cascade import hub
 from cascade.data.dataset import CropDataset
 from cascade.diffusion.conditioning import conditioning_image
 from cascade.diffusion.grain import measure_grain
-from cascade.diffusion.losses import Controlled, DenoisingLoss, LatentEncoder
+from cascade.diffusion.losses import AutoencoderLoss, Controlled, DenoisingLoss, LatentEncoder
 from cascade.diffusion.prompt import EmptyPrompt
 from cascade.diffusion.sampling import denoise
 from cascade.evaluation.alignment import otsu_alignment
@@ -41,6 +41,11 @@ class Settings(TrainingSettings):
     from_scratch: bool = False
     """Ablation: keep the autoencoder, but start UNet and ControlNet from random weights."""
     gradient_checkpointing: bool = False
+    decoder_max_train_steps: int = 200
+    """The autoencoder's decoder is first taught the data's own crops, their background above all; 0: left as it is.
+    The latents keep their meaning, so nothing else has to be learned anew."""
+    decoder_train_batch_size: int = 16
+    decoder_learning_rate: float = 2e-4
     num_validation_images: int = 32
     """Crops of the data that are drawn anew in every preview, and measured for the card."""
     num_inference_steps: int = 25
@@ -54,9 +59,10 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit("train_controlnet: --base_model is missing: a folder of train_ldm.py or a Stable Diffusion")
     output = Path(settings.output_dir)
     crops = CropDataset(settings.data)
+    vae, unet, controlnet, prompt, scheduler = _load_base(settings.base_model)
+    vae = _teach_decoder(vae, crops, settings)
     accelerator = make_accelerator(settings)
     device = accelerator.device
-    vae, unet, controlnet, prompt, scheduler = _load_base(settings.base_model)
     torch.manual_seed(settings.seed)
     if settings.from_scratch:
         unet, controlnet = UNet2DConditionModel.from_config(unet.config), None
@@ -120,6 +126,35 @@ def main(argv: list[str] | None = None) -> None:
         if settings.push_to_hub:
             pipeline.push_to_hub(settings.hub_model_id or output.name)
     accelerator.end_training()
+
+
+def _teach_decoder(vae: AutoencoderKL, crops: CropDataset, settings: Settings) -> AutoencoderKL:
+    """Finetune the decoder alone; what is finished is kept in `training_decoder` and taken from there on resuming."""
+    folder = Path(settings.output_dir) / "training_decoder"
+    if settings.decoder_max_train_steps == 0:
+        return vae
+    if settings.resume_from_checkpoint and (folder / "vae" / "config.json").is_file():
+        return AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True)
+    phase = replace(
+        settings,
+        output_dir=str(folder),
+        max_train_steps=settings.decoder_max_train_steps,
+        train_batch_size=settings.decoder_train_batch_size,
+        learning_rate=settings.decoder_learning_rate,
+        lr_warmup_steps=min(settings.lr_warmup_steps, settings.decoder_max_train_steps // 10),
+    )
+    accelerator = make_accelerator(phase)
+    vae.requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    if settings.gradient_checkpointing:
+        vae.enable_gradient_checkpointing()
+    for _ in training_loop(AutoencoderLoss(vae, kl_weight=0.0), crops, phase, accelerator):
+        pass
+    if accelerator.is_main_process:
+        vae.save_pretrained(folder / "vae")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return vae
 
 
 def _load_base(path_or_repo_id: str):
