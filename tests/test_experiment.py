@@ -187,6 +187,8 @@ def test_cellpose_is_trained_by_seed():
     train, (test,) = images(0, 2), images(5, 1)
     segment, model = cellpose3(train, settings, seed=0)
     assert segment(test).shape == test.labels.shape
+    stack = LabelledImage(*ball_stack(np.random.default_rng(0)), (2.0, 1.0, 1.0))
+    assert segment(stack).shape == stack.labels.shape  # in Cellpose's 3D mode
     weights = [cellpose3(train, settings, seed)[1].net.state_dict()["output.2.weight"] for seed in (0, 1)]
     assert np.array_equal(weights[0], model.net.state_dict()["output.2.weight"])
     assert not np.array_equal(*weights)

@@ -74,7 +74,7 @@ def cellpose3(
         with torch.random.fork_rng(devices=[]):  # PyTorch initialises layers from its global stream, left as it was
             torch.manual_seed(seed)
             net = CPnet([2, *settings.width], 3, sz=3, max_pool=True, diam_mean=settings.diameter_px)
-        model.net = net.to(model.device)
+        model.net, model.net_ortho = net.to(model.device), None  # one network for all three orientations
     if settings.bfloat16:
         _in_bfloat16(model.net)
     per_epoch = 5 * settings.batch_size
