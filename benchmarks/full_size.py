@@ -65,7 +65,10 @@ def main() -> None:
         train += ["--use_ema", "false", "--num_validation_images", "1", "--num_inference_steps", "1"]
         train += ["--decoder_max_train_steps", "1", "--decoder_train_batch_size", "1"]
         report["finetune"] = _run([*train, "--report_to", "none"])
-        for key, place in (("seconds_of_the_step", "texture"), ("seconds_of_a_decoder_step", "texture/training_decoder")):
+        for key, place in (
+            ("seconds_of_the_step", "texture"),
+            ("seconds_of_a_decoder_step", "texture/training_decoder"),
+        ):
             report["finetune"][key] = json.loads((folder / place / "log.jsonl").read_text())["seconds_per_step"]
         arguments = ["--part", "sample", "--folder", str(folder), "--steps", str(options.steps)]
         report["sample"] = _run([__file__, *arguments])

@@ -28,7 +28,7 @@ from cascade.evaluation.shape import outline_statistics
 from cascade.evaluation.solids import cells_of, distances, solid_statistics
 from cascade.export.mesh import solid_mesh
 from cascade.grid import Grid, signed_distance, voxelize
-from cascade.multiview.outlines import silhouettes_of_slices
+from cascade.multiview.outlines import diameters_um, silhouettes_of_slices
 from cascade.multiview.renders import HarmonicRenders
 from cascade.neus.fit import NeuSSettings, fit_views, view_residuals
 from cascade.rng import stream
@@ -221,15 +221,17 @@ def realism(pipeline, count: int, embryos: Iterable[int]) -> dict | None:
     masks, u = crops.columns["mask"][:, 0].numpy(), crops.columns["relative_height"].numpy()
     middle = rng.permutation(np.flatnonzero(np.abs(u) <= 0.5))[:count]
     anywhere = rng.permutation(len(masks))[:count]
-    drawn = np.clip(rng.normal(*axial.elongation, count), 0.5 * axial.elongation[0], 1.5 * axial.elongation[0])
+    relative = np.clip(rng.normal(1, axial.elongation[1] / axial.elongation[0], count), 0.5, 1.5)
     whole = silhouettes_of_slices(masks[anywhere], rng.uniform(-1, 1, len(anywhere)))
+    sections = silhouettes_of_slices(masks[middle], np.full(len(middle), np.sqrt(1 - axial.section**2)))
+    tall = axial.elongations(diameters_um(sections, 0.4)) * relative[: len(middle)]
     made = {
-        "multiview_neus_silhouettes": _from_views(pipeline, masks[middle], drawn),
-        "multiview_neus_slices": _from_views(pipeline, whole, drawn),
-        "scaled_harmonics": harmonic_solids(
-            masks[middle].sum((1, 2)) * 0.4**2, drawn[: len(middle)], torch.Generator().manual_seed(7)
-        )[0],
-        "ellipsoids": [ellipsoid_of_outline(m, 0.4, e) for m, e in zip(masks[middle], drawn, strict=False)],
+        "multiview_neus_silhouettes": _from_views(pipeline, sections, tall),
+        "multiview_neus_slices": _from_views(
+            pipeline, whole, axial.elongations(diameters_um(whole, 0.4)) * relative[: len(whole)]
+        ),
+        "scaled_harmonics": harmonic_solids(sections.sum((1, 2)) * 0.4**2, tall, torch.Generator().manual_seed(7))[0],
+        "ellipsoids": [ellipsoid_of_outline(m, 0.4, e) for m, e in zip(sections, tall, strict=True)],
     }
     real = {part: _dense(data, names) for part, names in (("train", train), ("test", ["10", "11"]))}
     grid = Grid.centred((41, 49, 49), SPACING)

@@ -18,7 +18,7 @@ from cascade.data.statistics import FILE_NAME, Statistics
 from cascade.export.card import write_cascade_card
 from cascade.grid import SignedDistance
 from cascade.memory import micro_batch
-from cascade.multiview.outlines import silhouettes_of_slices
+from cascade.multiview.outlines import diameters_um, silhouettes_of_slices
 from cascade.neus.fit import NeuSSettings, fit_views
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
 from cascade.pipelines.multiview import MultiviewPipeline
@@ -285,11 +285,14 @@ class CascadePipeline(DiffusionPipeline):
         if self.statistics.ndim == 2:
             slices = [plane_slices(mask, pixel_um, self.statistics.spacing_um) for mask in masks]
         else:
+            axial = self.statistics.axial
+            cut = np.full(count, np.sqrt(1 - axial.section**2))  # outlines are from the middle half of cells
             if reading == "section":
-                masks = silhouettes_of_slices(masks, stream(seed, "sections", index).uniform(-1, 1, count))
-            mean, spread = self.statistics.axial.elongation
-            drawn = stream(seed, "elongation", index).normal(mean, spread, count)
-            elongation = np.clip(drawn, 0.5 * mean, 1.5 * mean)
+                cut = stream(seed, "sections", index).uniform(-1, 1, count)
+            masks = silhouettes_of_slices(masks, cut)
+            mean, spread = axial.elongation
+            drawn = stream(seed, "elongation", index).normal(1, spread / mean, count)
+            elongation = axial.elongations(diameters_um(masks, pixel_um)) * np.clip(drawn, 0.5, 1.5)
             if shapes == "multiview":
                 given = (masks, elongation, seed, index, neus, micro_batch_size, tell)
                 solids, heights, residual, failed = self._solids(*given)

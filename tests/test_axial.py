@@ -3,7 +3,7 @@ import pytest
 from conftest import ball_stack
 from scipy import ndimage
 
-from cascade.data.axial import fit_axial, measure_axial
+from cascade.data.axial import Axial, _middle, fit_axial, measure_axial
 
 SPACING = (2.0, 1.0, 1.0)
 
@@ -57,3 +57,27 @@ def test_cells_of_slices_of_which_few_are_annotated_are_counted(stacks):
     truth = [labels.max() for _, labels in stacks]
     assert np.mean([c.count for c in cells]) == pytest.approx(np.mean(truth), rel=0.25)
     assert axial.elongation[0] == pytest.approx(2.0, rel=0.25)
+
+
+def test_blur_adds_to_heights_and_flatness_multiplies():
+    diameters = np.array([8.0, 10.0, 20.0])
+    blurred = Axial((2.0, 0.1), [0, 1], [1, 0], diameter_um=10.0)
+    np.testing.assert_allclose(blurred.elongations(diameters) * diameters, diameters + 10)
+    assert blurred.elongations(np.array([1.0])) == 3.0  # not without bound
+    flat = Axial((0.5, 0.1), [0, 1], [1, 0], diameter_um=10.0)
+    np.testing.assert_allclose(flat.elongations(diameters), 0.5)
+
+
+def test_the_middle_of_a_cell_is_found_where_its_peak_is_off_it_and_a_neighbour_follows():
+    z = np.arange(40)
+    cell = np.clip(np.minimum((z - 5) / 5, (21 - z) / 5), 0, 1)  # half of its light at 7.5 and 18.5
+    tilted = cell * (1 + 0.01 * z)
+    assert _middle(tilted, int(np.argmax(tilted))) == pytest.approx(13, abs=0.5)
+    neighbour = np.clip(np.minimum((z - 19) / 2, (40 - z) / 5), 0, 1)  # leaves a valley above half the light
+    assert _middle(np.maximum(cell, 0.6 * (z < 30) * (z > 18)) + neighbour, 12) < 14
+
+
+def test_outlines_of_the_middle_half_are_sections(stacks):
+    cut = [(image, labels[z], z, len(np.unique(labels[z])) - 1) for image, labels in stacks for z in (8, 14)]
+    axial, _ = fit_axial(cut, SPACING)
+    assert 0.9 < axial.section < 1

@@ -187,7 +187,8 @@ def _empty_prompt(folder: Path) -> EmptyPrompt:
 
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True)
-    tokens = tokenizer("", padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt")
+    length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+    tokens = tokenizer("", padding="max_length", max_length=length, return_tensors="pt")
     with torch.no_grad():
         return EmptyPrompt.of(encoder(tokens.input_ids)[0])
 

@@ -10,19 +10,36 @@ from skimage import feature, measure
 from cascade.background import background_mask
 
 _U = np.linspace(0, 2, 21)  # relative heights at which the profile is kept
+_MIDDLE_HALF = 0.957  # the mean of √(1 − u²) over |u| < 1/2: an ellipsoid's diameter at relative height u
+_FEW = 10  # cells, fewer do not tell
 
 
 @dataclass(frozen=True)
 class Axial:
     """Cells along z. Relative height u is 0 in a cell's middle plane and 1 at its top and bottom.
 
-    elongation: mean and spread of (height / diameter of the middle plane), in µm/µm.
+    elongation: mean and spread of (height / diameter of the middle plane), in µm/µm, of cells of `diameter_um`.
     profile: light at relative heights `u` as a fraction of the middle plane's; beyond u = 1 it is out-of-focus light.
+    section: diameter of outlines cut in the middle half of cells, as a fraction of the middle plane's.
     """
 
     elongation: tuple[float, float]
     u: list[float]
     profile: list[float]
+    diameter_um: float = 0.0
+    section: float = _MIDDLE_HALF
+
+    def elongations(self, diameters_um: np.ndarray) -> np.ndarray:
+        """Mean elongation of cells whose middle planes have these diameters.
+
+        Where cells appear taller than wide it is the microscope that blurs them, by as much whatever their size:
+        height = diameter + blur. Flat ones are taken to be flat in proportion.
+        """
+        mean = self.elongation[0]
+        if mean <= 1 or self.diameter_um <= 0:
+            return np.full(len(diameters_um), mean)
+        blur_um = (mean - 1) * self.diameter_um
+        return np.clip(1 + blur_um / np.maximum(diameters_um, 1e-6), 0.5 * mean, 1.5 * mean)
 
     def at(self, u: np.ndarray) -> np.ndarray:
         """Relative light at relative heights |u|; 0 beyond the measured range."""
@@ -46,7 +63,8 @@ class _Followed:
     z: int  # the annotated slice
     count: int  # of the cells that the annotated slice shows
     labels: list[int]
-    offsets: np.ndarray  # (C,) annotated slice minus brightest slice
+    middles: list[float]  # slice in the middle of each cell
+    offsets: np.ndarray  # (C,) annotated slice minus middle
     diameters: np.ndarray  # (C,) in the annotated slice
     columns: list[np.ndarray]  # light per slice through each cell, (Z,)
     peaks: list[tuple[int, int, int]]  # brightest voxel column position of each cell
@@ -56,7 +74,7 @@ def measure_axial(
     stacks: Iterable[tuple[np.ndarray, np.ndarray]], spacing_um: tuple[float, float, float]
 ) -> tuple[Axial, list[StackCells]] | None:
     """The same as `fit_axial`, read off where whole stacks (Z, Y, X) are annotated."""
-    ratios, columns, cells = [], [], []
+    ratios, diameters, columns, cells = [], [], [], []
     for image, labels in stacks:
         light = image.astype(np.float32) - np.median(image[background_mask(image, labels > 0)])
         regions = [r for r in measure.regionprops(labels) if r.area >= 12]
@@ -66,6 +84,7 @@ def measure_axial(
             diameter = 2 * np.sqrt(area * spacing_um[1] * spacing_um[2] / np.pi)
             slices = len(region.image)
             ratios.append(slices * spacing_um[0] / diameter)
+            diameters.append(diameter)
             cy, cx = (round(c) for c in region.centroid[1:])
             r = max(int(0.25 * diameter / spacing_um[1]), 1)
             column = light[:, max(cy - r, 0) : cy + r + 1, max(cx - r, 0) : cx + r + 1].mean((1, 2))
@@ -74,7 +93,8 @@ def measure_axial(
     if len(ratios) < 3:
         return None
     spread = 0.741 * float(np.subtract(*np.percentile(ratios, [75, 25])))
-    return Axial((float(np.median(ratios)), spread), _U.tolist(), _profile(columns)[0]), cells
+    elongation = (float(np.median(ratios)), spread)
+    return Axial(elongation, _U.tolist(), _profile(columns)[0], float(np.median(diameters))), cells
 
 
 def fit_axial(
@@ -84,25 +104,31 @@ def fit_axial(
 
     The last is how many cells the slice shows, annotated or not: the number of labels, or more.
 
-    An annotated slice cuts each of its cells at a height that is uniform between bottom and top, so the mean distance
-    of the slice to a cell's middle is a quarter of the cell's height (stereology; no annotation along z is needed).
-    The middle is taken where the cell is brightest, and the diameter from slices near it.
+    An annotated slice cuts each of its cells at a height that is uniform between bottom and top (stereology; no
+    annotation along z is needed): the slice's distance o to the cell's middle, taken between the places where half of
+    its light is left, is a quarter of the height h on average. Tall cells are cut more often, so E|o| = E[h²] / 4E[h]
+    and E[o²] = E[h³] / 12E[h]; for log-normal heights of relative variance v, 1 + v = ¾ E[o²] / E|o|², and the mean of
+    h is 4E|o| / (1 + v).
+    Any cell taller than 2x is as likely as another to be cut within x of its middle: those have all cells' diameters.
 
     Returns the fit and what was found in every stack, or None if fewer than ten cells are annotated.
     """
     followed = [_follow(image, labels, z, count, spacing_um) for image, labels, z, count in stacks]
-    offsets = np.concatenate([f.offsets for f in followed])
-    if len(offsets) < 10:
+    offsets = np.abs(np.concatenate([f.offsets for f in followed]))
+    if len(offsets) < _FEW:
         return None
-    height = 4 * float(np.abs(offsets).mean())
-    near = np.abs(offsets) < 0.25 * height
-    # The mean of √(1 − u²) over |u| < 1/2, an ellipsoid's diameter at height u, is 0.957.
-    diameter = float(np.concatenate([f.diameters for f in followed])[near].mean()) / 0.957
+    found = np.concatenate([f.diameters for f in followed])
+    tall_cut_more = np.clip(0.75 * (offsets**2).mean() / max(offsets.mean() ** 2, 1e-6), 1, 1.25)
+    height = max(4 * float(offsets.mean() / tall_cut_more), spacing_um[0])
+    near, middle = (offsets < part * height for part in (0.25, 0.125))
+    outlines = float(found[near].mean())
+    diameter = float(found[middle].mean()) if middle.sum() >= _FEW else outlines
+    diameter = max(diameter, outlines / _MIDDLE_HALF)
     half = 0.5 * height / spacing_um[0]
-    columns = [(c, p[0], half) for f in followed for c, p in zip(f.columns, f.peaks, strict=True)]
+    columns = [(c, m, half) for f in followed for c, m in zip(f.columns, f.middles, strict=True)]
     profile, spread = _profile(columns)
     elongation = height / diameter
-    axial = Axial((elongation, elongation * spread), _U.tolist(), profile)
+    axial = Axial((elongation, elongation * spread), _U.tolist(), profile, diameter, outlines / diameter)
     return axial, _count(followed, diameter, height, spacing_um)
 
 
@@ -110,7 +136,7 @@ def _follow(image: np.ndarray, labels: np.ndarray, z: int, count: int, spacing_u
     image = ndimage.gaussian_filter(image.astype(np.float32), (0.7, 1, 1))
     image -= np.median(image[background_mask(image)])
     regions = measure.regionprops(labels)
-    offsets, diameters, columns, peaks = [], [], [], []
+    middles, diameters, columns, peaks = [], [], [], []
     for region in regions:
         radius = np.sqrt(region.area * spacing_um[1] * spacing_um[2] / np.pi)
         cy, cx = region.centroid
@@ -119,12 +145,13 @@ def _follow(image: np.ndarray, labels: np.ndarray, z: int, count: int, spacing_u
         disc = ((y - cy) * spacing_um[1]) ** 2 + ((x - cx) * spacing_um[2]) ** 2 <= reach**2
         column = image[:, disc].mean(1)
         peak = _uphill(column, z)
-        offsets.append((z - peak) * spacing_um[0])
+        middles.append(_middle(column, peak))
         diameters.append(2 * radius)
         columns.append(column)
         peaks.append((peak, round(cy), round(cx)))
     ids = [int(region.label) for region in regions]
-    return _Followed(image, z, count, ids, np.array(offsets), np.array(diameters), columns, peaks)
+    offsets = (z - np.array(middles)) * spacing_um[0]
+    return _Followed(image, z, count, ids, middles, offsets, np.array(diameters), columns, peaks)
 
 
 def _uphill(column: np.ndarray, start: int) -> int:
@@ -136,11 +163,30 @@ def _uphill(column: np.ndarray, start: int) -> int:
         start = best
 
 
+def _middle(column: np.ndarray, peak: int) -> float:
+    """Between the places above and below where half of the peak's light is left; the peak is often off the middle.
+
+    Where light rises again before that, by a tenth of the peak's, the next cell begins: then the valley counts.
+    """
+    ends = []
+    for side in (column[peak::-1], column[peak:]):
+        below = np.flatnonzero(side < 0.5 * side[0])
+        rising = np.flatnonzero(side > np.minimum.accumulate(side) + 0.1 * side[0])
+        if len(rising) and (not len(below) or rising[0] <= below[0]):
+            ends.append(float(np.argmin(side[: rising[0]])))
+        elif len(below):
+            n = int(below[0])
+            ends.append(n - (0.5 * side[0] - side[n]) / (side[n - 1] - side[n]))
+        else:
+            return float(peak)
+    return peak + 0.5 * (ends[1] - ends[0])
+
+
 def _profile(columns: list[tuple[np.ndarray, float, float]]) -> tuple[list[float], float]:
     """Median light at relative heights, and the relative spread of cell heights at half maximum.
 
-    columns: light per slice, middle and half height in slices. Other cells above or below only ever add light and
-    height: so of each cell the darker side counts, and of the heights the lower half.
+    columns: light per slice, middle and half height in slices. Within a cell both sides count. Beyond it other cells
+    only ever add light, and height: so there the darker side counts, and of the heights the lower half.
     """
     profiles, widths = [], []
     for column, middle, half in columns:
@@ -148,7 +194,9 @@ def _profile(columns: list[tuple[np.ndarray, float, float]]) -> tuple[list[float
         sides = [np.interp(s * _U, u, column, left=np.inf, right=np.inf) for s in (1, -1)]
         darker = np.minimum(*sides)
         top = max(float(np.interp(0, u, column)), 1e-6)
-        profiles.append(np.where(np.isinf(darker), 0, darker) / top)
+        both = np.where(np.isinf(sides).any(0), darker, np.mean(sides, 0))
+        light = np.where(_U <= 1, both, darker)
+        profiles.append(np.where(np.isinf(light), 0, light) / top)
         below = np.flatnonzero(darker < 0.5 * top)
         widths.append(_U[below[0]] if len(below) else np.inf)
     median = np.minimum.accumulate(np.maximum(np.median(profiles, 0), 0))

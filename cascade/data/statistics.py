@@ -65,7 +65,7 @@ class Statistics:
             parts = {"window": Window, "background": Background, "noise": Noise, "halo": Halo}
             record |= {key: kind(**record[key]) for key, kind in parts.items()}
             axial = record["axial"]
-            record["axial"] = Axial(tuple(axial["elongation"]), axial["u"], axial["profile"]) if axial else None
+            record["axial"] = Axial(**axial | {"elongation": tuple(axial["elongation"])}) if axial else None
             for key in ("spacing_um", "image_shape"):
                 record[key] = tuple(record[key])
             record["region_um"] = tuple(record["region_um"]) if record["region_um"] else None

@@ -22,6 +22,11 @@ class FramedOutlines:
     unit_um: np.ndarray
 
 
+def diameters_um(masks: np.ndarray, pixel_um: float) -> np.ndarray:
+    """Of discs with the areas of masks (B, H, W), in µm."""
+    return 2 * np.sqrt(masks.sum((1, 2)) / np.pi) * pixel_um
+
+
 def silhouettes_of_slices(masks: np.ndarray, height: np.ndarray) -> np.ndarray:
     """Outlines read as cross-sections at relative heights `height` (B,), made the silhouettes of the whole cells.
 
