@@ -154,10 +154,11 @@ def training_loop(
         last = step == settings.max_train_steps
         if step % settings.logging_steps == 0 or last:
             mean = accelerator.gather(torch.stack(losses).mean()).mean().item()
+            seconds = (time.perf_counter() - clock) * micro_steps / len(losses)
             losses.clear()
-            seconds, clock = time.perf_counter() - clock, time.perf_counter()
+            clock = time.perf_counter()
             bar.set_postfix(loss=f"{mean:.4f}")
-            _log(accelerator, output, step, mean, scheduler.get_last_lr()[0], seconds / settings.logging_steps)
+            _log(accelerator, output, step, mean, scheduler.get_last_lr()[0], seconds)
         if step % settings.checkpointing_steps == 0 or last:
             _checkpoint(accelerator, output, step, settings.checkpoints_total_limit)
         preview = step % settings.preview_steps == 0 or last
