@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -134,6 +135,29 @@ def test_small_data_sets_are_repeated_and_sizes_must_agree(crops, ctc_2d, tmp_pa
     (tmp_path / "none" / "statistics.json").write_text((crops / "statistics.json").read_text())
     with pytest.raises(DataError, match="holds no crops"):
         CropDataset([str(tmp_path / "none")])
+
+
+def test_crops_that_do_not_fit_their_statistics_are_named(crops, tmp_path):
+    import datasets
+
+    def spoilt(name, change):
+        shutil.copytree(crops, tmp_path / name)
+        (file,) = (tmp_path / name / "data").glob("*.parquet")
+        rows = datasets.Dataset.from_parquet(str(file), cache_dir=str(tmp_path / "cache"))
+        rows.map(change, with_indices=True, keep_in_memory=True).to_parquet(file)
+        return str(tmp_path / name)
+
+    def unmask(row, n):
+        return {**row, "mask": (np.array(row["mask"]) * (n != 3)).tolist()}
+
+    def overexpose(row, n):
+        return {**row, "image": np.maximum(np.array(row["image"]), 65535 * (n >= 2)).tolist()}
+
+    CropDataset(spoilt("sound", lambda row, n: row))
+    with pytest.raises(DataError, match=r"crops \[3\] have no mask"):
+        CropDataset(spoilt("unmasked", unmask))
+    with pytest.raises(DataError, match=r"crops \[2, 3, 4, 5, 6\] are brighter than the window"):
+        CropDataset(spoilt("overexposed", overexpose))
 
 
 def test_symmetries_are_the_eight_of_the_square():

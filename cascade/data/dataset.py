@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from cascade.data.frames import DataError
-from cascade.data.statistics import Statistics
+from cascade.data.statistics import FILE_NAME, Statistics
 
 
 class CropDataset(torch.utils.data.Dataset):
@@ -63,9 +63,22 @@ def _load(folder: str, statistics: Statistics, max_relative_height: float) -> di
     if not keep.any():
         raise DataError(f"{folder}: no crop is within --max_relative_height {max_relative_height}; raise it")
     window = statistics.window
+    images, masks = np.stack(table["image"][keep]), np.stack(table["mask"][keep]) > 0
+    rows = np.flatnonzero(keep)
+    empty = ~masks.any((1, 2))
+    if empty.any():
+        raise DataError(
+            f"{folder}: crops {rows[empty][:5].tolist()} have no mask: make them anew with 'cascade prepare'"
+        )
+    outside = ((images > window.high) & masks).sum((1, 2)) > 0.5 * masks.sum((1, 2))
+    if outside.mean() > 0.05:  # a few very bright cells are cut off by every window
+        raise DataError(
+            f"{folder}: crops {rows[outside][:5].tolist()} are brighter than the window of {FILE_NAME} "
+            f"({window.low:g} to {window.high:g}): crops and statistics are of different images, prepare them together"
+        )
     return {
-        "image": torch.from_numpy(2 * window.stretch(np.stack(table["image"][keep])) - 1)[:, None].half(),
-        "mask": torch.from_numpy(np.stack(table["mask"][keep]))[:, None].bool(),
+        "image": torch.from_numpy(2 * window.stretch(images) - 1)[:, None].half(),
+        "mask": torch.from_numpy(masks)[:, None],
         "brightness": torch.from_numpy(window.stretch(table["brightness"][keep])),
         "relative_height": torch.from_numpy(table["relative_height"][keep].astype(np.float32)),
         "pixel_size_um": float(table["pixel_size_um"][0]),
