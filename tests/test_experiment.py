@@ -9,10 +9,10 @@ from scipy import stats
 
 from cascade.cli import _few, _named
 from cascade.data.prepare import prepare
-from cascade.evaluation.experiment import Source, check_apart, distribution, mixture, populations, run_trainings
+from cascade.evaluation.experiment import Source, check_apart, distribution, joined, mixture, populations, run_trainings
 from cascade.evaluation.population import field_distances
 from cascade.evaluation.report import write_report
-from cascade.evaluation.segmenters import CellposeSettings, LabelledImage, cellpose3, training_planes
+from cascade.evaluation.segmenters import CellposeSettings, LabelledImage, cellpose3, plane_count, training_planes
 
 
 def images(seed, count=3):
@@ -179,6 +179,16 @@ def test_stacks_give_planes_of_equal_spacing():
     assert [p.shape for p, _ in planes[:10]] == [(40, 48)] * 10
     assert {p.shape for p, _ in planes[10:]} == {(40, 48), (40, 40)}  # 10 slices of 2 µm are 40 pixels of 0.5 µm
     assert all(set(np.unique(label)) <= {0, 1} for _, label in planes)
+
+
+def test_slices_are_not_lost_among_stacks():
+    stack = LabelledImage(*ball_stack(np.random.default_rng(0)), (2.0, 1.0, 1.0))
+    assert plane_count(stack) == sum(label.any() for _, label in training_planes(stack))
+    plane = LabelledImage(stack.image[12], stack.labels[12], (1.0, 1.0))
+    both = joined([plane], [stack])
+    assert sum(one is stack for one in both) == 1
+    assert sum(one is plane for one in both) == plane_count(stack)
+    assert len(joined([plane] * 10, [plane] * 21)) == 41
 
 
 def test_cellpose_is_trained_by_seed():

@@ -32,6 +32,7 @@ from cascade.evaluation.segmenters import (
     Segment,
     cellpose3,
     cellpose4,
+    plane_count,
     published,
     typical_diameter,
 )
@@ -144,7 +145,7 @@ def evaluate(
     for prefix in ("", "sparse "):
         real, synthetic_too = conditions.get(prefix + "real"), conditions.get(prefix + "synthetic")
         if real and synthetic_too:
-            conditions[prefix + "both"] = real + synthetic_too
+            conditions[prefix + "both"] = joined(real, synthetic_too)
     for ratio in ratios:
         conditions[f"{ratio} % synthetic"] = mixture(sets["train"], made["synthetic"], ratio / 100)
     output.mkdir(parents=True, exist_ok=True)
@@ -192,6 +193,14 @@ def populations(sets: dict[str, list[LabelledImage]], limit: int = 24) -> dict[s
             some = [images[n] for n in np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)]
             found[name] = field_statistics([o.image for o in some], [o.labels for o in some], spacing, reach)
     return found
+
+
+def joined(real: list[LabelledImage], synthetic: list[LabelledImage]) -> list[LabelledImage]:
+    """Both, the smaller one repeated so that about as many planes of either are trained on: some annotated slices
+    would be lost among the planes of whole stacks."""
+    planes = [sum(map(plane_count, images)) for images in (real, synthetic)]
+    repeats = [max(round(max(planes) / max(count, 1)), 1) for count in planes]
+    return repeats[0] * real + repeats[1] * synthetic
 
 
 def mixture(real: list[LabelledImage], synthetic: list[LabelledImage], share: float) -> list[LabelledImage]:

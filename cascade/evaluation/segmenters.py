@@ -211,6 +211,14 @@ def typical_diameter(data: list[LabelledImage]) -> float:
     return float(found[found > 0].mean())
 
 
+def plane_count(one: LabelledImage) -> int:
+    """How many of an image's `training_planes` show a cell."""
+    if one.image.ndim == 2:
+        return int(one.labels.any())
+    shown = one.labels > 0
+    return int(sum(shown.any((1, 2)))) + sum(int(np.sum(shown.any(others)[::4])) for others in ((0, 2), (0, 1)))
+
+
 def training_planes(one: LabelledImage) -> list[tuple[np.ndarray, np.ndarray]]:
     """Planes of an annotated image with their labels, all of equal spacing: xy, and of stacks also xz and yz.
 
