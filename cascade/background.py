@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import fft, ndimage, special
 
 from cascade.rng import stream
 
@@ -85,13 +85,25 @@ class Noise:
         """One noisy exposure of a noise-free image (Y, X) or stack (Z, Y, X), camera units, float32."""
         mean = np.maximum(signal - self.offset, 1e-3).astype(np.float32)
         variance = np.maximum(self.variance(signal), 1e-6).astype(np.float32)
-        # Wilson & Hilferty (1931): the cube root of a gamma variable is nearly normal. k is the gamma's shape.
-        k = mean**2 / variance
+        k = mean**2 / variance  # the gamma's shape
         z = self.gaussian(signal.shape, rng)
-        cube = np.maximum(1 - 1 / (9 * k) + z / (3 * np.sqrt(k)), 0) ** 3
-        gaussian = mean + z * np.sqrt(variance)
-        # Below k ≈ 1 the approximation fails; such pixels are all read noise, which is Gaussian anyway.
-        return (self.offset + np.where(k > 1, mean * cube, gaussian)).astype(np.float32)
+        # Wilson & Hilferty (1931): the cube root of a gamma variable is nearly normal, unless k is small.
+        relative = np.maximum(1 - 1 / (9 * k) + z / (3 * np.sqrt(k)), 0) ** 3
+        few = k < _FEW_COUNTS[1]
+        relative[few] = _few_counts(k[few], z[few])
+        return (self.offset + mean * relative).astype(np.float32)
+
+
+_FEW_COUNTS = (0.05, 4.0)
+
+
+def _few_counts(k: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """Gamma variables of mean 1 and shape k at the quantiles of standard normal z, read off a table."""
+    low, high = _FEW_COUNTS
+    shapes, normals = np.geomspace(low, high, 48), np.linspace(-5, 5, 161)
+    table = np.cbrt(special.gammaincinv(shapes[:, None], special.ndtr(normals)) / shapes[:, None])
+    places = np.log(np.clip(k, low, high) / low) / np.log(high / low) * (len(shapes) - 1), (z + 5) / 10 * 160
+    return ndimage.map_coordinates(table.astype(np.float32), places, order=1, mode="nearest") ** 3
 
 
 def background_mask(image: np.ndarray, cells: np.ndarray | None = None, margin_px: int = 4) -> np.ndarray:
@@ -130,29 +142,33 @@ def _blocks(plane: np.ndarray, step: int) -> np.ndarray:
     return plane.reshape(plane.shape[0] // step, step, -1, step).mean((1, 3))
 
 
-def fit_camera(images: list[np.ndarray], masks: list[np.ndarray], length_px: float) -> tuple[Background, Noise]:
+def fit_camera(
+    images: list[np.ndarray], masks: list[np.ndarray], cells: list[np.ndarray], length_px: float
+) -> tuple[Background, Noise]:
     """Background and camera noise of real images; `masks` as from `background_mask`, `length_px` of the slow field.
 
+    cells: where annotated cells are, bool, as large as the images.
+
     Background pixels give levels, slow field and, through the covariance of what is left, the noise (lags below 2
-    pixels) and the haze (what stays correlated beyond). How the noise grows with brightness comes from the cells, by
-    the 3×3 Laplacian-of-noise estimator (Immerkær, CVIU 64, 1996), which does not see smooth structure; what it
-    misses of correlated noise is calibrated on the background, where the variance is known.
+    pixels) and the haze (what stays correlated beyond). How the noise grows with brightness comes from inside the
+    cells, by the 3×3 Laplacian-of-noise estimator (Immerkær, CVIU 64, 1996), which does not see smooth structure; what
+    it misses of correlated noise is calibrated on the background, where the variance is known.
     """
     covariance, pairs = np.zeros((2 * _LAG + 1,) * 2), np.zeros((2 * _LAG + 1,) * 2)
     spreads, levels, laplacians, known = [], [], [], []
-    for plane, inside in _planes(images, masks):
+    for plane, inside, within in _planes(images, masks, cells):
         field = background_field(plane, inside, length_px)
         residual = np.where(inside, plane - field, 0)
-        inside = inside & (np.abs(residual) < 6 * residual[inside].std() + 1e-6)
+        inside = inside & (np.abs(residual) < 10 * residual[inside].std() + 1e-6)
         residual = np.where(inside, residual, 0)
         spreads.append(field[inside].std())
         covariance += _correlate(residual)
         pairs += _correlate(inside.astype(np.float32))
         laplacian = ndimage.convolve(plane, _LAPLACIAN) ** 2 / 36
         known.append((plane[inside].mean(), laplacian[inside].mean()))
-        smooth = ndimage.gaussian_filter(plane, 1.5)
-        levels.append(smooth[~inside][::3])
-        laplacians.append(laplacian[~inside][::3])
+        pieces, count = ndimage.label(ndimage.binary_erosion(within, iterations=2))
+        levels.append(ndimage.mean(plane, pieces, np.arange(count) + 1))
+        laplacians.append(ndimage.mean(laplacian, pieces, np.arange(count) + 1))
     covariance /= np.maximum(pairs, 1)
     haze = max(float(_ring(covariance, 2)), 0.0)
     decay = float(np.clip(_ring(covariance, _LAG) / haze, 0.01, 0.95)) if haze > 0 else 0.5
@@ -165,8 +181,9 @@ def fit_camera(images: list[np.ndarray], masks: list[np.ndarray], length_px: flo
 
     level, seen = np.mean(known, axis=0)
     offset = float(min(image.min() for image in images))
-    gain = _slope(np.concatenate(levels), np.concatenate(laplacians), level, seen) * variance / max(seen, 1e-9)
-    gain = float(np.clip(gain, 0, variance / max(level - offset, 1e-6)))  # read noise cannot be negative
+    gain = float(_slope(np.concatenate(levels), np.concatenate(laplacians), level, seen) * variance / max(seen, 1e-9))
+    if gain * (level - offset) > variance:  # the darkest pixels are dark by read noise, too small to tell otherwise
+        offset = float(level - variance / gain)
     background = Background(
         levels=[float(image[mask].mean()) for image, mask in zip(images, masks, strict=True)],
         field_sd=float(np.median(spreads)),
@@ -174,15 +191,17 @@ def fit_camera(images: list[np.ndarray], masks: list[np.ndarray], length_px: flo
         haze_sd=float(np.sqrt(haze)),
         haze_px=haze_px,
     )
-    return background, Noise(offset, float(variance - gain * (level - offset)), gain, _kernel(camera).tolist())
+    read_variance = max(float(variance - gain * (level - offset)), 0.0)
+    return background, Noise(offset, read_variance, gain, _kernel(camera).tolist())
 
 
-def _planes(images, masks):
-    """Planes with enough background; of stacks every fifth."""
-    for image, mask in zip(images, masks, strict=True):
-        for plane, inside in [(image, mask)] if image.ndim == 2 else zip(image[::5], mask[::5], strict=True):
-            if inside.sum() > 100:
-                yield plane.astype(np.float32), inside
+def _planes(images, masks, cells):
+    """Planes with enough background; of stacks every fifth, and those with annotated cells."""
+    for image, mask, cell in zip(images, masks, cells, strict=True):
+        shape = (-1, *image.shape[-2:])
+        for n, (plane, inside, within) in enumerate(zip(*(a.reshape(shape) for a in (image, mask, cell)), strict=True)):
+            if (n % 5 == 0 or within.any()) and inside.sum() > 100:
+                yield plane.astype(np.float32), inside, within
 
 
 def _ring(covariance: np.ndarray, lag: int) -> float:
@@ -246,16 +265,10 @@ def _correlate(plane: np.ndarray) -> np.ndarray:
 
 
 def _slope(levels: np.ndarray, variances: np.ndarray, level0: float, variance0: float) -> float:
-    """Growth of variance per unit of level above the background, through the median of brightness bins."""
-    edges = np.unique(np.quantile(levels, np.linspace(0, 1, 13)))
-    bins = np.digitize(levels, edges[1:-1])
-    slopes = []
-    for k in range(len(edges) - 1):
-        inside = bins == k
-        mean = levels[inside].mean() if inside.any() else level0
-        if inside.sum() > 50 and mean > level0 + 3 * np.sqrt(variance0):
-            slopes.append((variances[inside].mean() - variance0) / (mean - level0))
-    return max(float(np.median(slopes)), 0.0) if slopes else 0.0
+    """Growth of variance per unit of level above the background: the median over cells, some of which are rough."""
+    bright = levels > level0 + np.sqrt(variance0)
+    slopes = (variances[bright] - variance0) / (levels[bright] - level0)
+    return max(float(np.median(slopes)), 0.0) if len(slopes) else 0.0
 
 
 def _kernel(covariance: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from cascade.data.statistics import Statistics
 from cascade.files import replacing
 from cascade.population import Cell
 from cascade.rng import stream
-from cascade.scene import Scene, draw_light
+from cascade.scene import Scene, light_of, real_cells
 
 _TOGETHER = 32  # cells made and stored at once
 
@@ -29,22 +29,28 @@ class Use(NamedTuple):
 
 
 def draw_uses(bank: list[Cell], scene: Scene, statistics: Statistics, seed: int, index: int) -> list[Use]:
-    """Who is in image `index`: every cell of the bank equally often, give or take one, in random orientations.
+    """Who is in image `index`: cells as large, among their like, and as bright as those of the real image `scene.like`.
 
-    Their light is drawn as for cells made for this image (`draw_light`).
+    For each real cell (`real_cells`) one is taken of the eighth of the bank that is nearest in size, by rank; first
+    those that the image has not shown yet, in random orientations.
     """
     if not bank:
         raise ValueError("the bank is empty: no cell of the model was good enough to be kept")
     rng = stream(seed, "bank", index)
-    rounds = -(-scene.cells // len(bank))
-    picked = np.concatenate([rng.permutation(len(bank)) for _ in range(rounds)])[: scene.cells]
+    wanted = real_cells(statistics, scene.like, scene.cells, rng)
+    by_area = np.argsort([cell.mask.sum((-2, -1)).max() for cell in bank], kind="stable")
+    areas = np.array(statistics.cell_area_um2)
+    middle = (np.searchsorted(np.sort(areas), areas[wanted]) + 0.5) / len(areas) * len(bank)
+    width = max(len(bank) // 8, 1)
+    first = np.clip(np.rint(middle - 0.5 * width), 0, len(bank) - width).astype(int)
+    times, picked = np.zeros(len(bank), int), []
+    for start in first:
+        near = by_area[start : start + width]
+        picked.append(int(rng.permutation(near[times[near] == times[near].min()])[0]))
+        times[picked[-1]] += 1
     symmetries = rng.integers(0, 8, scene.cells)
-    pixel = float(np.prod(statistics.spacing_um[-2:]))
-    area = np.array([cell.mask.sum((-2, -1)).max() * pixel for cell in bank])
-    level = statistics.background.level
-    own = np.array([cell.info["brightness"] - level for cell in bank])
-    light = draw_light(statistics, area[picked], scene.like, stream(seed, "light", index))
-    factors = np.clip(light / np.maximum(own[picked], 1.0), 0.2, 5.0)
+    own = np.array([bank[n].info["brightness"] for n in picked]) - statistics.background.level
+    factors = np.clip(light_of(statistics, wanted) / np.maximum(own, 1.0), 0.2, 5.0)
     return [Use(int(n), int(s), float(f)) for n, s, f in zip(picked, symmetries, factors, strict=True)]
 
 

@@ -13,6 +13,8 @@ from cascade.intensity import Window
 from cascade.neus.fit import NeuSFit
 from cascade.population import Cell
 
+_TIP = 0.3  # of the widest slice's area: what is smaller is lit by the rest of the cell
+
 
 @dataclass(frozen=True)
 class Slices:
@@ -91,17 +93,19 @@ def textured_cell(
     """Join a cell's textured slices (S, H, W) in [0, 1] into a Cell at the data set's spacing.
 
     Each slice is scaled to its wanted mean `light` (S,), so that brightness neither drifts nor flickers along z;
-    outside the outline it fades to nothing over the data set's halo; and slices beyond top and bottom continue the
-    last one, at the light that `light` says.
+    outside the outline it fades to nothing over the data set's halo. Near its top and bottom, where the outline is
+    small, and beyond them a cell is seen out of focus: slices there continue the last wide one, at the light that
+    `light` says.
     """
     signal = (window.restore(images) - level).astype(np.float32)
     reach = halo.radius_px * spacing_um[-1] / pixel_um
     for image, mask, wanted in zip(signal, slices.masks, light, strict=True):
         image[:] = confined(image, mask, wanted, reach) if mask.any() else 0
-    filled = np.flatnonzero(slices.masks.any((1, 2)))
-    if len(filled):
+    area = slices.masks.sum((1, 2))
+    wide = np.flatnonzero(area >= max(_TIP * area.max(), 1))
+    if len(wide):
         for z in range(len(signal)):
-            nearest = int(np.clip(z, filled[0], filled[-1]))
+            nearest = int(np.clip(z, wide[0], wide[-1]))
             if z != nearest and light[nearest] > 0:
                 signal[z] = signal[nearest] * (light[z] / light[nearest])
     if not np.allclose(spacing_um[-2:], pixel_um, rtol=1e-3):

@@ -215,29 +215,29 @@ def _tight_box(mask: np.ndarray) -> tuple[slice, ...]:
 
 
 def compose(
-    cells: list[Cell], corners: np.ndarray, background: np.ndarray, trimmed: bool = False
+    cells: list[Cell], corners: np.ndarray, shape: tuple[int, ...], trimmed: bool = False
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Two canvases: the cells' light added to `background` (camera units), and their labels.
+    """Two canvases of a shape: the cells' light above background (camera units), and their labels.
 
-    Returns image float32, labels int32 (1, 2, … in the order of `cells`, unplaced ones left out) and, per label,
+    Returns light float32, labels int32 (1, 2, … in the order of `cells`, unplaced ones left out) and, per label,
     the index of its cell. Where cells overlap their light adds up, and the voxel's label is that of the cell that
     comes first. A cell of which the border or others leave nothing is left out, one that they cut into pieces keeps
-    the largest; `trimmed` says that `trim` has seen to that, and the background is a window of a larger canvas.
+    the largest; `trimmed` says that `trim` has seen to that, and these are a window of a larger canvas.
     """
-    image, labels = background.astype(np.float32, copy=True), np.zeros(background.shape, np.int32)
+    light, labels = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
     placed = []
     for n, (cell, corner) in enumerate(zip(cells, corners, strict=True)):
         if (corner == UNPLACED).any():
             continue
-        here, there = _overlap(corner, cell.mask.shape, image.shape)
-        image[here] += cell.signal[there]
-        mask = cell.mask[there] if trimmed else trim(cell.mask, corner, image.shape)[there]
+        here, there = _overlap(corner, cell.mask.shape, shape)
+        light[here] += cell.signal[there]
+        mask = cell.mask[there] if trimmed else trim(cell.mask, corner, shape)[there]
         if not trimmed and (labels[here][mask] > 0).any():
             mask = largest_piece(mask & (labels[here] == 0))
         if mask.any():
             placed.append(n)
             labels[here][mask] = len(placed)
-    return image, labels, placed
+    return light, labels, placed
 
 
 def trim(mask: np.ndarray, corner: np.ndarray, canvas_shape: tuple[int, ...]) -> np.ndarray:

@@ -68,7 +68,8 @@ def plan_scene(
     if not 0 <= p <= 1:
         raise ValueError(f"clustering_probability must be in [0, 1], got {p}")
     rng = stream(seed, "scene", index)
-    like = int(rng.integers(len(statistics.cells_per_image)))
+    images = len(statistics.cells_per_image)
+    like = int(stream(seed, "like", index // images).permutation(images)[index % images])  # each equally often
     own, room = statistics.region_um, float(np.prod(statistics.image_shape))  # room: voxels the real cells share
     if own is not None:
         room = float(4 / 3 * np.pi * np.prod(own) / np.prod(statistics.spacing_um))
@@ -85,22 +86,55 @@ def plan_scene(
     return Scene(canvas, region, int(count), like, level, float(p), max_overlap)
 
 
+def real_cells(statistics: Statistics, like: int | None, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Numbers of `count` annotated cells, drawn from real image `like`, or with None from all.
+
+    Where that image has fewer than eight annotated cells, those of the images most like it in number and light of
+    their cells help out, so that few bright cells stay few bright cells.
+    """
+    image = np.array(statistics.cell_image)
+    own = np.flatnonzero([like is None or n == like for n in image])
+    if len(own) < _ENOUGH:
+        rank = np.empty(len(statistics.cells_per_image), int)
+        rank[_most_alike(statistics, like)] = np.arange(len(rank))
+        nearest = np.argsort(rank[image], kind="stable")
+        own = nearest[rank[image[nearest]] <= rank[image[nearest[min(_ENOUGH, len(nearest)) - 1]]]]
+    return rng.choice(own, count, replace=len(own) < count)
+
+
+_ENOUGH = 8
+
+
+def _most_alike(statistics: Statistics, like: int) -> np.ndarray:
+    """Images by how much they are like image `like`: itself first."""
+    image, light = np.array(statistics.cell_image), np.array(statistics.cell_brightness)
+    typical = np.full(len(statistics.cells_per_image), np.nan)
+    for n in np.unique(image):
+        typical[n] = np.log(max(np.median(light[image == n]) - statistics.background.level, 1.0))
+    distance = np.zeros(len(typical))
+    for feature in (np.log(np.maximum(statistics.cells_per_image, 1)), typical):
+        apart = np.abs(feature - feature[like]) / max(np.nanstd(feature), 1e-6)
+        distance += np.where(np.isnan(apart), 1.0, apart)  # nothing is known: as far as images usually are
+    distance[like] = -1
+    return np.argsort(distance, kind="stable")
+
+
 def draw_light(statistics: Statistics, area_um2: np.ndarray, like: int | None, rng: np.random.Generator) -> np.ndarray:
     """Light above background for cells of given areas, as bright as cells of like size in real image `like`.
 
-    Real cells of that image are drawn and matched by the rank of their area, which keeps what size and brightness
-    have to do with each other; where it has fewer than eight annotated cells, cells of all images help out. With
-    `like` None cells of all images are drawn.
+    Real cells of that image (`real_cells`) are drawn and matched by the rank of their area, which keeps what size and
+    brightness have to do with each other.
     """
-    own = np.flatnonzero([like is None or image == like for image in statistics.cell_image])
-    if len(own) < 8:
-        own = np.concatenate([own, rng.choice(len(statistics.cell_image), 8 - len(own))])
-    picked = rng.choice(own, len(area_um2), replace=len(own) < len(area_um2))
+    picked = real_cells(statistics, like, len(area_um2), rng)
     real_area = np.array(statistics.cell_area_um2)[picked]
-    real_light = np.array(statistics.cell_brightness)[picked] - statistics.background.level
     light = np.empty(len(area_um2))
-    light[np.argsort(area_um2, kind="stable")] = real_light[np.argsort(real_area, kind="stable")]
-    return np.maximum(light, 1.0)
+    light[np.argsort(area_um2, kind="stable")] = light_of(statistics, picked)[np.argsort(real_area, kind="stable")]
+    return light
+
+
+def light_of(statistics: Statistics, cells: np.ndarray) -> np.ndarray:
+    """Light above background of annotated cells, at least 1."""
+    return np.maximum(np.array(statistics.cell_brightness)[cells] - statistics.background.level, 1.0)
 
 
 def take_picture(
@@ -118,8 +152,10 @@ def take_picture(
         scene.max_overlap,
     )
     background = statistics.background.draw(scene.canvas, seed, index, scene.level)
-    light, labels, placed = compose(cells, corners, background)
-    image = digitise(statistics.noise.add(light, stream(seed, "noise", index)), statistics.dtype)
+    light, labels, placed = compose(cells, corners, scene.canvas)
+    if statistics.axial:
+        light += statistics.axial.around(light, spacing)
+    image = digitise(statistics.noise.add(background + light, stream(seed, "noise", index)), statistics.dtype)
     records = _records(labels, [cells[n] for n in placed], corners[placed], spacing)
     counts = counts | {"cells without room": int((corners == UNPLACED).any(1).sum())}
     return Sample(image, labels.astype(label_dtype(len(placed))), spacing, records, seed, index, counts)

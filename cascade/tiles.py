@@ -37,19 +37,27 @@ def compose_tiles(
         path, scene.canvas, statistics.spacing_um, kind, label_dtype(len(shown)), chunk=min(tile, 512)
     )
     reach = max(max(cell.mask.shape[-2:]) for cell in bank)
+    axial, end = statistics.axial, np.array(scene.canvas[-2:])
+    margin = axial.glow_reach(statistics.spacing_um) if axial else 0  # of cells beyond a tile that light it up
     origins = [(y, x) for y in range(0, scene.canvas[-2], tile) for x in range(0, scene.canvas[-1], tile)]
     for number, (y, x) in enumerate(tqdm(origins, desc="tiles", unit="tile")):
         low = np.array([y, x])
-        shape = (*scene.canvas[:-2], min(tile, scene.canvas[-2] - y), min(tile, scene.canvas[-1] - x))
+        high = np.minimum(low + tile, end)
+        first, last = np.maximum(low - margin, 0), np.minimum(high + margin, end)
         plane = corners[shown][:, -2:]
-        near = shown[((plane < low + shape[-2:]) & (plane + reach > low)).all(1)]
+        near = shown[((plane < last) & (plane + reach > first)).all(1)]
         cells = [_shown(used(bank, uses[n], statistics.background.level), corners[n], scene.canvas) for n in near]
-        background = statistics.background.draw(shape, seed, index, scene.level, (y, x))
-        offset = np.array([0] * (len(shape) - 2) + [y, x])
-        light, local, placed = compose(cells, corners[near] - offset, background, trimmed=True)
+        leading = scene.canvas[:-2]
+        offset = np.array([0] * len(leading) + first.tolist())
+        light, local, placed = compose(cells, corners[near] - offset, (*leading, *(last - first)), trimmed=True)
+        if axial:
+            light += axial.around(light, statistics.spacing_um)
+        inner = (..., *(slice(a, b) for a, b in zip(low - first, high - first, strict=True)))
+        light, local = light[inner], local[inner]
+        light += statistics.background.draw(light.shape, seed, index, scene.level, (y, x))
         names = np.zeros(len(placed) + 1, labels[0].dtype)
         names[1:] = np.searchsorted(shown, near[placed]) + 1
-        window = (..., slice(y, y + shape[-2]), slice(x, x + shape[-1]))
+        window = (..., slice(y, int(high[0])), slice(x, int(high[1])))
         image[0][window] = digitise(statistics.noise.add(light, stream(seed, "noise", index, number)), statistics.dtype)
         labels[0][window] = names[local]
     ome_zarr.downsample(image)

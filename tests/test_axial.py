@@ -81,3 +81,17 @@ def test_outlines_of_the_middle_half_are_sections(stacks):
     cut = [(image, labels[z], z, len(np.unique(labels[z])) - 1) for image, labels in stacks for z in (8, 14)]
     axial, _ = fit_axial(cut, SPACING)
     assert 0.9 < axial.section < 1
+
+
+def test_the_glow_around_cells_is_recovered(stacks):
+    """A known glow is added to stacks; where only slices are annotated, it is found just as well."""
+    truth = Axial((2.0, 0.1), [0.0, 1.0], [1.0, 0.5], glow=0.25, glow_um=9.3)
+    lit = []
+    for image, labels in stacks:
+        light = image.astype(np.float32) - np.median(image[labels == 0])
+        lit.append((image + truth.around(light, SPACING), labels))
+    planes = [(image, labels[z], z, labels[z].max()) for (image, labels), z in zip(lit, np.arange(6, 18), strict=True)]
+    plain = measure_axial(stacks, SPACING)[0]
+    for axial in (measure_axial(lit, SPACING)[0], fit_axial(planes, SPACING)[0]):
+        assert axial.glow_um == pytest.approx(truth.glow_um, rel=0.15)
+        assert axial.glow - plain.glow == pytest.approx(truth.glow, rel=0.3)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from cascade.background import (
     Background,
@@ -44,7 +44,7 @@ def test_noise_has_the_correlation_of_its_kernel():
 
 def test_the_camera_is_recovered_from_images_it_took():
     rng = np.random.default_rng(2)
-    images, masks = [], []
+    images, masks, inside = [], [], []
     truth = Background(levels=[200.0], field_sd=6.0, field_px=60.0, haze_sd=2.0, haze_px=4.0)
     for n in range(4):
         cells = np.zeros((400, 400), bool)
@@ -54,13 +54,42 @@ def test_the_camera_is_recovered_from_images_it_took():
         light = truth.draw((400, 400), 0, n) + 600 * ndimage.gaussian_filter(cells.astype(float), 1.5)
         images.append(WHITE.add(light, rng))
         masks.append(background_mask(images[-1], cells, 6))
-    background, noise = fit_camera(images, masks, 60.0)
+        inside.append(cells)
+    background, noise = fit_camera(images, masks, inside, 60.0)
     assert background.level == pytest.approx(200, abs=5)
     # Where slow field ends and haze begins is a matter of scale: their sum is what an image shows.
     assert np.hypot(background.field_sd, background.haze_sd) == pytest.approx(np.hypot(6, 2), rel=0.35)
     assert noise.gain == pytest.approx(2.0, rel=0.25)
     level = np.array([200.0, 700.0])
     np.testing.assert_allclose(noise.variance(level), WHITE.variance(level), rtol=0.25)
+
+
+@pytest.mark.parametrize("level", [102.0, 106.0, 120.0, 180.0])
+def test_few_photons_have_the_gamma_distribution(level):
+    """Mean, variance and quantiles against scipy's gamma distribution, at shapes from 0.08 to 3.2."""
+    photons = Noise(100.0, 0.0, 25.0, [[1.0]])
+    drawn = photons.add(np.full((700, 700), level, np.float32), np.random.default_rng(0))
+    truth = stats.gamma((level - 100) / 25, loc=100, scale=25)
+    assert drawn.mean() == pytest.approx(truth.mean(), rel=2e-3)
+    assert drawn.var() == pytest.approx(truth.var(), rel=0.03)
+    share = [0.3, 0.5, 0.8, 0.95, 0.99]
+    np.testing.assert_allclose(np.quantile(drawn, share), truth.ppf(share), atol=0.03 * truth.std())
+
+
+def test_a_camera_that_counts_few_photons_is_recovered():
+    """Variance far above what the darkest pixel would allow, were it the offset: most pixels see no photon at all."""
+    rng = np.random.default_rng(5)
+    truth = Noise(100.0, 0.0, 25.0, [[1.0]])
+    images, masks, inside = [], [], []
+    for _ in range(4):
+        cells = ndimage.zoom(rng.random((8, 8)) < 0.25, 40, order=0)
+        light = 106 + 150 * ndimage.gaussian_filter(cells.astype(float), 1.5)
+        images.append(np.rint(truth.add(light, rng) + 2 * rng.standard_normal(cells.shape)))
+        masks.append(background_mask(images[-1], cells, 6))
+        inside.append(cells)
+    _, noise = fit_camera(images, masks, inside, 60.0)
+    assert noise.gain == pytest.approx(25, rel=0.15)
+    np.testing.assert_allclose(noise.variance(np.array([106.0, 250.0])), [150, 3750], rtol=0.2)
 
 
 def test_drawn_backgrounds_have_the_spread_they_state():

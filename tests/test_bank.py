@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import ellipse
@@ -37,20 +39,28 @@ def test_a_turned_solid_is_that_of_the_turned_voxels(symmetry):
     np.testing.assert_array_equal(other.info["outline"], other.mask[4])
 
 
-def test_every_cell_is_used_equally_often_and_as_bright_as_asked():
-    scene = Scene((64, 64), None, 12, 0, 100.0, 0.5)
-    uses = draw_uses(bank(2), scene, statistics(2), 1, 0)
-    assert sorted(np.bincount([use.cell for use in uses])) == [2, 2, 2, 3, 3]
-    cell = used(bank(2), uses[0], 100.0)
-    # The statistics know one brightness, 500 on a level of 100; the bank's cells have 300.
-    assert cell.info["brightness"] == pytest.approx(500.0)
-    original = bank(2)[uses[0].cell]
-    assert cell.signal.sum() == pytest.approx(2 * original.signal.sum())
-    assert (cell.info["bank"], cell.info["symmetry"]) == uses[0][:2]
-    assert draw_uses(bank(2), scene, statistics(2), 1, 0) == uses
-    assert draw_uses(bank(2), scene, statistics(2), 1, 1) != uses
+def test_cells_are_as_large_and_as_bright_as_those_of_a_real_image():
+    """Two real images: twenty small faint cells, ten large bright ones; a bank of a hundred sizes."""
+    real = replace(
+        statistics(2), cells_per_image=[20, 10], cell_image=[0] * 20 + [1] * 10,
+        cell_area_um2=[*np.linspace(10, 20, 20), *np.linspace(90, 99, 10)], cell_brightness=[200.0] * 20 + [900.0] * 10,
+    )  # fmt: skip
+    masks = [ellipse((33, 33), (16, 16), (r, r), 0.0) for r in np.linspace(4, 15, 96)]
+    cells = [Cell(m, 100.0 * m.astype(np.float32), (16.0, 16.0), {"brightness": 300.0}) for m in masks]
+    for like, light, sizes in ((0, 100.0, (0, 72)), (1, 800.0, (56, 96))):
+        scene = Scene((64, 64), None, 40, like, 100.0, 0.5)
+        uses = draw_uses(cells, scene, real, 1, 0)
+        assert all(sizes[0] <= use.cell < sizes[1] for use in uses)
+        assert np.bincount([use.cell for use in uses]).max() <= 4
+        for use in uses[:3]:
+            cell = used(cells, use, 100.0)
+            assert cell.info["brightness"] == pytest.approx(100 + light)
+            assert cell.signal.sum() == pytest.approx(cells[use.cell].signal.sum() * light / 200)
+            assert (cell.info["bank"], cell.info["symmetry"]) == use[:2]
+    assert draw_uses(cells, scene, real, 1, 0) == uses
+    assert draw_uses(cells, scene, real, 1, 1) != uses
     with pytest.raises(ValueError, match="the bank is empty"):
-        draw_uses([], scene, statistics(2), 1, 0)
+        draw_uses([], scene, real, 1, 0)
 
 
 def test_stored_cells_come_back(tmp_path):

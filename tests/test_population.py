@@ -26,7 +26,7 @@ def discs(count, rng, low=5, high=9):
 
 def canvas_of(masks, corners, shape):
     cells = [Cell(mask, 50.0 * mask, tuple(0.5 * (n - 1) for n in mask.shape)) for mask in masks]
-    return compose(cells, corners, np.full(shape, 10.0))
+    return compose(cells, corners, shape)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
@@ -36,7 +36,7 @@ def test_cells_never_overlap_and_labels_are_whole(p):
     image, labels, placed = canvas_of(masks, place(masks, (256, 256), p, rng), (256, 256))
     assert labels.max() == len(placed) >= 55
     np.testing.assert_array_equal(np.unique(labels), np.arange(len(placed) + 1))
-    assert set(np.unique(image)) == {10.0, 60.0}  # two cells on one pixel would make 110
+    assert set(np.unique(image)) == {0.0, 50.0}  # two cells on one pixel would make 100
     for label in range(1, labels.max() + 1):
         assert ndimage.label(labels == label, np.ones((3, 3)))[1] == 1
 
@@ -111,7 +111,7 @@ def test_cells_cut_by_the_border_stay_in_one_piece():
     horseshoe = np.ones((9, 9), bool)
     horseshoe[0:6, 3:6] = False  # cut below the bow it is two legs
     cells = [Cell(horseshoe, horseshoe * 1.0, (4.0, 4.0))]
-    _, labels, placed = compose(cells, np.array([[14, 5]]), np.zeros((20, 20)))
+    _, labels, placed = compose(cells, np.array([[14, 5]]), (20, 20))
     assert placed == [0]
     assert ndimage.label(labels)[1] == 1
     assert labels.sum() == 18

@@ -1,14 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import ellipse
 from scipy import ndimage
 
 from cascade.background import Background, Noise
-from cascade.cells import plane_slices, textured_cell
+from cascade.cells import Slices, plane_slices, textured_cell
 from cascade.data.crops import Halo
 from cascade.data.statistics import Statistics
 from cascade.intensity import Window
-from cascade.scene import plan_scene, take_picture
+from cascade.scene import plan_scene, real_cells, take_picture
 
 HALO = Halo([0.3, 0.15, 0.05])
 
@@ -54,6 +56,21 @@ def test_no_frame_is_seen_around_a_cell():
     assert near.std() == pytest.approx(far.std(), rel=0.02)
 
 
+def test_tips_and_what_lies_beyond_are_out_of_focus():
+    """There light continues the nearest wide slice, as faint as `light` says, while the labels stay as they are."""
+    radii = [0, 2, 7, 8, 2, 0]
+    masks = np.stack([ellipse((32, 32), (16, 16), (r, r), 0) if r else np.zeros((32, 32), bool) for r in radii])
+    window, light = Window(0, 2000), np.array([20.0, 100.0, 400.0, 600.0, 150.0, 30.0])
+    images = window.stretch(100 + np.random.default_rng(0).uniform(200, 700, masks.shape).astype(np.float32))
+    slices = Slices(masks, masks, np.linspace(-1.5, 1.5, 6))
+    cell = textured_cell(slices, images, light, window, 100.0, HALO, 0.5, (1.0, 0.5, 0.5), {})
+    assert np.array_equal(cell.mask, masks)
+    for z, nearest in ((0, 2), (1, 2), (4, 3), (5, 3)):
+        np.testing.assert_allclose(cell.signal[z], cell.signal[nearest] * light[z] / light[nearest], rtol=1e-5)
+    for z in (2, 3):
+        assert cell.signal[z][masks[z]].mean() == pytest.approx(light[z], rel=1e-4)
+
+
 def test_cells_scale_with_the_canvas_and_the_region():
     real = statistics()
     assert plan_scene(real, 0, 0).cells == 12
@@ -71,3 +88,19 @@ def test_cells_scale_with_the_canvas_and_the_region():
     assert plan_scene(embryo, 0, 0, (32, 32, 128)).cells == pytest.approx(10, abs=1)
     with pytest.raises(ValueError, match="they must be equal"):
         plan_scene(real, 0, 0, (64, 64), region=half)
+
+
+def test_few_annotated_cells_are_helped_out_by_images_like_theirs():
+    """Embryos of few bright and of many faint cells, two annotated in each: the help comes from one's own kind."""
+    numbers = [5, 40] * 8
+    real = statistics(
+        cells_per_image=numbers, cell_image=[n for n in range(16) for _ in range(2)],
+        cell_area_um2=[100.0] * 32, cell_brightness=[900.0, 900.0, 200.0, 200.0] * 8,
+    )  # fmt: skip
+    for like in range(16):
+        cells = real_cells(real, like, 30, np.random.default_rng(like))
+        assert all(real.cell_image[n] % 2 == like % 2 for n in cells)
+        assert like in [real.cell_image[n] for n in cells]
+    assert len(set(real_cells(real, None, 32, np.random.default_rng(0)))) == 32
+    alone = replace(real, cell_image=[0] * 16 + [2] * 16)  # of the others nothing but the number is known
+    assert len(real_cells(alone, 1, 5, np.random.default_rng(0))) == 5

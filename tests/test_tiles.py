@@ -5,6 +5,7 @@ from conftest import ellipse
 
 from cascade.background import Background, Noise
 from cascade.bank import draw_uses, used
+from cascade.data.axial import Axial
 from cascade.data.crops import Halo
 from cascade.data.statistics import Statistics
 from cascade.intensity import Window
@@ -15,10 +16,11 @@ from cascade.tiles import compose_tiles
 
 
 def statistics(ndim):
+    axial = Axial((1.5, 0.1), [0.0, 1.0], [1.0, 0.5], glow=0.2, glow_um=4.0) if ndim == 3 else None
     return Statistics(
         source="made up", licence="none", spacing_um=(2.0, 0.5, 0.5)[-ndim:], image_shape=(8, 64, 64)[-ndim:],
         dtype="uint16", window=Window(0, 1000), background=Background([100.0], 4.0, 20.0, 1.0, 3.0),
-        noise=Noise(0.0, 0.0, 0.0, [[1.0]]), halo=Halo([0.2]), axial=None, cells_per_image=[5], region_um=None,
+        noise=Noise(0.0, 0.0, 0.0, [[1.0]]), halo=Halo([0.2]), axial=axial, cells_per_image=[5], region_um=None,
         clustering_probability=0.5, cell_area_um2=[1.0], cell_brightness=[500.0], cell_image=[0],
     )  # fmt: skip
 
@@ -45,8 +47,10 @@ def test_tiles_make_the_same_image_as_one_canvas(ndim, tmp_path):
     cells = [used(bank(ndim), use, 100.0) for use in draw_uses(bank(ndim), scene, statistics(ndim), 3, 0)]
     cells = [cells[n] for n in large_first(cells)]
     corners = place([c.mask for c in cells], canvas, 0.5, stream(3, "placement", 0))
-    background = statistics(ndim).background.draw(canvas, 3, 0, 100.0)
-    wanted, wanted_labels, placed = compose(cells, corners, background)
+    wanted, wanted_labels, placed = compose(cells, corners, canvas)
+    if ndim == 3:
+        wanted += statistics(ndim).axial.around(wanted, statistics(ndim).spacing_um)
+    wanted += statistics(ndim).background.draw(canvas, 3, 0, 100.0)
     np.testing.assert_array_equal(labels, wanted_labels)
     np.testing.assert_allclose(image, wanted, atol=0.6)  # rounded to integers
     assert record["cells"] == len(placed) == 60 - record["counts"]["cells without room"]

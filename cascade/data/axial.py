@@ -11,6 +11,8 @@ from cascade.background import background_mask
 
 _U = np.linspace(0, 2, 21)  # relative heights at which the profile is kept
 _MIDDLE_HALF = 0.957  # the mean of √(1 − u²) over |u| < 1/2: an ellipsoid's diameter at relative height u
+_GLOW_REACH = 2 / 3  # of a cell's diameter
+_GLOW_OF_GLOW = 0.6  # glow is smoother than cells: so much of it is left when it is spread once more
 _FEW = 10  # cells, fewer do not tell
 
 
@@ -21,6 +23,7 @@ class Axial:
     elongation: mean and spread of (height / diameter of the middle plane), in µm/µm, of cells of `diameter_um`.
     profile: light at relative heights `u` as a fraction of the middle plane's; beyond u = 1 it is out-of-focus light.
     section: diameter of outlines cut in the middle half of cells, as a fraction of the middle plane's.
+    glow, glow_um: share of the light that cells give to what lies around them, and how far it spreads (a Gaussian's σ).
     """
 
     elongation: tuple[float, float]
@@ -28,6 +31,8 @@ class Axial:
     profile: list[float]
     diameter_um: float = 0.0
     section: float = _MIDDLE_HALF
+    glow: float = 0.0
+    glow_um: float = 0.0
 
     def elongations(self, diameters_um: np.ndarray) -> np.ndarray:
         """Mean elongation of cells whose middle planes have these diameters.
@@ -45,6 +50,24 @@ class Axial:
         """Relative light at relative heights |u|; 0 beyond the measured range."""
         return np.interp(np.abs(u), self.u, self.profile, right=0.0)
 
+    def around(self, light: np.ndarray, spacing_um: tuple[float, float, float]) -> np.ndarray:
+        """The glow between and around cells whose light above background is given, both (Z, Y, X) float32."""
+        if self.glow == 0:
+            return np.zeros_like(light)
+        return np.float32(self.glow) * _spread_light(light, self.glow_um, spacing_um)
+
+    def glow_reach(self, spacing_um: tuple[float, float, float]) -> int:
+        """How many pixels in the plane the glow of a cell goes beyond it."""
+        return int(np.ceil(_GLOW_SIGMAS * self.glow_um / min(spacing_um[-2:]))) + 1 if self.glow else 0
+
+
+_GLOW_SIGMAS = 3  # beyond that it is nothing
+
+
+def _spread_light(light: np.ndarray, length_um: float, spacing_um) -> np.ndarray:
+    sigma = length_um / np.array(spacing_um)
+    return ndimage.gaussian_filter(light, sigma, mode="constant", truncate=_GLOW_SIGMAS)
+
 
 @dataclass(frozen=True)
 class StackCells:
@@ -60,6 +83,7 @@ class _Followed:
     """Annotated cells of one stack, followed up and down to where they are brightest; lengths in µm."""
 
     image: np.ndarray  # (Z, Y, X) smoothed, background subtracted
+    free: np.ndarray  # (Y, X) bool, pixels of the annotated slice that are away from annotated cells
     z: int  # the annotated slice
     count: int  # of the cells that the annotated slice shows
     labels: list[int]
@@ -74,7 +98,7 @@ def measure_axial(
     stacks: Iterable[tuple[np.ndarray, np.ndarray]], spacing_um: tuple[float, float, float]
 ) -> tuple[Axial, list[StackCells]] | None:
     """The same as `fit_axial`, read off where whole stacks (Z, Y, X) are annotated."""
-    ratios, diameters, columns, cells = [], [], [], []
+    ratios, diameters, columns, cells, glows = [], [], [], [], []
     for image, labels in stacks:
         light = image.astype(np.float32) - np.median(image[background_mask(image, labels > 0)])
         regions = [r for r in measure.regionprops(labels) if r.area >= 12]
@@ -89,12 +113,17 @@ def measure_axial(
             r = max(int(0.25 * diameter / spacing_um[1]), 1)
             column = light[:, max(cy - r, 0) : cy + r + 1, max(cx - r, 0) : cx + r + 1].mean((1, 2))
             columns.append((column, region.bbox[0] + 0.5 * (slices - 1), 0.5 * slices))
+        if regions:
+            smooth = ndimage.gaussian_filter(light, (0.7, 1, 1))
+            own = np.median(diameters[-len(regions) :])
+            glows.append(_glow(smooth, _free(labels), _GLOW_REACH * own, spacing_um))
         cells.append(StackCells(len(regions), centres, {}))
     if len(ratios) < 3:
         return None
     spread = 0.741 * float(np.subtract(*np.percentile(ratios, [75, 25])))
-    elongation = (float(np.median(ratios)), spread)
-    return Axial(elongation, _U.tolist(), _profile(columns)[0], float(np.median(diameters))), cells
+    elongation, diameter = (float(np.median(ratios)), spread), float(np.median(diameters))
+    glow = {"glow": float(np.median(glows)), "glow_um": _GLOW_REACH * diameter}
+    return Axial(elongation, _U.tolist(), _profile(columns)[0], diameter, **glow), cells
 
 
 def fit_axial(
@@ -128,7 +157,9 @@ def fit_axial(
     columns = [(c, m, half) for f in followed for c, m in zip(f.columns, f.middles, strict=True)]
     profile, spread = _profile(columns)
     elongation = height / diameter
-    axial = Axial((elongation, elongation * spread), _U.tolist(), profile, diameter, outlines / diameter)
+    length = _GLOW_REACH * diameter
+    glow = float(np.median([_glow(f.image, (f.z, f.free), length, spacing_um) for f in followed]))
+    axial = Axial((elongation, elongation * spread), _U.tolist(), profile, diameter, outlines / diameter, glow, length)
     return axial, _count(followed, diameter, height, spacing_um)
 
 
@@ -151,7 +182,26 @@ def _follow(image: np.ndarray, labels: np.ndarray, z: int, count: int, spacing_u
         peaks.append((peak, round(cy), round(cx)))
     ids = [int(region.label) for region in regions]
     offsets = (z - np.array(middles)) * spacing_um[0]
-    return _Followed(image, z, count, ids, middles, offsets, np.array(diameters), columns, peaks)
+    return _Followed(image, _free(labels), z, count, ids, middles, offsets, np.array(diameters), columns, peaks)
+
+
+def _free(labels: np.ndarray) -> np.ndarray:
+    """Away from every cell, bool, same shape: beyond the light just outside their outlines."""
+    apart = ndimage.generate_binary_structure(labels.ndim, 1)
+    return ~ndimage.binary_dilation(labels > 0, apart, iterations=6)
+
+
+def _glow(light: np.ndarray, free, length_um: float, spacing_um) -> float:
+    """Light at the `free` places as a share of the cells' light around them: how much it differs between the third
+    that has most around it and the third that has least. By medians, since not every cell is annotated. What is seen
+    around is both, cells and glow."""
+    around, here = _spread_light(light, length_um, spacing_um)[free], light[free]
+    if len(here) < 100:
+        return 0.0
+    low, high = np.percentile(around, [33, 67])
+    rise = [float(np.median(v[around >= high]) - np.median(v[around <= low])) for v in (here, around)]
+    share = float(np.clip(rise[0] / max(rise[1], 1e-3), 0, 0.4))
+    return share / (1 - _GLOW_OF_GLOW * share)
 
 
 def _uphill(column: np.ndarray, start: int) -> int:

@@ -48,13 +48,11 @@ def fit_statistics(
     """Everything but the records of single cells; and for stacks what was found in each annotated frame."""
     some = [images[n] for n in np.linspace(0, len(images) - 1, min(_MANY, len(images))).astype(int)]
     arrays = [image.image() for image in some]
-    masks = [
-        bg.background_mask(array, image.cells(array.shape), halo.radius_px)
-        for array, image in zip(arrays, some, strict=True)
-    ]
+    cells = [image.cells(array.shape) for array, image in zip(arrays, some, strict=True)]
+    masks = [bg.background_mask(array, cell, halo.radius_px) for array, cell in zip(arrays, cells, strict=True)]
     areas = np.concatenate([_areas(plane.labels) for plane in planes])
     diameter_px = float(np.median(2 * np.sqrt(areas / np.pi)))
-    background, noise = bg.fit_camera(arrays, masks, 2 * diameter_px)
+    background, noise = bg.fit_camera(arrays, masks, cells, 2 * diameter_px)
     if len(spacing_um) == 3:
         axial, found = _fit_depth(images, planes, spacing_um)
     else:
