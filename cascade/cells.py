@@ -26,6 +26,12 @@ class Slices:
     voxels: np.ndarray
     height: np.ndarray
 
+    @property
+    def in_focus(self) -> np.ndarray:
+        """Which planes are given texture of their own, (S,) bool: not those of the small tips, nor those beyond."""
+        area = self.masks.sum((1, 2))
+        return (area > 0) & (area >= _TIP * area.max())
+
 
 def plane_slices(mask: np.ndarray, pixel_um: float, spacing_um: tuple[float, float]) -> Slices:
     """An outline (H, W) as the single slice of a 2D cell."""
@@ -99,15 +105,14 @@ def textured_cell(
     """
     signal = (window.restore(images) - level).astype(np.float32)
     reach = halo.radius_px * spacing_um[-1] / pixel_um
-    for image, mask, wanted in zip(signal, slices.masks, light, strict=True):
-        image[:] = confined(image, mask, wanted, reach) if mask.any() else 0
-    area = slices.masks.sum((1, 2))
-    wide = np.flatnonzero(area >= max(_TIP * area.max(), 1))
-    if len(wide):
-        for z in range(len(signal)):
-            nearest = int(np.clip(z, wide[0], wide[-1]))
-            if z != nearest and light[nearest] > 0:
-                signal[z] = signal[nearest] * (light[z] / light[nearest])
+    focused = np.flatnonzero(slices.in_focus)
+    for z in focused:
+        signal[z] = confined(signal[z], slices.masks[z], light[z], reach)
+    for z in np.flatnonzero(~slices.in_focus):
+        signal[z] = 0
+        if len(focused):
+            nearest = focused[np.abs(focused - z).argmin()]
+            signal[z] = signal[nearest] * (light[z] / max(light[nearest], 1e-6))
     if not np.allclose(spacing_um[-2:], pixel_um, rtol=1e-3):
         signal = np.stack(
             [_fit(resample(s, (pixel_um,) * 2, spacing_um[-2:]), slices.voxels.shape[1:]) for s in signal]

@@ -154,7 +154,7 @@ def take_picture(
     background = statistics.background.draw(scene.canvas, seed, index, scene.level)
     light, labels, placed = compose(cells, corners, scene.canvas)
     if statistics.axial:
-        light += statistics.axial.around(light, spacing)
+        light = statistics.axial.with_glow(light, spacing)
     image = digitise(statistics.noise.add(background + light, stream(seed, "noise", index)), statistics.dtype)
     records = _records(labels, [cells[n] for n in placed], corners[placed], spacing)
     counts = counts | {"cells without room": int((corners == UNPLACED).any(1).sum())}

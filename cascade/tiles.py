@@ -51,7 +51,7 @@ def compose_tiles(
         offset = np.array([0] * len(leading) + first.tolist())
         light, local, placed = compose(cells, corners[near] - offset, (*leading, *(last - first)), trimmed=True)
         if axial:
-            light += axial.around(light, statistics.spacing_um)
+            light = axial.with_glow(light, statistics.spacing_um)
         inner = (..., *(slice(a, b) for a, b in zip(low - first, high - first, strict=True)))
         light, local = light[inner], local[inner]
         light += statistics.background.draw(light.shape, seed, index, scene.level, (y, x))

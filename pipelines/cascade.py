@@ -370,7 +370,8 @@ class CascadePipeline(DiffusionPipeline):
         level, pixel_um = statistics.background.level, self.texture.config.pixel_size_um
         lights = [slice_light(s, value, statistics.axial) for s, value in zip(slices, light, strict=True)]
         owners = np.concatenate([np.full(len(s.masks), n) for n, s in enumerate(slices)])
-        masks, wanted = np.concatenate([s.masks for s in slices]), window.stretch(level + np.concatenate(lights))
+        masks = np.concatenate([s.masks & s.in_focus[:, None, None] for s in slices])
+        wanted = window.stretch(level + np.concatenate(lights))
         heights = statistics.spacing_um[0] * np.concatenate([np.arange(len(s.masks)) for s in slices])
         drawn = self.texture.draw_aligned(
             masks,

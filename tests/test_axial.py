@@ -89,7 +89,7 @@ def test_the_glow_around_cells_is_recovered(stacks):
     lit = []
     for image, labels in stacks:
         light = image.astype(np.float32) - np.median(image[labels == 0])
-        lit.append((image + truth.around(light, SPACING), labels))
+        lit.append((image + truth.with_glow(light, SPACING) - light, labels))
     planes = [(image, labels[z], z, labels[z].max()) for (image, labels), z in zip(lit, np.arange(6, 18), strict=True)]
     plain = measure_axial(stacks, SPACING)[0]
     for axial in (measure_axial(lit, SPACING)[0], fit_axial(planes, SPACING)[0]):

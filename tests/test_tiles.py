@@ -49,7 +49,7 @@ def test_tiles_make_the_same_image_as_one_canvas(ndim, tmp_path):
     corners = place([c.mask for c in cells], canvas, 0.5, stream(3, "placement", 0))
     wanted, wanted_labels, placed = compose(cells, corners, canvas)
     if ndim == 3:
-        wanted += statistics(ndim).axial.around(wanted, statistics(ndim).spacing_um)
+        wanted = statistics(ndim).axial.with_glow(wanted, statistics(ndim).spacing_um)
     wanted += statistics(ndim).background.draw(canvas, 3, 0, 100.0)
     np.testing.assert_array_equal(labels, wanted_labels)
     np.testing.assert_allclose(image, wanted, atol=0.6)  # rounded to integers

@@ -50,11 +50,14 @@ class Axial:
         """Relative light at relative heights |u|; 0 beyond the measured range."""
         return np.interp(np.abs(u), self.u, self.profile, right=0.0)
 
-    def around(self, light: np.ndarray, spacing_um: tuple[float, float, float]) -> np.ndarray:
-        """The glow between and around cells whose light above background is given, both (Z, Y, X) float32."""
+    def with_glow(self, light: np.ndarray, spacing_um: tuple[float, float, float]) -> np.ndarray:
+        """Cells' light above background (Z, Y, X) float32, and between and around them no less than their glow.
+
+        It does not add up: what was measured of cells' light, in them and around them, had the glow in it.
+        """
         if self.glow == 0:
-            return np.zeros_like(light)
-        return np.float32(self.glow) * _spread_light(light, self.glow_um, spacing_um)
+            return light
+        return np.maximum(light, np.float32(self.glow) * _spread_light(light, self.glow_um, spacing_um))
 
     def glow_reach(self, spacing_um: tuple[float, float, float]) -> int:
         """How many pixels in the plane the glow of a cell goes beyond it."""
@@ -90,7 +93,7 @@ class _Followed:
     middles: list[float]  # slice in the middle of each cell
     offsets: np.ndarray  # (C,) annotated slice minus middle
     diameters: np.ndarray  # (C,) in the annotated slice
-    columns: list[np.ndarray]  # light per slice through each cell, (Z,)
+    discs: list[np.ndarray]  # (Y, X) bool, the inner part of each cell
     peaks: list[tuple[int, int, int]]  # brightest voxel column position of each cell
 
 
@@ -100,24 +103,24 @@ def measure_axial(
     """The same as `fit_axial`, read off where whole stacks (Z, Y, X) are annotated."""
     ratios, diameters, columns, cells, glows = [], [], [], [], []
     for image, labels in stacks:
-        light = image.astype(np.float32) - np.median(image[background_mask(image, labels > 0)])
         regions = [r for r in measure.regionprops(labels) if r.area >= 12]
         centres = np.array([r.centroid for r in regions]).reshape(-1, 3) * np.array(spacing_um)
-        for region in regions:
-            area = region.image.reshape(len(region.image), -1).sum(1).max()
-            diameter = 2 * np.sqrt(area * spacing_um[1] * spacing_um[2] / np.pi)
+        cells.append(StackCells(len(regions), centres, {}))
+        if not regions:
+            continue
+        light = image.astype(np.float32) - np.median(image[background_mask(image, labels > 0)])
+        areas = [r.image.reshape(len(r.image), -1).sum(1).max() * spacing_um[1] * spacing_um[2] for r in regions]
+        found = (2 * np.sqrt(np.array(areas) / np.pi)).tolist()
+        length = _GLOW_REACH * float(np.median(found))
+        glows.append(_glow(ndimage.gaussian_filter(light, (0.7, 1, 1)), _free(labels), length, spacing_um))
+        for region, diameter in zip(regions, found, strict=True):
             slices = len(region.image)
             ratios.append(slices * spacing_um[0] / diameter)
-            diameters.append(diameter)
             cy, cx = (round(c) for c in region.centroid[1:])
             r = max(int(0.25 * diameter / spacing_um[1]), 1)
             column = light[:, max(cy - r, 0) : cy + r + 1, max(cx - r, 0) : cx + r + 1].mean((1, 2))
             columns.append((column, region.bbox[0] + 0.5 * (slices - 1), 0.5 * slices))
-        if regions:
-            smooth = ndimage.gaussian_filter(light, (0.7, 1, 1))
-            own = np.median(diameters[-len(regions) :])
-            glows.append(_glow(smooth, _free(labels), _GLOW_REACH * own, spacing_um))
-        cells.append(StackCells(len(regions), centres, {}))
+        diameters += found
     if len(ratios) < 3:
         return None
     spread = 0.741 * float(np.subtract(*np.percentile(ratios, [75, 25])))
@@ -154,10 +157,13 @@ def fit_axial(
     diameter = float(found[middle].mean()) if middle.sum() >= _FEW else outlines
     diameter = max(diameter, outlines / _MIDDLE_HALF)
     half = 0.5 * height / spacing_um[0]
-    columns = [(c, m, half) for f in followed for c, m in zip(f.columns, f.middles, strict=True)]
+    columns = [
+        (f.image[:, disc].mean(1), middle, half)
+        for f in followed
+        for disc, middle in zip(f.discs, f.middles, strict=True)
+    ]
     profile, spread = _profile(columns)
-    elongation = height / diameter
-    length = _GLOW_REACH * diameter
+    elongation, length = height / diameter, _GLOW_REACH * diameter
     glow = float(np.median([_glow(f.image, (f.z, f.free), length, spacing_um) for f in followed]))
     axial = Axial((elongation, elongation * spread), _U.tolist(), profile, diameter, outlines / diameter, glow, length)
     return axial, _count(followed, diameter, height, spacing_um)
@@ -167,7 +173,7 @@ def _follow(image: np.ndarray, labels: np.ndarray, z: int, count: int, spacing_u
     image = ndimage.gaussian_filter(image.astype(np.float32), (0.7, 1, 1))
     image -= np.median(image[background_mask(image)])
     regions = measure.regionprops(labels)
-    middles, diameters, columns, peaks = [], [], [], []
+    middles, diameters, discs, peaks = [], [], [], []
     for region in regions:
         radius = np.sqrt(region.area * spacing_um[1] * spacing_um[2] / np.pi)
         cy, cx = region.centroid
@@ -178,11 +184,11 @@ def _follow(image: np.ndarray, labels: np.ndarray, z: int, count: int, spacing_u
         peak = _uphill(column, z)
         middles.append(_middle(column, peak))
         diameters.append(2 * radius)
-        columns.append(column)
+        discs.append(disc)
         peaks.append((peak, round(cy), round(cx)))
     ids = [int(region.label) for region in regions]
     offsets = (z - np.array(middles)) * spacing_um[0]
-    return _Followed(image, _free(labels), z, count, ids, middles, offsets, np.array(diameters), columns, peaks)
+    return _Followed(image, _free(labels), z, count, ids, middles, offsets, np.array(diameters), discs, peaks)
 
 
 def _free(labels: np.ndarray) -> np.ndarray:
@@ -225,11 +231,17 @@ def _middle(column: np.ndarray, peak: int) -> float:
         if len(rising) and (not len(below) or rising[0] <= below[0]):
             ends.append(float(np.argmin(side[: rising[0]])))
         elif len(below):
-            n = int(below[0])
-            ends.append(n - (0.5 * side[0] - side[n]) / (side[n - 1] - side[n]))
+            ends.append(_crossing(side, 0.5 * side[0], int(below[0])))
         else:
             return float(peak)
     return peak + 0.5 * (ends[1] - ends[0])
+
+
+def _crossing(values: np.ndarray, level: float, below: int) -> float:
+    """Where values fall through a level, between the index `below` and the one before it."""
+    if below == 0:
+        return 0.0
+    return below - (level - values[below]) / (values[below - 1] - values[below])
 
 
 def _profile(columns: list[tuple[np.ndarray, float, float]]) -> tuple[list[float], float]:
@@ -248,7 +260,7 @@ def _profile(columns: list[tuple[np.ndarray, float, float]]) -> tuple[list[float
         light = np.where(_U <= 1, both, darker)
         profiles.append(np.where(np.isinf(light), 0, light) / top)
         below = np.flatnonzero(darker < 0.5 * top)
-        widths.append(_U[below[0]] if len(below) else np.inf)
+        widths.append(_U[1] * _crossing(darker, 0.5 * top, int(below[0])) if len(below) else np.inf)
     median = np.minimum.accumulate(np.maximum(np.median(profiles, 0), 0))
     low, middle = np.percentile(widths, [25, 50])
     return (median / median[0]).tolist(), float(np.clip((middle - low) / (0.674 * middle), 0.05, 0.3))

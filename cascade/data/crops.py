@@ -151,7 +151,10 @@ def cut_crops(
         distance = signed_distance(np.pad(own, 2), (1, 1))[2:-2, 2:-2]
         if not np.allclose(scale, 1, atol=1e-3):  # no staircase where finer, no lost corners where coarser
             distance = ndimage.gaussian_filter(distance, np.clip(0.5 * scale, 0.7, None))
-        mask = ndimage.affine_transform(distance, scale, offset, (size, size), order=1, mode="constant", cval=9) < 0
+        mask = _of_area(
+            ndimage.affine_transform(distance, scale, offset, (size, size), order=1, mode="constant", cval=9),
+            own.sum() / float(np.prod(scale)),
+        )
         crops.append(
             Crop(
                 image=image + level,
@@ -163,6 +166,12 @@ def cut_crops(
             )
         )
     return crops, skipped
+
+
+def _of_area(distance: np.ndarray, pixels: float) -> np.ndarray:
+    """The inside of an outline, given by its distance, at the level where it has its area: smoothing draws it in."""
+    count = min(max(round(pixels), 1), distance.size)
+    return distance <= np.partition(distance.ravel(), count - 1)[count - 1]
 
 
 def _own_light(signal: np.ndarray, own: np.ndarray, labels: np.ndarray, halo: Halo, noise: float) -> np.ndarray:

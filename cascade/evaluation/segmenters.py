@@ -84,7 +84,7 @@ def cellpose3(
             images,
             labels,
             channels=[0, 0],
-            normalize=True,
+            normalize=False,
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
             n_epochs=max(settings.steps // 5, 1),
@@ -124,6 +124,7 @@ def cellpose4(
             model.net,
             images,
             labels,
+            normalize=False,
             batch_size=1,
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
@@ -222,12 +223,15 @@ def plane_count(one: LabelledImage) -> int:
 def training_planes(one: LabelledImage) -> list[tuple[np.ndarray, np.ndarray]]:
     """Planes of an annotated image with their labels, all of equal spacing: xy, and of stacks also xz and yz.
 
-    Of xz and yz every fourth is taken: neighbours are nearly alike, and there are many.
+    Brightness is as Cellpose sees it when it segments: 0 and 1 are the first and last percentile of the whole image,
+    in its 3D mode of the stack. Of xz and yz every fourth plane is taken: neighbours are nearly alike.
     """
+    low, high = np.percentile(one.image, [1, 99])
+    image = (one.image.astype(np.float32) - np.float32(low)) / np.float32(max(high - low, 1e-6))
+    labels = one.labels.astype(np.int32)
     if one.image.ndim == 2:
-        return [(one.image.astype(np.float32), one.labels.astype(np.int32))]
+        return [(image, labels)]
     stretch = one.spacing_um[0] / one.spacing_um[1]
-    image, labels = one.image.astype(np.float32), one.labels.astype(np.int32)
     planes = list(zip(image, labels, strict=True))
     for axis in (1, 2):
         for n in range(0, image.shape[axis], 4):
