@@ -181,6 +181,17 @@ def test_stacks_give_planes_of_equal_spacing():
     assert all(set(np.unique(label)) <= {0, 1} for _, label in planes)
 
 
+def test_planes_are_as_bright_as_cellpose_sees_their_stack():
+    """Its own normalisation, of the stack as its 3D mode does, and of a plane as it does for planes."""
+    normalize_img = pytest.importorskip("cellpose.transforms").normalize_img
+    image, labels = ball_stack(np.random.default_rng(1))
+    planes = training_planes(LabelledImage(image, labels, (2.0, 1.0, 1.0)))
+    stack = normalize_img(image[..., None].astype(np.float32), norm3D=True)[..., 0]
+    np.testing.assert_allclose(np.stack([p for p, _ in planes[: len(image)]]), stack, atol=1e-4)
+    ((plane, _),) = training_planes(LabelledImage(image[12], labels[12], (1.0, 1.0)))
+    np.testing.assert_allclose(plane, normalize_img(image[12][..., None].astype(np.float32))[..., 0], atol=1e-4)
+
+
 def test_slices_are_not_lost_among_stacks():
     stack = LabelledImage(*ball_stack(np.random.default_rng(0)), (2.0, 1.0, 1.0))
     assert plane_count(stack) == sum(label.any() for _, label in training_planes(stack))

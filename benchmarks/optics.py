@@ -1,0 +1,133 @@
+"""Are generated stacks seen through the same microscope as real ones? Noise, light across rims and along z, glow.
+
+    python benchmarks/optics.py --generated DIR [--quick]
+
+Needs CASCADE_DATA with BBBC050. Noise, rims and glow are measured on the annotated slices of 01-09, light along z on
+the dense labels of 10-11, which are for measuring only. Prints one JSON object on its last line.
+"""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+from common import data_folder, machine
+from scipy import ndimage
+
+from cascade.evaluation.experiment import Source
+from cascade.evaluation.segmenters import LabelledImage
+
+LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], float)
+HEIGHTS = np.linspace(-1.5, 1.5, 13)
+RIM = (-3, -2, -1, 1, 2, 3, 4, 5)
+
+
+def planes(images: list[LabelledImage], rng: np.random.Generator, each: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Annotated planes; of stacks so many random ones that show a cell."""
+    found = []
+    for one in images:
+        if one.image.ndim == 2:
+            found.append((one.image.astype(float), one.labels))
+            continue
+        shown = np.flatnonzero(one.labels.any((1, 2)))
+        found += [(one.image[z].astype(float), one.labels[z]) for z in rng.choice(shown, min(each, len(shown)), False)]
+    return found
+
+
+def noise(planes, level: float) -> list[list[float]]:
+    """Light and noise variance (3×3 Laplacian) per unit of light, in five groups of cells from faint to bright."""
+    cells = []
+    for image, labels in planes:
+        variance = ndimage.convolve(image, LAPLACIAN) ** 2 / 36
+        inner = np.where(ndimage.binary_erosion(labels > 0, iterations=2), labels, 0)
+        ids, sizes = np.unique(inner[inner > 0], return_counts=True)
+        ids = ids[sizes > 30]
+        cells += zip(ndimage.mean(image, inner, ids) - level, ndimage.mean(variance, inner, ids), strict=True)
+    cells = np.array(cells)
+    groups = np.array_split(cells[np.argsort(cells[:, 0])], 5)
+    return [[float(g[:, 0].mean()), float(np.median(g[:, 1] / g[:, 0]))] for g in groups]
+
+
+def rim(planes, level: float) -> list[float]:
+    """Light at pixels from cells' outlines, of the light inside; median over cells, other cells are kept out."""
+    rows = []
+    for image, labels in planes:
+        for label, box in enumerate(ndimage.find_objects(labels), 1):
+            if box is None:
+                continue
+            window = tuple(slice(max(b.start - 8, 0), b.stop + 8) for b in box)
+            own, light = labels[window] == label, image[window] - level
+            if own.sum() < 60:
+                continue
+            others = (labels[window] > 0) & ~own
+            free = ndimage.distance_transform_edt(~others) > 4 if others.any() else np.ones_like(own)
+            rings = np.rint(ndimage.distance_transform_edt(~own) - ndimage.distance_transform_edt(own))
+            inside = light[rings <= -2].mean()
+            places = [free & (rings == d) for d in RIM]
+            rows.append([light[p].mean() / inside if p.sum() > 3 else np.nan for p in places])
+    return np.nanmedian(rows, 0).tolist()
+
+
+def along_z(images: list[LabelledImage]) -> dict[str, list[float]]:
+    """Light in the middle of densely labelled cells, and their diameter, at relative heights; medians over cells."""
+    lights, diameters = [], []
+    for one in images:
+        far = ~ndimage.binary_dilation(one.labels > 0, iterations=4)
+        light = one.image - float(np.median(one.image[far]))
+        for label, box in enumerate(ndimage.find_objects(one.labels), 1):
+            if box is None or box[0].start == 0 or box[0].stop == len(light):
+                continue
+            cell = one.labels == label
+            area, z = cell.sum((1, 2)), np.flatnonzero(cell.any((1, 2)))
+            if area.max() < 100:
+                continue
+            _, cy, cx = (round(c) for c in ndimage.center_of_mass(cell))
+            column = light[:, max(cy - 2, 0) : cy + 3, max(cx - 2, 0) : cx + 3].mean((1, 2))
+            u = (np.arange(len(column)) - 0.5 * (z[0] + z[-1])) / (0.5 * len(z))
+            middle = column[np.abs(u) < 0.25].mean()
+            lights.append(np.interp(HEIGHTS, u, column / middle, left=np.nan, right=np.nan))
+            diameters.append(np.interp(HEIGHTS, u, np.sqrt(area / area.max())))
+    return {"light": np.nanmedian(lights, 0).tolist(), "diameter": np.median(diameters, 0).tolist()}
+
+
+def glow(planes, level: float) -> list[float]:
+    """Light between cells of a plane, and far from all of them, of the cells' light; medians over planes."""
+    rows = []
+    for image, labels in planes:
+        smooth, away = ndimage.gaussian_filter(image, 3) - level, ndimage.distance_transform_edt(labels == 0)
+        padded = np.pad(labels > 0, 30)
+        among = ndimage.binary_closing(padded, iterations=25)[30:-30, 30:-30]
+        ids = np.unique(labels)[1:]
+        light = np.median(ndimage.mean(image, labels, ids)) - level
+        between, beyond = (away > 6) & among, (away > 20) & ~among
+        if len(ids) > 2 and between.sum() > 50 and beyond.sum() > 50:
+            rows.append([np.median(smooth[between]) / light, np.median(smooth[beyond]) / light])
+    return np.median(rows, 0).tolist()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--generated", required=True, type=Path, help="stacks of nuclei3d")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the images")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    step, rng, data = (4 if options.quick else 1), np.random.default_rng(0), data_folder() / "BBBC050"
+    slices = Source(data, sequences=tuple(f"{n:02d}" for n in range(1, 10))).load()[::step]
+    dense = Source(data, truth="st", sequences=("10", "11")).load()[::step]
+    made = Source(options.generated).load()[::step]
+    level = float(np.median([np.percentile(one.image, 20) for one in slices])) + 4  # mean of the skewed background
+    report = {"machine": machine()}
+    for name, flat, stacks in (("real", slices, dense), ("generated", made, made)):
+        shown = planes(flat, rng, 6)
+        report[name] = {
+            "noise": noise(shown, level),
+            "rim": rim(shown, level),
+            "along_z": along_z(stacks),
+            "glow": glow(shown, level),
+        }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
