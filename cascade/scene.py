@@ -64,12 +64,14 @@ def plan_scene(
     canvas = tuple(canvas_size or statistics.image_shape)
     if len(canvas) != statistics.ndim or min(canvas) < 1:
         raise ValueError(f"canvas_size {canvas}: this model makes {statistics.ndim}D images, one size per axis")
-    p = statistics.clustering_probability if clustering_probability is None else clustering_probability
-    if not 0 <= p <= 1:
-        raise ValueError(f"clustering_probability must be in [0, 1], got {p}")
+    if clustering_probability is not None and not 0 <= clustering_probability <= 1:
+        raise ValueError(f"clustering_probability must be in [0, 1], got {clustering_probability}")
     rng = stream(seed, "scene", index)
     images = len(statistics.cells_per_image)
     like = int(stream(seed, "like", index // images).permutation(images)[index % images])  # each equally often
+    p = clustering_probability
+    if p is None:
+        p = statistics.image_clustering[like] if statistics.image_clustering else statistics.clustering_probability
     own, room = statistics.region_um, float(np.prod(statistics.image_shape))  # room: voxels the real cells share
     if own is not None:
         room = float(4 / 3 * np.pi * np.prod(own) / np.prod(statistics.spacing_um))

@@ -1,5 +1,6 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,10 +8,13 @@ import tifffile
 from conftest import ball_stack, field_of_view, write_ctc_2d
 
 from cascade.cli import main
+from cascade.data.axial import Axial, StackCells
 from cascade.data.dataset import CropDataset, random_symmetry
+from cascade.data.fit import _clustering_of_stacks, _ellipsoid
 from cascade.data.frames import DataError
 from cascade.data.prepare import prepare
 from cascade.data.statistics import Statistics
+from cascade.population import Cell, compose, place
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +61,8 @@ def test_single_slices_of_stacks_are_read(ctc_sparse_3d, tmp_path):
 
 def test_whole_stacks_give_slices_of_every_cell(tmp_path):
     rng = np.random.default_rng(5)
-    for place in ("01", "01_ST/SEG"):
-        (tmp_path / "S" / place).mkdir(parents=True)
+    for part in ("01", "01_ST/SEG"):
+        (tmp_path / "S" / part).mkdir(parents=True)
     for n in range(2):
         image, labels = ball_stack(rng)
         tifffile.imwrite(tmp_path / f"S/01/t{n:03d}.tif", image)
@@ -199,10 +203,30 @@ def test_a_trained_stage_is_no_folder_of_crops(ctc_2d, tmp_path):
 
 
 def test_whole_stacks_are_not_sparse(tmp_path):
-    for place in ("01", "01_GT/SEG"):
-        (tmp_path / "S" / place).mkdir(parents=True)
+    for part in ("01", "01_GT/SEG"):
+        (tmp_path / "S" / part).mkdir(parents=True)
     image, labels = ball_stack(np.random.default_rng(0))
     tifffile.imwrite(tmp_path / "S" / "01" / "t000.tif", image)
     tifffile.imwrite(tmp_path / "S" / "01_GT" / "SEG" / "man_seg000.tif", labels)
     with pytest.raises(DataError, match="--sparse is for planes"):
         prepare(tmp_path / "S", tmp_path / "crops", crop_size=32, sparse=True)
+
+
+@pytest.mark.parametrize("truth", [0.0, 1.0])
+def test_the_clustering_of_stacks_is_found_in_their_slices(truth):
+    """Stacks of ellipsoids put next to each other, or anywhere: single slices tell which."""
+    shape, spacing, rng = (30, 90, 90), (2.0, 1.0, 1.0), np.random.default_rng(0)
+    axial = Axial((2.0, 0.1), [0.0, 1.0], [1.0, 0.5], diameter_um=10.0, section=0.95)
+    frames, planes, found = [], [], []
+    for _ in range(20):
+        masks = [_ellipsoid(2 * d, d, spacing) for d in rng.uniform(8, 12, 14)]
+        cells = [Cell(mask, np.zeros(mask.shape, np.float32), ()) for mask in masks]
+        labels = compose(cells, place(masks, shape, truth, rng), shape)[1]
+        frames.append(SimpleNamespace(z=15, labels=lambda plane=labels[15]: plane))
+        planes.append(SimpleNamespace(labels=labels[15]))
+        found.append(StackCells(14, np.zeros((0, 3)), {}))
+    fitted = _clustering_of_stacks(
+        [SimpleNamespace(frames=frames)], planes, found, axial, shape, spacing, None, 1.0, np.random.default_rng(1)
+    )
+    assert len(fitted) == 20
+    assert abs(np.mean(fitted) - truth) < 0.35

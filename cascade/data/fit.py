@@ -12,7 +12,7 @@ from cascade.data.crops import Halo, Plane, one_piece
 from cascade.data.frames import Frame
 from cascade.data.statistics import Statistics
 from cascade.intensity import Window
-from cascade.population import fit_clustering, touching_fraction
+from cascade.population import Cell, compose, ellipsoid_region, fit_clustering, place, touching_fraction
 from cascade.rng import stream
 
 _MANY = 24  # images looked at for background and noise
@@ -60,10 +60,16 @@ def fit_statistics(
     shape = tuple(int(n) for n in np.median([array.shape for array in arrays], 0))
     region = _region(found, np.array(shape) * np.array(spacing_um))
     gap_px = 0.1 * diameter_px
-    touching = np.mean([touching_fraction(p.labels, spacing_um[-2:], gap_px * spacing_um[-1]) for p in planes])
-    plane_px = float(np.prod(shape[-2:]))
-    if region:
-        plane_px = min(plane_px, np.pi * region[-1] * region[-2] / (spacing_um[-1] * spacing_um[-2]))
+    gap_um, draws = gap_px * spacing_um[-1], stream(seed, "clustering")
+    if axial is None:
+        touching = float(np.mean([touching_fraction(p.labels, spacing_um, gap_um) for p in planes]))
+        room = float(np.prod(shape))
+        if region:
+            room = min(room, np.pi * float(np.prod(region)) / float(np.prod(spacing_um)))
+        density = len(areas) / len(planes) / room
+        clustering = [fit_clustering(touching, np.sqrt(areas / np.pi), density, gap_px, draws)]
+    else:
+        clustering = _clustering_of_stacks(images, planes, found, axial, shape, spacing_um, region, gap_um, draws)
     statistics = Statistics(
         source=source,
         licence=licence,
@@ -77,13 +83,8 @@ def fit_statistics(
         axial=axial,
         cells_per_image=[cells.count for cells in found],
         region_um=region,
-        clustering_probability=fit_clustering(
-            float(touching),
-            np.sqrt(areas / np.pi),
-            len(areas) / len(planes) / plane_px,
-            gap_px,
-            stream(seed, "clustering"),
-        ),
+        clustering_probability=float(np.mean(clustering)),
+        image_clustering=clustering if axial else [],
         cell_area_um2=[],
         cell_brightness=[],
         cell_image=[],
@@ -107,6 +108,67 @@ def _fit_depth(images: list[Annotated], planes: list[Plane], spacing_um) -> tupl
     if frames[0].z is None:
         return sphere, [StackCells(len(np.unique(f.labels())) - 1, np.zeros((0, 3)), {}) for f in frames]
     return sphere, [StackCells(len(_areas(p.labels)), np.zeros((0, 3)), {}) for p in planes]
+
+
+def _clustering_of_stacks(
+    images: list[Annotated],
+    planes: list[Plane],
+    found: list[StackCells],
+    axial: Axial,
+    shape,
+    spacing_um,
+    region,
+    gap_um,
+    rng,
+) -> list[float]:
+    """The clustering probability of each annotated frame: that at which cells touch in a plane of simulated stacks as
+    often as in annotated ones, found for the third of frames with few cells, the middle one and that with many.
+
+    Simulated are ellipsoids, as many and as large as the frame's own; the plane is the annotated one, or where whole
+    stacks are annotated the one that shows most.
+    """
+    frames = [frame for image in images for frame in image.frames]
+    room = None if region is None else ellipsoid_region(shape, spacing_um, region)
+    pooled = np.concatenate([_areas(plane.labels) for plane in planes])
+    probabilities, fitted = np.linspace(0, 1, 6), np.zeros(len(frames))
+    by_count = np.argsort([cells.count for cells in found], kind="stable")
+    for group in np.array_split(by_count, 3 if len(frames) >= _MANY else 1):
+        seen, stacks = [], []
+        for n in group[np.linspace(0, len(group) - 1, min(_MANY, len(group))).astype(int)]:
+            labels, z = frames[n].labels(), frames[n].z
+            plane = labels if z is not None else labels[_fullest(labels)]
+            seen.append(touching_fraction(plane, spacing_um[-2:], gap_um))
+            own = _areas(plane)
+            areas = rng.choice(own if len(own) >= 8 else pooled, found[n].count) * spacing_um[-2] * spacing_um[-1]
+            diameters = 2 * np.sqrt(areas / np.pi) / axial.section
+            heights = diameters * axial.elongations(diameters)
+            masks = [_ellipsoid(h, d, spacing_um) for h, d in zip(heights, diameters, strict=True)]
+            stacks.append((z, [mask for mask in masks if mask.any()]))
+        simulated = [
+            np.mean([_touching(*stack, p, shape, spacing_um, room, gap_um, rng) for stack in stacks])
+            for p in probabilities
+        ]
+        fitted[group] = np.interp(np.mean(seen), np.maximum.accumulate(simulated), probabilities)
+    return fitted.round(3).tolist()
+
+
+def _touching(
+    z: int | None, masks: list[np.ndarray], probability: float, shape, spacing_um, room, gap_um, rng
+) -> float:
+    """How often cells touch in a plane of one simulated stack."""
+    cells = [Cell(mask, np.zeros(mask.shape, np.float32), ()) for mask in masks]
+    labels = compose(cells, place(masks, shape, float(probability), rng, room), shape)[1]
+    plane = labels[min(z, shape[0] - 1) if z is not None else _fullest(labels)]
+    return touching_fraction(plane, spacing_um[-2:], gap_um)
+
+
+def _fullest(labels: np.ndarray) -> int:
+    return int(np.argmax((labels > 0).sum((1, 2))))
+
+
+def _ellipsoid(height_um: float, diameter_um: float, spacing_um) -> np.ndarray:
+    size = np.array([height_um, diameter_um, diameter_um])
+    return ellipsoid_region(tuple(int(n) for n in np.ceil(size / spacing_um)), spacing_um, 0.5 * size)
 
 
 def _annotated(plane: Plane) -> np.ndarray:

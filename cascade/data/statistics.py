@@ -1,7 +1,7 @@
 """What generation must know of a data set besides its pixels: one JSON file that travels with crops and models."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,7 @@ class Statistics:
     cell_area_um2: list[float]
     cell_brightness: list[float]  # mean over the middle plane, on the reference background
     cell_image: list[int]  # which entry of cells_per_image a cell is from
+    image_clustering: list[float] = field(default_factory=list)  # of each entry of cells_per_image, where it differs
 
     @property
     def ndim(self) -> int:
