@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from cascade.data.axial import Axial
 from cascade.data.crops import Halo, fade
-from cascade.grid import Grid, SignedDistance, resample, signed_distance, voxelize
+from cascade.grid import Grid, SignedDistance, resample, signed_distance, unresampled, voxelize
 from cascade.intensity import Window
 from cascade.neus.fit import NeuSFit
 from cascade.population import Cell
@@ -114,9 +114,7 @@ def textured_cell(
             nearest = focused[np.abs(focused - z).argmin()]
             signal[z] = signal[nearest] * (light[z] / max(light[nearest], 1e-6))
     if not np.allclose(spacing_um[-2:], pixel_um, rtol=1e-3):
-        signal = np.stack(
-            [_fit(resample(s, (pixel_um,) * 2, spacing_um[-2:]), slices.voxels.shape[1:]) for s in signal]
-        )
+        signal = _fit(unresampled(signal, (pixel_um,) * 2, spacing_um[-2:]), slices.voxels.shape[1:])
     used = np.flatnonzero(np.abs(signal).max((1, 2)) > 1e-3)
     span = slice(used[0], used[-1] + 1) if len(used) else slice(0, len(signal))
     voxels = slices.voxels[span]
@@ -134,7 +132,7 @@ def confined(signal: np.ndarray, mask: np.ndarray, light: float, reach_px: float
     return faded * np.clip(light / max(float(faded[mask].mean()), 1e-3), 0.3, 3.0)
 
 
-def _fit(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Crop or pad a plane by the odd pixel that rounding may have added, at its far end."""
-    pad = [(0, max(n - m, 0)) for n, m in zip(shape, plane.shape, strict=True)]
-    return np.pad(plane, pad)[: shape[0], : shape[1]]
+def _fit(planes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Crop or pad planes by the odd pixel that rounding may have added, at their far ends."""
+    pad = [(0, max(n - m, 0)) for n, m in zip(shape, planes.shape[1:], strict=True)]
+    return np.pad(planes, [(0, 0), *pad])[:, : shape[0], : shape[1]]

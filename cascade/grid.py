@@ -100,6 +100,28 @@ def resample(array: np.ndarray, spacing_um, target_spacing_um, order: int = 1) -
     return ndimage.affine_transform(array, matrix, offset, tuple(shape), order=order, mode="nearest")
 
 
+def unresampled(planes: np.ndarray, spacing_um, target_spacing_um) -> np.ndarray:
+    """Planes (N, H, W) brought back from finer pixels: those whose linear interpolation comes nearest to them.
+
+    `resample` to finer pixels blurs a little, and back once more; this is its inverse, by least squares. To finer or
+    equal pixels it is `resample` itself.
+    """
+    zoom = np.asarray(spacing_um, float) / np.asarray(target_spacing_um, float)
+    if zoom.max() > 1 - 1e-3:
+        return np.stack([resample(plane, spacing_um, target_spacing_um) for plane in planes])
+    back = []
+    for size, z in zip(planes.shape[-2:], zoom, strict=True):
+        coarse = max(round(size * z), 1)
+        back.append(np.linalg.pinv(_interpolation(coarse, size)).astype(np.float32))
+    return np.einsum("yh,nhw,xw->nyx", back[0], planes.astype(np.float32), back[1], optimize=True)
+
+
+def _interpolation(coarse: int, fine: int) -> np.ndarray:
+    """Linear interpolation of `coarse` pixels at the centres of `fine` ones over the same length, (fine, coarse)."""
+    places = np.clip((np.arange(fine) + 0.5) * coarse / fine - 0.5, 0, coarse - 1)
+    return np.maximum(1 - np.abs(places[:, None] - np.arange(coarse)), 0)
+
+
 def signed_distance(mask: np.ndarray, spacing_um) -> np.ndarray:
     """Euclidean distance to the outline of a mask, µm, negative inside, zero half-way between the two sides.
 

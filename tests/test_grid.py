@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from cascade.grid import Grid, Volume, resample, signed_distance, slice_volume, to_xyz, voxelize
+from cascade.grid import Grid, Volume, resample, signed_distance, slice_volume, to_xyz, unresampled, voxelize
 
 
 def ball(radius):
@@ -53,3 +54,20 @@ def test_signed_distance_of_a_half_plane_is_exact():
 def test_a_volume_wants_one_spacing_per_axis():
     with pytest.raises(ValueError, match="one spacing per axis"):
         Volume(np.zeros((3, 3)), (1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("target", [0.8, 1.1])
+def test_what_was_interpolated_comes_back(target):
+    rng = np.random.default_rng(0)
+    coarse = ndimage.gaussian_filter(rng.random((3, 32, 44)), (0, 0.8, 0.8)).astype(np.float32)
+    fine = np.stack([resample(plane, (target,) * 2, (0.4, 0.4)) for plane in coarse])
+    back = unresampled(fine, (0.4, 0.4), (target,) * 2)
+    np.testing.assert_allclose(back, coarse, atol=2e-3)
+    blurred = np.stack([resample(plane, (0.4, 0.4), (target,) * 2) for plane in fine])
+    assert np.abs(blurred - coarse).max() > 20 * np.abs(back - coarse).max()
+
+
+def test_to_finer_pixels_nothing_is_undone():
+    planes = np.random.default_rng(1).random((2, 16, 16)).astype(np.float32)
+    np.testing.assert_array_equal(unresampled(planes, (1.0, 1.0), (1.0, 1.0)), planes)
+    assert unresampled(planes, (1.0, 1.0), (0.5, 0.5)).shape == (2, 32, 32)
