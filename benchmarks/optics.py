@@ -15,6 +15,7 @@ import numpy as np
 from common import data_folder, machine
 from scipy import ndimage
 
+from cascade.background import background_mask
 from cascade.evaluation.experiment import Source
 from cascade.evaluation.segmenters import LabelledImage
 
@@ -116,7 +117,7 @@ def main() -> None:
     slices = Source(data, sequences=tuple(f"{n:02d}" for n in range(1, 10))).load()[::step]
     dense = Source(data, truth="st", sequences=("10", "11")).load()[::step]
     made = Source(options.generated).load()[::step]
-    level = float(np.median([np.percentile(one.image, 20) for one in slices])) + 4  # mean of the skewed background
+    level = float(np.median([one.image[background_mask(one.image)].mean() for one in slices]))
     report = {"machine": machine()}
     for name, flat, stacks in (("real", slices, dense), ("generated", made, made)):
         shown = planes(flat, rng, 6)

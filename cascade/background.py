@@ -90,7 +90,10 @@ class Noise:
         # Wilson & Hilferty (1931): the cube root of a gamma variable is nearly normal, unless k is small.
         relative = np.maximum(1 - 1 / (9 * k) + z / (3 * np.sqrt(k)), 0) ** 3
         few = k < _FEW_COUNTS[1]
+        dark = few & (self.read_variance > self.gain * mean)  # all read noise, which is Gaussian
+        few &= ~dark
         relative[few] = _few_counts(k[few], z[few])
+        relative[dark] = 1 + z[dark] / np.sqrt(k[dark])
         return (self.offset + mean * relative).astype(np.float32)
 
 

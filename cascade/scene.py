@@ -11,6 +11,8 @@ from cascade.grid import resample
 from cascade.population import UNPLACED, Cell, compose, ellipsoid_region, place
 from cascade.rng import stream
 
+_ENOUGH = 8  # annotated cells of an image, to draw the light and size of its cells from
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -95,16 +97,15 @@ def real_cells(statistics: Statistics, like: int | None, count: int, rng: np.ran
     their cells help out, so that few bright cells stay few bright cells.
     """
     image = np.array(statistics.cell_image)
-    own = np.flatnonzero([like is None or n == like for n in image])
+    if like is None:
+        return rng.choice(len(image), count, replace=len(image) < count)
+    own = np.flatnonzero(image == like)
     if len(own) < _ENOUGH:
         rank = np.empty(len(statistics.cells_per_image), int)
         rank[_most_alike(statistics, like)] = np.arange(len(rank))
         nearest = np.argsort(rank[image], kind="stable")
         own = nearest[rank[image[nearest]] <= rank[image[nearest[min(_ENOUGH, len(nearest)) - 1]]]]
     return rng.choice(own, count, replace=len(own) < count)
-
-
-_ENOUGH = 8
 
 
 def _most_alike(statistics: Statistics, like: int) -> np.ndarray:

@@ -76,6 +76,13 @@ def test_few_photons_have_the_gamma_distribution(level):
     np.testing.assert_allclose(np.quantile(drawn, share), truth.ppf(share), atol=0.03 * truth.std())
 
 
+def test_where_there_is_hardly_light_read_noise_is_gaussian():
+    dark = Noise(100.0, 9.0, 0.5, [[1.0]]).add(np.full((500, 500), 100.5, np.float32), np.random.default_rng(0))
+    assert dark.mean() == pytest.approx(100.5, abs=0.05)
+    assert dark.std() == pytest.approx(np.sqrt(9.25), rel=0.01)
+    assert abs(stats.skew(dark.ravel())) < 0.02
+
+
 def test_a_camera_that_counts_few_photons_is_recovered():
     """Variance far above what the darkest pixel would allow, were it the offset: most pixels see no photon at all."""
     rng = np.random.default_rng(5)

@@ -103,4 +103,6 @@ def test_few_annotated_cells_are_helped_out_by_images_like_theirs():
         assert like in [real.cell_image[n] for n in cells]
     assert len(set(real_cells(real, None, 32, np.random.default_rng(0)))) == 32
     alone = replace(real, cell_image=[0] * 16 + [2] * 16)  # of the others nothing but the number is known
+    few = replace(real, cell_image=[0, 0, 1], cell_area_um2=[100.0] * 3, cell_brightness=[900.0, 900.0, 200.0])
+    assert set(real_cells(few, None, 9, np.random.default_rng(0))) <= {0, 1, 2}
     assert len(real_cells(alone, 1, 5, np.random.default_rng(0))) == 5

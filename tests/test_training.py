@@ -192,6 +192,9 @@ def test_the_controlnet_script_makes_a_stage(crops, base, tmp_path, options):
     pipeline = TexturePipeline.from_pretrained(tmp_path)
     assert pipeline.window.low < 120 < pipeline.window.high
     assert (tmp_path / "statistics.json").is_file()
+    card = (tmp_path / "README.md").read_text()
+    assert f"Finetuned from {base.parent.name}/{base.name}" in card
+    assert str(base) not in card  # cards go to the Hub
     from diffusers import UNet2DConditionModel
 
     before = UNet2DConditionModel.from_pretrained(base / "unet").state_dict()

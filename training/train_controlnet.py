@@ -6,6 +6,7 @@
 or a texture stage such as cascade/assets/nuclei2d/texture, whose ControlNet is gone on with, too.
 """
 
+from collections import deque
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -148,8 +149,7 @@ def _teach_decoder(vae: AutoencoderKL, crops: CropDataset, settings: Settings) -
     vae.decoder.requires_grad_(True)
     if settings.gradient_checkpointing:
         vae.enable_gradient_checkpointing()
-    for _ in training_loop(AutoencoderLoss(vae, kl_weight=0.0), crops, phase, accelerator):
-        pass
+    deque(training_loop(AutoencoderLoss(vae, kl_weight=0.0), crops, phase, accelerator), maxlen=0)  # no previews
     if accelerator.is_main_process:
         vae.save_pretrained(folder / "vae")
     accelerator.wait_for_everyone()

@@ -93,7 +93,7 @@ class _Followed:
     middles: list[float]  # slice in the middle of each cell
     offsets: np.ndarray  # (C,) annotated slice minus middle
     diameters: np.ndarray  # (C,) in the annotated slice
-    discs: list[np.ndarray]  # (Y, X) bool, the inner part of each cell
+    columns: list[np.ndarray]  # light per slice through each cell, (Z,)
     peaks: list[tuple[int, int, int]]  # brightest voxel column position of each cell
 
 
@@ -157,11 +157,7 @@ def fit_axial(
     diameter = float(found[middle].mean()) if middle.sum() >= _FEW else outlines
     diameter = max(diameter, outlines / _MIDDLE_HALF)
     half = 0.5 * height / spacing_um[0]
-    columns = [
-        (f.image[:, disc].mean(1), middle, half)
-        for f in followed
-        for disc, middle in zip(f.discs, f.middles, strict=True)
-    ]
+    columns = [(c, m, half) for f in followed for c, m in zip(f.columns, f.middles, strict=True)]
     profile, spread = _profile(columns)
     elongation, length = height / diameter, _GLOW_REACH * diameter
     glow = float(np.median([_glow(f.image, (f.z, f.free), length, spacing_um) for f in followed]))
@@ -173,7 +169,7 @@ def _follow(image: np.ndarray, labels: np.ndarray, z: int, count: int, spacing_u
     image = ndimage.gaussian_filter(image.astype(np.float32), (0.7, 1, 1))
     image -= np.median(image[background_mask(image)])
     regions = measure.regionprops(labels)
-    middles, diameters, discs, peaks = [], [], [], []
+    middles, diameters, columns, peaks = [], [], [], []
     for region in regions:
         radius = np.sqrt(region.area * spacing_um[1] * spacing_um[2] / np.pi)
         cy, cx = region.centroid
@@ -184,11 +180,11 @@ def _follow(image: np.ndarray, labels: np.ndarray, z: int, count: int, spacing_u
         peak = _uphill(column, z)
         middles.append(_middle(column, peak))
         diameters.append(2 * radius)
-        discs.append(disc)
+        columns.append(column)
         peaks.append((peak, round(cy), round(cx)))
     ids = [int(region.label) for region in regions]
     offsets = (z - np.array(middles)) * spacing_um[0]
-    return _Followed(image, _free(labels), z, count, ids, middles, offsets, np.array(diameters), discs, peaks)
+    return _Followed(image, _free(labels), z, count, ids, middles, offsets, np.array(diameters), columns, peaks)
 
 
 def _free(labels: np.ndarray) -> np.ndarray:

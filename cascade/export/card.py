@@ -26,7 +26,7 @@ def write_card(
     """
     sources = "".join(f"- {s.source}, licence: {s.licence}\n" for s in data) or "- none: made-up shapes only\n"
     picture = f"![samples]({preview.name})\n\n" if preview else ""
-    base = f"\nFinetuned from {base_model}; its licence holds as well.\n" if base_model else ""
+    base = f"\nFinetuned from {_public(base_model)}; its licence holds as well.\n" if base_model else ""
     usage = (
         f"""```python
 from cascade import {load}
@@ -43,6 +43,8 @@ pipeline = {load}.from_pretrained("this folder or repository")
     kept = {
         k: v for k, v in settings.items() if k not in ("output_dir", "data", "hub_model_id", "resume_from_checkpoint")
     }
+    if kept.get("base_model"):
+        kept["base_model"] = _public(kept["base_model"])
     (folder / "README.md").write_text(
         f"""---
 library_name: diffusers
@@ -65,6 +67,11 @@ tags: [microscopy, cell-segmentation, synthetic-data, cascade-microscopy]
 ```
 """
     )
+
+
+def _public(model: str) -> str:
+    """A repository's id as it is; of a local folder the end of its path, which says nothing about the machine."""
+    return "/".join(Path(model).parts[-2:]) if Path(model).exists() else model
 
 
 def write_cascade_card(folder: Path, statistics: Statistics) -> None:
