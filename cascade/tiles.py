@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from cascade.bank import draw_uses, turned, used
 from cascade.data.statistics import Statistics
 from cascade.export import ome_zarr
-from cascade.population import UNPLACED, Cell, compose, place, trim
+from cascade.population import GAP_PX, UNPLACED, Cell, compose, place, trim
 from cascade.rng import stream
 from cascade.scene import Scene, digitise, label_dtype, large_first
 
@@ -38,14 +38,14 @@ def compose_tiles(
     )
     reach = max(max(cell.mask.shape[-2:]) for cell in bank)
     axial, end = statistics.axial, np.array(scene.canvas[-2:])
-    margin = axial.glow_reach(statistics.spacing_um) if axial else 0  # of cells beyond a tile that light it up
+    margin = 4 * GAP_PX + (axial.glow_reach(statistics.spacing_um) if axial else 0)  # of what lies beyond a tile
     origins = [(y, x) for y in range(0, scene.canvas[-2], tile) for x in range(0, scene.canvas[-1], tile)]
     for number, (y, x) in enumerate(tqdm(origins, desc="tiles", unit="tile")):
         low = np.array([y, x])
         high = np.minimum(low + tile, end)
         first, last = np.maximum(low - margin, 0), np.minimum(high + margin, end)
         plane = corners[shown][:, -2:]
-        near = shown[((plane < last) & (plane + reach > first)).all(1)]
+        near = shown[((plane < last + reach) & (plane + 2 * reach > first)).all(1)]  # cells, and those pressed on them
         cells = [_shown(used(bank, uses[n], statistics.background.level), corners[n], scene.canvas) for n in near]
         leading = scene.canvas[:-2]
         offset = np.array([0] * len(leading) + first.tolist())

@@ -33,10 +33,16 @@ def canvas_of(masks, corners, shape):
 def test_cells_never_overlap_and_labels_are_whole(p):
     rng = np.random.default_rng(0)
     masks = discs(60, rng)
-    image, labels, placed = canvas_of(masks, place(masks, (256, 256), p, rng), (256, 256))
+    corners = place(masks, (256, 256), p, rng)
+    image, labels, placed = canvas_of(masks, corners, (256, 256))
     assert labels.max() == len(placed) >= 55
     np.testing.assert_array_equal(np.unique(labels), np.arange(len(placed) + 1))
-    assert set(np.unique(image)) == {0.0, 50.0}  # two cells on one pixel would make 100
+    np.testing.assert_array_equal(labels > 0, image > 0)
+    shared = (image == 100).sum()  # light of two cells on one pixel
+    if p == 0:
+        assert set(np.unique(image)) == {0.0, 50.0}
+    else:
+        assert 0 < shared <= 0.01 * sum(mask.sum() for mask in masks)  # pressed together, and no more
     for label in range(1, labels.max() + 1):
         assert ndimage.label(labels == label, np.ones((3, 3)))[1] == 1
 
@@ -83,7 +89,7 @@ def test_cells_without_room_are_told_apart():
     assert (labels > 0).mean() > 0.5  # it is crowded indeed
 
 
-def test_overlap_stays_within_what_is_allowed_and_the_first_cell_keeps_its_voxels():
+def test_overlap_stays_within_what_is_allowed_and_goes_to_the_cell_that_it_lies_deepest_in():
     masks = discs(60, np.random.default_rng(6), 8, 9)
     crowded = [
         (place(masks, (96, 96), 0.5, np.random.default_rng(7), max_overlap=m) != UNPLACED).all(1).sum()
@@ -93,18 +99,45 @@ def test_overlap_stays_within_what_is_allowed_and_the_first_cell_keeps_its_voxel
     corners = place(masks, (96, 96), 0.5, np.random.default_rng(7), max_overlap=0.3)
     image, labels, placed = canvas_of(masks, corners, (96, 96))
     taken = np.zeros((96 + 64,) * 2, bool)  # padded: cells may reach over the border
+    depth = np.zeros((len(placed) + 1, *taken.shape))
     for label, n in enumerate(placed, 1):
         window = tuple(slice(c + 32, c + 32 + s) for c, s in zip(corners[n], masks[n].shape, strict=True))
         assert (taken[window] & masks[n]).sum() <= 0.3 * masks[n].sum()
-        free = np.zeros_like(taken)
-        free[window] = masks[n] & ~taken[window]
         taken[window] |= masks[n]
-        own = labels == label
-        assert not (own & ~free[32:-32, 32:-32]).any()  # what an earlier cell covers is not this one's
-        assert ndimage.label(own, np.ones((3, 3)))[1] == 1
+        visible = np.zeros_like(taken)
+        visible[window] = masks[n]
+        visible[:32], visible[-32:], visible[:, :32], visible[:, -32:] = False, False, False, False
+        depth[label] = ndimage.distance_transform_edt(visible)
+        assert ndimage.label(labels == label, np.ones((3, 3)))[1] == 1
+    depth = depth[:, 32:-32, 32:-32]
+    shown = labels > 0
+    here = np.take_along_axis(depth, labels[None], 0)[0]
+    np.testing.assert_array_equal(here[shown], depth.max(0)[shown])
+    assert (shown | (depth.max(0) == 0)).mean() > 0.99  # all but what was cut off its cell
     assert image.max() >= 110  # light adds up
     with pytest.raises(ValueError, match="max_overlap"):
         place(masks, (96, 96), 0.5, np.random.default_rng(7), max_overlap=1.0)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_gaps_close_where_no_dark_line_is_seen_between_two_cells(ndim):
+    shape = (25,) * ndim
+    mask = ellipsoid_region(shape, (1,) * ndim, (8,) * ndim)  # 15 voxels across: 5 to 19
+    blurred = ndimage.gaussian_filter(100 * mask.astype(np.float32), 2)
+    for signal, gap, meet in ((blurred, 1, True), (blurred, 4, False), (100.0 * mask, 1, False)):
+        corners = np.zeros((2, ndim), int)
+        corners[1, -1] = mask.any(tuple(range(ndim - 1))).sum() + gap
+        cells = [Cell(mask, signal.astype(np.float32), (12.0,) * ndim)] * 2
+        light, labels, _ = compose(cells, corners, (*shape[:-1], 60))
+        row = labels[(12,) * (ndim - 1)]
+        inside = row[np.flatnonzero(row)[0] : np.flatnonzero(row)[-1] + 1]
+        assert (inside > 0).all() == meet
+        both, apart = (labels > 0).sum(), 2 * mask.sum()
+        assert (both > apart) == meet and both < 1.05 * apart
+        for label in (1, 2):
+            assert ndimage.label(labels == label)[1] == 1
+        assert abs((labels == 1).sum() - (labels == 2).sum()) <= 0.02 * apart  # shared fairly
+        np.testing.assert_allclose(light.sum(), 2 * signal.sum(), rtol=1e-4)
 
 
 def test_cells_cut_by_the_border_stay_in_one_piece():

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
 from conftest import ball_stack, field_of_view, write_ctc_2d
 
 from cascade.cli import main
@@ -219,8 +220,8 @@ def test_the_clustering_of_stacks_is_found_in_their_slices(truth):
     axial = Axial((2.0, 0.1), [0.0, 1.0], [1.0, 0.5], diameter_um=10.0, section=0.95)
     frames, planes, found = [], [], []
     for _ in range(20):
-        masks = [_ellipsoid(2 * d, d, spacing) for d in rng.uniform(8, 12, 14)]
-        cells = [Cell(mask, np.zeros(mask.shape, np.float32), ()) for mask in masks]
+        masks = [np.pad(_ellipsoid(2 * d, d, spacing), ((0, 0), (4, 4), (4, 4))) for d in rng.uniform(8, 12, 14)]
+        cells = [Cell(mask, ndimage.gaussian_filter(mask.astype(np.float32), (0, 2, 2)), ()) for mask in masks]
         labels = compose(cells, place(masks, shape, truth, rng), shape)[1]
         frames.append(SimpleNamespace(z=15, labels=lambda plane=labels[15]: plane))
         planes.append(SimpleNamespace(labels=labels[15]))

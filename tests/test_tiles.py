@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import zarr
 from conftest import ellipse
+from scipy import ndimage
 
 from cascade.background import Background, Noise
 from cascade.bank import draw_uses, used
@@ -26,13 +27,13 @@ def statistics(ndim):
 
 
 def bank(ndim):
+    """Cells with blurred edges: where they are pressed together, gaps close across the tiles' borders."""
     cells = []
     for n in range(5):
-        mask = ellipse((21, 27), (9, 14), (5 + n, 9 - n), 0.3 * n)
+        mask = np.pad(ellipse((21, 27), (9, 14), (5 + n, 9 - n), 0.3 * n), 4)
         mask = mask if ndim == 2 else np.stack([mask] * 3)
-        cells.append(
-            Cell(mask, 100.0 * (n + 1) * mask.astype(np.float32), (1.0, 9.0, 14.0)[-ndim:], {"brightness": 300.0})
-        )
+        light = ndimage.gaussian_filter(100.0 * (n + 1) * mask.astype(np.float32), (0, 2, 2)[-ndim:])
+        cells.append(Cell(mask, light, (1.0, 13.0, 18.0)[-ndim:], {"brightness": 300.0}))
     return cells
 
 

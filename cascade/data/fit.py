@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 from skimage import measure
 
 from cascade import background as bg
@@ -16,6 +17,7 @@ from cascade.population import Cell, compose, ellipsoid_region, fit_clustering, 
 from cascade.rng import stream
 
 _MANY = 24  # images looked at for background and noise
+_EDGE_PX = 2.0  # standard deviation of the blur of simulated cells' edges
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def _clustering_of_stacks(
     """The clustering probability of each annotated frame: that at which cells touch in a plane of simulated stacks as
     often as in annotated ones, found for the third of frames with few cells, the middle one and that with many.
 
-    Simulated are ellipsoids, as many and as large as the frame's own; the plane is the annotated one, or where whole
+    Simulated are ellipsoids with blurred edges, as many and as large as the frame's own, twice; the plane is the annotated one, or where whole
     stacks are annotated the one that shows most.
     """
     frames = [frame for image in images for frame in image.frames]
@@ -145,7 +147,7 @@ def _clustering_of_stacks(
             masks = [_ellipsoid(h, d, spacing_um) for h, d in zip(heights, diameters, strict=True)]
             stacks.append((z, [mask for mask in masks if mask.any()]))
         simulated = [
-            np.mean([_touching(*stack, p, shape, spacing_um, room, gap_um, rng) for stack in stacks])
+            np.mean([_touching(*stack, p, shape, spacing_um, room, gap_um, rng) for stack in 2 * stacks])
             for p in probabilities
         ]
         fitted[group] = np.interp(np.mean(seen), np.maximum.accumulate(simulated), probabilities)
@@ -156,7 +158,10 @@ def _touching(
     z: int | None, masks: list[np.ndarray], probability: float, shape, spacing_um, room, gap_um, rng
 ) -> float:
     """How often cells touch in a plane of one simulated stack."""
-    cells = [Cell(mask, np.zeros(mask.shape, np.float32), ()) for mask in masks]
+    blur = np.array([0, _EDGE_PX, _EDGE_PX])
+    margin = [(int(2 * b), int(2 * b)) for b in blur]
+    masks = [np.pad(mask, margin) for mask in masks]
+    cells = [Cell(mask, ndimage.gaussian_filter(mask.astype(np.float32), blur), ()) for mask in masks]
     labels = compose(cells, place(masks, shape, float(probability), rng, room), shape)[1]
     plane = labels[min(z, shape[0] - 1) if z is not None else _fullest(labels)]
     return touching_fraction(plane, spacing_um[-2:], gap_um)
