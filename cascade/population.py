@@ -35,9 +35,10 @@ def place(
     `compose` for what becomes of the labels.
 
     With probability `clustering_probability` (Bernoulli) a cell is put next to one that is already there, pressed
-    against it along a random direction (1 % of a plane cell, 3 % of a solid may lie on others: then light between
-    neighbours falls off as in real images); else anywhere free (cascaded diffusion paper, §2, after Svoboda & Ulman, 2017). A cell's
-    box centre stays on the canvas, and in `region` (bool, canvas_shape) where given; cells may be cut by the border.
+    against it along a random direction, else anywhere free (cascaded diffusion paper, §2, after Svoboda & Ulman, 2017).
+    Of a cell pressed against others 1 % (a solid: 3 %) may lie on them: light then falls off between neighbours as it
+    does in real images. A cell's box centre stays on the canvas, and in `region` (bool, canvas_shape) where given;
+    cells may be cut by the border.
 
     Returns corners (N, D) int64: where each mask's first voxel goes, possibly negative. A cell for which no site was
     found has the corner `UNPLACED`, in every axis.
@@ -279,7 +280,7 @@ def _meeting(masks: list[np.ndarray], corners: np.ndarray) -> np.ndarray:
 
 def _closed(labels: np.ndarray, light: np.ndarray, cells: list[Cell]) -> np.ndarray:
     """Labels that meet where nothing dark is seen between two cells, see `compose`; `cells` in the labels' order."""
-    across = [2 * n + 1 for n in (*(1 for _ in labels.shape[:-2]), GAP_PX, GAP_PX)]
+    across = (*(3 for _ in labels.shape[:-2]), 2 * GAP_PX + 1, 2 * GAP_PX + 1)
     highest = ndimage.maximum_filter(labels, across)
     nameless = np.where(labels == 0, len(cells) + 1, labels)
     between = (labels == 0) & (highest > 0) & (ndimage.minimum_filter(nameless, across) < highest)

@@ -183,7 +183,7 @@ class CascadePipeline(DiffusionPipeline):
             micro_batch_size: outlines, cells or slices per network call; default by the free memory.
             neus: how solids are fitted.
             region: where cell centres may lie, an array as large as the canvas; default where the real cells lie.
-            max_overlap: share of a cell that may lie on others; the label is then that of the larger cell.
+            max_overlap: share of a cell that may lie on others, see `cascade.population.place`.
             correlation_length_um: instead of `rho`, texture whose correlation falls off along z with this length.
             min_alignment: IoU with its mask that a textured cell must reach (`otsu_alignment`), or it is drawn again.
             bank: cells to use again and again, turned, instead of making new ones for every image: those of `cells`.

@@ -133,7 +133,8 @@ def test_gaps_close_where_no_dark_line_is_seen_between_two_cells(ndim):
         inside = row[np.flatnonzero(row)[0] : np.flatnonzero(row)[-1] + 1]
         assert (inside > 0).all() == meet
         both, apart = (labels > 0).sum(), 2 * mask.sum()
-        assert (both > apart) == meet and both < 1.05 * apart
+        assert (both > apart) == meet
+        assert both < 1.05 * apart
         for label in (1, 2):
             assert ndimage.label(labels == label)[1] == 1
         assert abs((labels == 1).sum() - (labels == 2).sum()) <= 0.02 * apart  # shared fairly

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
-from scipy import ndimage
 from conftest import ball_stack, field_of_view, write_ctc_2d
+from scipy import ndimage
 
 from cascade.cli import main
 from cascade.data.axial import Axial, StackCells

@@ -126,8 +126,8 @@ def _clustering_of_stacks(
     """The clustering probability of each annotated frame: that at which cells touch in a plane of simulated stacks as
     often as in annotated ones, found for the third of frames with few cells, the middle one and that with many.
 
-    Simulated are ellipsoids with blurred edges, as many and as large as the frame's own, twice; the plane is the annotated one, or where whole
-    stacks are annotated the one that shows most.
+    Simulated are ellipsoids with blurred edges, as many and as large as the frame's own, each frame twice; the plane is
+    the annotated one, or where whole stacks are annotated the one that shows most.
     """
     frames = [frame for image in images for frame in image.frames]
     room = None if region is None else ellipsoid_region(shape, spacing_um, region)
