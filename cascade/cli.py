@@ -21,6 +21,11 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["train"] and len(argv) > 1 and argv[1] in STAGES:
         return _train(argv[1], argv[2:])
+    try:
+        argv = _with_config(argv)
+    except (ValueError, OSError) as error:
+        print(f"cascade generate: {error}", file=sys.stderr)
+        return 1
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx", "datasets", "diffusers", "matplotlib"):
@@ -31,6 +36,35 @@ def main(argv: list[str] | None = None) -> int:
         print(f"cascade {options.command}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _with_config(argv: list[str]) -> list[str]:
+    """`generate --config FILE.yaml …`: the settings of the file as flags, before those given, which win."""
+    if argv[:1] != ["generate"]:
+        return argv
+    options, rest = _config_option().parse_known_args(argv[1:])
+    if options.config is None:
+        return argv
+    import yaml
+
+    try:
+        settings = yaml.safe_load(options.config.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{options.config} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{options.config} has no settings: write one 'option: value' a line")
+    flags = []
+    for name, value in settings.items():
+        if value is not False:
+            values = [] if value is True else value if isinstance(value, list) else [value]
+            flags += [f"--{name}", *map(str, values)]
+    return ["generate", *flags, *rest]
+
+
+def _config_option() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", type=Path, help="YAML file with any of the options below, which win over it")
+    return parser
 
 
 def _count(text: str) -> int:
@@ -110,6 +144,8 @@ def _parser() -> argparse.ArgumentParser:
         help="make an annotated data set with a trained model",
         description="Make an annotated data set. Interrupted, the same command goes on where it was; several processes "
         "(accelerate launch -m cascade.cli generate …, or --slurm) share the work and give the same bytes as one.",
+        parents=[_config_option()],
+        allow_abbrev=False,
     )
     generate.add_argument("--model", default="nuclei2d", help="folder, Hub id, or nuclei2d / nuclei3d")
     generate.add_argument("--output_dir", type=Path, required=True)
@@ -365,72 +401,15 @@ def _assemble(options) -> None:
 
 
 def _demo(options) -> None:
-    import time
+    from cascade.demo import demo
 
-    import torch
-
-    from cascade import __version__
-    from cascade.assets import embedded
-    from cascade.export.preview import sample_preview
-    from cascade.export.save import save_samples
-    from cascade.launch import load
-
-    made = []
-    for name, kind, canvas, cells in (
-        ("nuclei2d", "2d", (512, 512), 60),
-        ("nuclei3d", "3d", (48, 160, 160), 14),
-    ):
-        start = time.perf_counter()
-        pipeline = load(embedded(name))
-        generator = torch.Generator().manual_seed(options.seed)
-        output = pipeline(canvas_size=canvas, cells_per_image=cells, generator=generator)
-        about = {"made_by": f"cascade-microscopy {__version__}", "model": name, "seed": options.seed}
-        folder = save_samples(output.samples, options.output_dir / kind, about=about)
-        preview = options.output_dir / f"preview_{kind}.png"
-        sample_preview(output.samples[0], preview)
-        shape, count = "×".join(map(str, output.images[0].shape)), len(output.samples[0].cells)
-        seconds = time.perf_counter() - start
-        made.append(f"  {preview}: {shape} voxels, {count} annotated nuclei, {seconds:.0f} s; data set in {folder}")
-    print("Made from the embedded weights:\n" + "\n".join(made))
-    print("Next: cascade prepare YOUR_DATA --output_dir crops   (see README.md)")
+    demo(options.output_dir, options.seed)
 
 
 def _doctor(options) -> None:
-    from importlib import metadata, util
+    from cascade.doctor import doctor
 
-    print(f"cascade-microscopy {metadata.version('cascade-microscopy')}")
-    for name in (
-        "torch",
-        "diffusers",
-        "transformers",
-        "accelerate",
-        "datasets",
-        "scikit-image",
-        "trimesh",
-        "open3d",
-    ):
-        print(f"  {name} {metadata.version(name)}")
-    if util.find_spec("torchvision"):
-        print("  torchvision is installed: if diffusers fails to import, 'pip uninstall torchvision'")
-    import torch
-
-    from cascade.launch import best_device
-
-    print(f"  device: {best_device()}, {torch.get_num_threads()} threads")
-    from cascade.assets import NAMES, embedded
-
-    for name in NAMES:
-        try:
-            print(f"  {name}: {embedded(name)}")
-        except FileNotFoundError as error:
-            print(f"  {name}: {error}")
-    from cascade.export.viewer import open3d
-
-    try:
-        open3d()
-        print("  open3d: works")
-    except ImportError as error:
-        print(f"  open3d: {error}")
+    doctor()
 
 
 if __name__ == "__main__":

@@ -66,6 +66,34 @@ def test_a_mistake_is_said_at_once_and_can_be_mended(tmp_path, capsys):
     assert main(arguments) == 0
 
 
+def test_settings_come_from_a_file_and_flags_win(tmp_path, capsys):
+    config, arguments = tmp_path / "set.yaml", ["generate", *SMALL, "--output_dir", str(tmp_path / "set")]
+    config.write_text("clustering_probability: 3\nmeshes: false\ncanvas_size: [64, 64]\nformat: [ctc, coco]\n")
+    assert main([*arguments, "--config", str(config)]) == 1
+    assert "must be in [0, 1], got 3" in capsys.readouterr().err
+    assert main([*arguments, "--config", str(config), "--clustering_probability", "2"]) == 1
+    assert "must be in [0, 1], got 2" in capsys.readouterr().err
+    config.write_text("shape: harmonics\n")
+    with pytest.raises(SystemExit):
+        main([*arguments, "--config", str(config)])
+    assert "--shape" in capsys.readouterr().err
+    for text, said in (("- a\n- b\n", "has no settings"), ("a: [1", "is no YAML")):
+        config.write_text(text)
+        assert main([*arguments, "--config", str(config)]) == 1
+        assert said in capsys.readouterr().err
+    assert main([*arguments, "--config", str(tmp_path / "none.yaml")]) == 1
+    assert "none.yaml" in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("name", ["ablation_harmonics"])
+def test_the_configs_of_data_sets_are_understood(name, tmp_path, capsys):
+    config = Path(__file__).parents[1] / "configs" / f"{name}.yaml"
+    arguments = ["generate", "--config", str(config), "--output_dir", str(tmp_path / "set")]
+    assert main([*arguments, "--clustering_probability", "2"]) == 1  # all else was taken
+    assert "must be in [0, 1], got 2" in capsys.readouterr().err
+
+
 def test_a_sample_from_a_bank_is_made_again(banked, capsys):
     assert main(["generate", "--model", "nuclei2d", "--output_dir", str(banked), "--only", "3"]) == 0
     assert "byte for byte" in capsys.readouterr().out

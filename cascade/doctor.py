@@ -1,0 +1,38 @@
+"""`cascade doctor`: versions, device and embedded weights of this installation."""
+
+from importlib import metadata, util
+
+import torch
+
+from cascade.assets import NAMES, embedded
+from cascade.export.viewer import open3d
+from cascade.launch import best_device
+
+
+def doctor() -> None:
+    """Print what is installed and what works."""
+    print(f"cascade-microscopy {metadata.version('cascade-microscopy')}")
+    for name in (
+        "torch",
+        "diffusers",
+        "transformers",
+        "accelerate",
+        "datasets",
+        "scikit-image",
+        "trimesh",
+        "open3d",
+    ):
+        print(f"  {name} {metadata.version(name)}")
+    if util.find_spec("torchvision"):
+        print("  torchvision is installed: if diffusers fails to import, 'pip uninstall torchvision'")
+    print(f"  device: {best_device()}, {torch.get_num_threads()} threads")
+    for name in NAMES:
+        try:
+            print(f"  {name}: {embedded(name)}")
+        except FileNotFoundError as error:
+            print(f"  {name}: {error}")
+    try:
+        open3d()
+        print("  open3d: works")
+    except ImportError as error:
+        print(f"  open3d: {error}")
