@@ -1,9 +1,10 @@
-"""Are generated stacks seen through the same microscope as real ones? Noise, light across rims and along z, glow.
+"""Are generated images seen through the same microscope as real ones? Noise, rims, contacts, glow, light along z.
 
-    python benchmarks/optics.py --generated DIR [--quick]
+    python benchmarks/optics.py --generated DIR [--generated_2d DIR] [--quick]
 
-Needs CASCADE_DATA with BBBC050. Noise, rims and glow are measured on the annotated slices of 01-09, light along z on
-the dense labels of 10-11, which are for measuring only. Prints one JSON object on its last line.
+Needs CASCADE_DATA with BBBC050; all but light along z is measured on the annotated slices of 01-09, light along z on
+the dense labels of 10-11, which are for measuring only. --generated_2d compares contacts with BBBC039 01, too. Prints
+one JSON object on its last line.
 """
 
 import argparse
@@ -70,6 +71,34 @@ def rim(planes, level: float) -> list[float]:
     return np.nanmedian(rows, 0).tolist()
 
 
+def contacts(planes, level: float) -> dict:
+    """Of cells of a plane that meet: how many such pairs there are to a cell (in planes of up to seven cells, and of
+    twelve and more), on how many pixels of the one they meet, and the light there, both sides, of the light inside;
+    quartiles over pairs."""
+    cells, pairs, widths, lights = np.zeros(2), np.zeros(2), [], []
+    for image, labels in planes:
+        light = ndimage.gaussian_filter(image, 0.7) - level
+        ids = np.unique(labels)[1:]
+        group = [0] if len(ids) <= 7 else [1] if len(ids) >= 12 else []
+        cells[group] += len(ids)
+        typical = dict(zip(ids, ndimage.median(light, labels, ids), strict=True))
+        for one in ids:
+            around = ndimage.binary_dilation(labels == one) & (labels > one)
+            for other in np.unique(labels[around]):
+                there = around & (labels == other)
+                if there.sum() < 2:
+                    continue
+                here = ndimage.binary_dilation(labels == other) & (labels == one)
+                pairs[group] += 1
+                widths.append(int(there.sum()))
+                lights.append(light[here | there].mean() / (0.5 * (typical[one] + typical[other])))
+    return {
+        "pairs_a_cell_few_many": (pairs / np.maximum(cells, 1)).tolist(),
+        "width_px": np.percentile(widths, [25, 50, 75]).tolist(),
+        "light": np.percentile(lights, [25, 50, 75]).tolist(),
+    }
+
+
 def along_z(images: list[LabelledImage]) -> dict[str, list[float]]:
     """Light in the middle of densely labelled cells, and their diameter, at relative heights; medians over cells."""
     lights, diameters = [], []
@@ -110,6 +139,7 @@ def glow(planes, level: float) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--generated", required=True, type=Path, help="stacks of nuclei3d")
+    parser.add_argument("--generated_2d", type=Path, help="images of nuclei2d")
     parser.add_argument("--quick", action="store_true", help="a quarter of the images")
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
@@ -124,9 +154,15 @@ def main() -> None:
         report[name] = {
             "noise": noise(shown, level),
             "rim": rim(shown, level),
+            "contacts": contacts(shown, level),
             "along_z": along_z(stacks),
             "glow": glow(shown, level),
         }
+    if options.generated_2d:
+        real = Source(data_folder() / "BBBC039", sequences=("01",)).load()[:: 2 * step]
+        level = float(np.median([one.image[background_mask(one.image)].mean() for one in real]))
+        for name, images in (("real", real), ("generated", Source(options.generated_2d).load()[:: 4 * step])):
+            report[name]["contacts_2d"] = contacts(planes(images, rng, 1), level)
     print(json.dumps(report))
 
 
