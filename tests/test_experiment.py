@@ -1,10 +1,14 @@
+import base64
+import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ball_stack, field_of_view, tiny_texture, write_ctc_2d
+from PIL import Image
 from scipy import stats
 
 from cascade.cli import _few, _named
@@ -56,7 +60,13 @@ def test_the_report_is_one_page_with_everything_in_it(tmp_path):
     path = write_report(tmp_path, "A <title>", seg, {"fid_r2s": 0.25}, images(0), made, test, fields)
     page = path.read_text()
     assert "A &lt;title&gt;" in page
-    assert page.count("data:image/png;base64,") == 7
+    assert page.count("data:image/png;base64,") == 5 + 3 * len(names) + 2 * 3
+    shown = Image.open(io.BytesIO(base64.b64decode(re.findall('alt="real " .*?base64,(.*?)"', page)[0])))
+    times = shown.width // images(0)[0].image.shape[1]
+    assert times > 1  # whole pixels
+    every = np.array(shown)[::times, ::times, 0]
+    np.testing.assert_array_equal(np.array(shown)[..., 1], every.repeat(times, 0).repeat(times, 1))
+    assert np.corrcoef(every.ravel(), images(0)[0].image.ravel())[0, 1] > 0.9
     assert "http" not in page
     record = json.loads((tmp_path / "report.json").read_text())
     assert record["seg"] == {name: {"mean": 1.0, "std": 0.0, "n": 1} for name in ("real", "synthetic")}

@@ -252,14 +252,14 @@ def run_trainings(
     seeds: int,
     output_dir: Path,
     what: str = "",
-    keep: int = 2,
+    keep: int = 3,
 ) -> dict[str, dict]:
     """Train a network on every condition with every seed, and score it on the test images.
 
-    Each training's scores are kept in `output_dir/runs`, and the first `keep` predictions of the first seed beside
-    them: started again, only what is missing, or was made of other images, labels or settings (`what` names them), is
-    trained. Returns, by condition, mean, std (over seeds) and n of each score; and under "seg_of_images" the SEG of
-    each test image, the mean over seeds.
+    Each training's scores are kept in `output_dir/runs`, and of the first seed `keep` predictions, evenly drawn and
+    named by the test image's number: started again, only what is missing, or was made of other images, labels or
+    settings (`what` names them), is trained. Returns, by condition, mean, std (over seeds) and n of each score; and
+    under "seg_of_images" the SEG of each test image, the mean over seeds.
     """
     folder = Path(output_dir) / "runs"
     folder.mkdir(parents=True, exist_ok=True)
@@ -276,7 +276,8 @@ def run_trainings(
         scores = score([one.labels for one in test], predictions).to_dict()
         each = [score([one.labels], [p]).seg for one, p in zip(test, predictions, strict=True) if one.labels.any()]
         if seed == 0:
-            np.savez_compressed(folder / f"{name}.npz", *predictions[:keep])
+            some = {str(n): predictions[n] for n in np.linspace(0, len(test) - 1, min(keep, len(test))).astype(int)}
+            np.savez_compressed(folder / f"{name}.npz", **some)
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps({"key": keys[name], "scores": scores, "seg_of_images": each}))
         os.replace(partial, path)

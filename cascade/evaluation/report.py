@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
-from skimage import segmentation
 
 from cascade.evaluation.distribution import patches, radial_spectrum
 from cascade.evaluation.images import bhattacharyya, histograms, kullback_leibler, rim_profiles
+from cascade.evaluation.pictures import errors, predictions_of, side_by_side, window_of
 from cascade.evaluation.population import FieldStatistics, field_distances
 from cascade.evaluation.segmentation import THRESHOLDS
 from cascade.evaluation.segmenters import LabelledImage
@@ -35,8 +35,9 @@ _BELOW_TABLES = (
 )
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ddd}
-td:first-child,th:first-child{text-align:left}figure{margin:1.5rem 0}figcaption{color:#555}
-img{max-width:100%;image-rendering:pixelated}"""
+td:first-child,th:first-child{text-align:left}table{display:block;overflow-x:auto}td,th{white-space:nowrap}
+figure{margin:1.5rem 0}figcaption{color:#555}img{max-width:100%}h2{margin-top:2.5rem}
+.row{display:flex;flex-wrap:wrap;gap:.6rem}.row figure{margin:0}.row img{max-width:none;image-rendering:pixelated}"""
 
 
 def write_report(
@@ -78,10 +79,12 @@ def write_report(
     if len(groups["ratios"]) > 1:
         mixed = {int(short): seg[name]["seg"] for short, name in groups["ratios"].items()}
         parts.append(_picture(_ratios(mixed), "SEG after training on a fixed number of images."))
-    parts.append(_picture(_errors(test, kept), "The same test images segmented after each training: outlines of the "
-                          "truth in white, of the segmentation in colour."))  # fmt: skip
-    parts.append(_picture(_side_by_side(real, synthetic), "Real (above) and synthetic (below), same scale, same grey "
-                          "values."))  # fmt: skip
+    parts.append("<h2>After each training</h2><p>Outlines of the truth in white, of the segmentation in red.</p>")
+    parts.append(errors(test, predictions_of(kept), {name: _label(name) for name in seg}))
+    alike = real if real[0].image.ndim == synthetic[0].image.ndim else test  # single slices have no sections
+    parts.append("<h2>Real and synthetic images</h2><p>Same scale, same grey values.</p>")
+    parts.append(side_by_side(alike, synthetic))
+    parts.append("<h2>Distributions</h2>")
     parts.append(_picture(_cells(test, synthetic), "Single cells, real (test) and synthetic: shape, light across the "
                           "rim (bands: quartiles of cells), power spectrum around them."))  # fmt: skip
     figure, distances = _intensities(real, synthetic)
@@ -186,59 +189,6 @@ def _ratios(seg: dict[int, dict]) -> Figure:
     return figure
 
 
-def _plane(image: np.ndarray, labels: np.ndarray | None = None):
-    """The plane that shows most cells, of a stack."""
-    if image.ndim == 2:
-        return image, labels
-    z = len(image) // 2 if labels is None or labels.ndim == 2 else int((labels > 0).sum((1, 2)).argmax())
-    return image[z], None if labels is None else labels[z]
-
-
-def _window(image: np.ndarray) -> Window:
-    low, high = np.percentile(image, [1, 99.7])
-    return Window(float(low), float(max(high, low + 1)), 0.7)
-
-
-def _errors(test: list[LabelledImage], kept: dict[str, Path]) -> Figure:
-    predictions = {}
-    for name, path in kept.items():
-        if path.is_file():
-            with np.load(path) as archive:
-                predictions[name] = [archive[key] for key in archive.files]
-    rows = max((len(p) for p in predictions.values()), default=0)
-    figure = Figure(figsize=(4 * max(len(predictions), 1), 4 * max(rows, 1)), layout="tight")
-    axes = figure.subplots(max(rows, 1), max(len(predictions), 1), squeeze=False)
-    for ax in axes.ravel():
-        ax.axis("off")
-    for column, (name, found) in zip(axes.T, predictions.items(), strict=False):
-        for ax, one, labels in zip(column, test, found, strict=False):
-            truth = one.labels
-            if one.image.ndim == 3:
-                z = int((truth > 0).sum((1, 2)).argmax())
-                image, truth, labels = one.image[z], truth[z], labels[z]
-            else:
-                image = one.image
-            colour = _window(image).stretch(image)[..., None].repeat(3, -1)
-            colour[segmentation.find_boundaries(truth, mode="inner")] = 1
-            colour[segmentation.find_boundaries(labels, mode="inner")] = (1, 0.35, 0.3)
-            ax.imshow(colour[:256, :256], interpolation="nearest")
-            ax.set_title(_label(name))
-    return figure
-
-
-def _side_by_side(real: list[LabelledImage], synthetic: list[LabelledImage], count: int = 3) -> Figure:
-    figure = Figure(figsize=(4 * count, 8), layout="tight")
-    axes = figure.subplots(2, count)
-    window = _window(np.concatenate([_plane(r.image, r.labels)[0].ravel() for r in real[:count]]))
-    for row, images in zip(axes, (real, synthetic), strict=True):
-        for ax in row:
-            ax.axis("off")
-        for ax, one in zip(row, images[:: max(len(images) // count, 1)], strict=False):
-            plane, _ = _plane(one.image, one.labels)
-            ax.imshow(window.stretch(plane[:256, :256]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    return figure
-
-
 def _populations(fields: dict[str, FieldStatistics]) -> Figure:
     figure = Figure(figsize=(12, 3), layout="tight")
     axes = figure.subplots(1, 4)
@@ -270,7 +220,7 @@ def _cells(test: list[LabelledImage], synthetic: list[LabelledImage], limit: int
         for name, images in (("real", test), ("synthetic", synthetic))
     }
     shapes = {name: cell_shapes([o.labels for o in images], images[0].spacing_um) for name, images in some.items()}
-    window = _window(np.concatenate([one.image.ravel()[::5] for one in some["real"]]))
+    window = window_of(np.concatenate([one.image.ravel()[::5] for one in some["real"]]))
     figure = Figure(figsize=(14, 2.8), layout="tight")
     axes = figure.subplots(1, len(shapes["real"]) + 2)
     for ax, key in zip(axes, shapes["real"], strict=False):
