@@ -167,15 +167,16 @@ def _number(value) -> str:
 
 
 def _curves(seg: dict[str, dict]) -> Figure:
-    figure = Figure(figsize=(6, 3.6), layout="tight")
+    figure = Figure(figsize=(8, 3.6), layout="tight")
     axes = figure.subplots()
     for name, values in seg.items():
         means = np.array([values[f"ap_{t:g}"]["mean"] for t in THRESHOLDS])
         spread = np.array([values[f"ap_{t:g}"]["std"] for t in THRESHOLDS])
-        line = axes.plot(THRESHOLDS, means, marker="o", label=_label(name), color=_COLOURS.get(name))[0]
+        look = {"color": _COLOURS.get(name.removeprefix(_SPARSE)), "ls": "--" if name.startswith(_SPARSE) else "-"}
+        line = axes.plot(THRESHOLDS, means, marker="o", label=_label(name), **look)[0]
         axes.fill_between(THRESHOLDS, means - spread, means + spread, alpha=0.15, color=line.get_color())
     axes.set(xlabel="IoU threshold", ylabel="average precision", ylim=(0, 1))
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
