@@ -37,6 +37,11 @@ def planes(images: list[LabelledImage], rng: np.random.Generator, each: int) -> 
     return found
 
 
+def background_level(images: list[LabelledImage]) -> float:
+    """Camera units; the median over images."""
+    return float(np.median([one.image[background_mask(one.image)].mean() for one in images]))
+
+
 def noise(planes, level: float) -> list[list[float]]:
     """Light and noise variance (3×3 Laplacian) per unit of light, in five groups of cells from faint to bright."""
     cells = []
@@ -147,7 +152,7 @@ def main() -> None:
     slices = Source(data, sequences=tuple(f"{n:02d}" for n in range(1, 10))).load()[::step]
     dense = Source(data, truth="st", sequences=("10", "11")).load()[::step]
     made = Source(options.generated).load()[::step]
-    level = float(np.median([one.image[background_mask(one.image)].mean() for one in slices]))
+    level = background_level(slices)
     report = {"machine": machine()}
     for name, flat, stacks in (("real", slices, dense), ("generated", made, made)):
         shown = planes(flat, rng, 6)
@@ -160,7 +165,7 @@ def main() -> None:
         }
     if options.generated_2d:
         real = Source(data_folder() / "BBBC039", sequences=("01",)).load()[:: 2 * step]
-        level = float(np.median([one.image[background_mask(one.image)].mean() for one in real]))
+        level = background_level(real)
         for name, images in (("real", real), ("generated", Source(options.generated_2d).load()[:: 4 * step])):
             report[name]["contacts_2d"] = contacts(planes(images, rng, 1), level)
     print(json.dumps(report))

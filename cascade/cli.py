@@ -5,6 +5,8 @@ import logging
 import sys
 from pathlib import Path
 
+from cascade.config import with_config
+
 STAGES = {
     "mask": "train_mask_ddpm",
     "multiview": "train_multiview",
@@ -21,50 +23,16 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["train"] and len(argv) > 1 and argv[1] in STAGES:
         return _train(argv[1], argv[2:])
-    try:
-        argv = _with_config(argv)
-    except (ValueError, OSError) as error:
-        print(f"cascade generate: {error}", file=sys.stderr)
-        return 1
-    options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx", "datasets", "diffusers", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
+        options = _parser().parse_args(with_config(argv) if argv[:1] == ["generate"] else argv)
         options.run(options)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"cascade {options.command}: {error}", file=sys.stderr)
+        print(f"cascade {argv[0]}: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _with_config(argv: list[str]) -> list[str]:
-    """`generate --config FILE.yaml …`: the settings of the file as flags, before those given, which win."""
-    if argv[:1] != ["generate"]:
-        return argv
-    options, rest = _config_option().parse_known_args(argv[1:])
-    if options.config is None:
-        return argv
-    import yaml
-
-    try:
-        settings = yaml.safe_load(options.config.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{options.config} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{options.config} has no settings: write one 'option: value' a line")
-    flags = []
-    for name, value in settings.items():
-        if value is not False:
-            values = [] if value is True else value if isinstance(value, list) else [value]
-            flags += [f"--{name}", *map(str, values)]
-    return ["generate", *flags, *rest]
-
-
-def _config_option() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", type=Path, help="YAML file with any of the options below, which win over it")
-    return parser
 
 
 def _count(text: str) -> int:
@@ -144,9 +112,9 @@ def _parser() -> argparse.ArgumentParser:
         help="make an annotated data set with a trained model",
         description="Make an annotated data set. Interrupted, the same command goes on where it was; several processes "
         "(accelerate launch -m cascade.cli generate …, or --slurm) share the work and give the same bytes as one.",
-        parents=[_config_option()],
         allow_abbrev=False,
     )
+    generate.add_argument("--config", metavar="FILE", help="YAML with any of the options below, which win over it")
     generate.add_argument("--model", default="nuclei2d", help="folder, Hub id, or nuclei2d / nuclei3d")
     generate.add_argument("--output_dir", type=Path, required=True)
     generate.add_argument("--num_images", type=_count, default=1)

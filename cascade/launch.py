@@ -16,8 +16,8 @@ from cascade import __version__, generation, hub
 from cascade.assets import NAMES, embedded
 from cascade.bank import stored_bank
 from cascade.data.frames import read_image
-from cascade.data.statistics import Statistics
-from cascade.pipelines.cascade import CascadePipeline, saved_statistics
+from cascade.data.statistics import Statistics, saved_statistics
+from cascade.pipelines.cascade import CascadePipeline
 from cascade.population import Cell
 from cascade.scene import Scene, plan_scene
 from cascade.tiles import compose_tiles

@@ -91,17 +91,16 @@ class _Canvas:
         inside = all(0 <= c < n for c, n in zip(centre, self.shape, strict=True))
         return inside and (self.region is None or bool(self.region[tuple(centre)]))
 
-    def free(self, corner, mask, pressed: float = 0.0) -> bool:
-        met, share = self.taken[self.window(corner, mask)] & mask, max(self.max_overlap, pressed)
-        return not met.any() if share == 0 else np.count_nonzero(met) <= share * mask.sum()
+    def free(self, corner, mask, overlap: float) -> bool:
+        met = self.taken[self.window(corner, mask)] & mask
+        return not met.any() if overlap == 0 else np.count_nonzero(met) <= overlap * mask.sum()
 
-    def maybe_free(self, corners: np.ndarray, probes: np.ndarray, pressed: float) -> np.ndarray:
+    def maybe_free(self, corners: np.ndarray, probes: np.ndarray, overlap: float) -> np.ndarray:
         """Indices of the corners (C, D) at which hardly any of a mask's `probes` (P, D) meets anything."""
         places = corners[:, None] + probes + self.pad
         limit = np.array(self.taken.shape) - 1
         taken = self.taken[tuple(np.moveaxis(np.clip(places, 0, limit), -1, 0))]
-        share = max(2 * self.max_overlap, 2 * pressed, 1 / len(probes))
-        return np.flatnonzero(taken.mean(1) <= share)  # few probes: `free` decides
+        return np.flatnonzero(taken.mean(1) <= max(2 * overlap, 1 / len(probes)))  # few probes: `free` decides
 
     def fill(self, corner, mask) -> None:
         self.taken[self.window(corner, mask)] |= mask
@@ -151,14 +150,14 @@ def _anywhere(canvas: _Canvas, mask: np.ndarray, rng: np.random.Generator, max_t
     half = np.array(mask.shape) // 2
     for _ in range(max_tries):
         corner = canvas.random_centre(rng) - half
-        if canvas.free(corner, mask):
+        if canvas.free(corner, mask, canvas.max_overlap):
             return corner
     radius = _radius(mask)
     for refresh in (False, True):  # a crowded canvas: look at every site with room for the whole box
         sites = canvas.roomy(radius, refresh)
         for site in rng.permutation(len(sites))[:max_tries]:
             corner = sites[site] - half
-            if canvas.free(corner, mask):
+            if canvas.free(corner, mask, canvas.max_overlap):
                 return corner
     return None
 
@@ -189,6 +188,7 @@ class _Anchors:
 
 def _beside(canvas: _Canvas, mask: np.ndarray, anchors: _Anchors, rng, max_tries: int) -> np.ndarray | None:
     half, radius = np.array(mask.shape) // 2, _radius(mask)
+    overlap = max(canvas.max_overlap, _PRESSED[mask.ndim])
     inside = np.argwhere(mask)
     probes = inside[np.linspace(0, len(inside) - 1, 24).astype(int)]
     for _ in range(max_tries):
@@ -200,11 +200,10 @@ def _beside(canvas: _Canvas, mask: np.ndarray, anchors: _Anchors, rng, max_tries
         reach = anchors.radii[n] + radius
         steps = np.arange(0.3 * reach, 1.1 * reach)  # outwards until it fits: in contact with what is there
         corners = np.rint(anchors.centres[n] + steps[:, None] * direction).astype(np.int64) - half
-        pressed = _PRESSED[mask.ndim]
-        for corner in corners[canvas.maybe_free(corners, probes, pressed)]:
+        for corner in corners[canvas.maybe_free(corners, probes, overlap)]:
             if not canvas.allows(corner + half):
                 break
-            if canvas.free(corner, mask, pressed):
+            if canvas.free(corner, mask, overlap):
                 return corner
         anchors.failed(n)
     return None
@@ -227,8 +226,9 @@ def compose(
 
     Returns light float32, labels int32 (1, 2, … in the order of `cells`, unplaced ones left out) and, per label,
     the index of its cell. Where cells overlap their light adds up, and the voxel is of the cell that it lies deepest
-    in. Gaps of a voxel or two between cells close where their light adds up to no less than at a cell's outline: one
-    sees no gap there, and who annotates draws none.
+    in. Gaps of a voxel or two between cells close where their light adds up to no less than at the outline of the one
+    that comes later (the smaller one, as `take_picture` orders them): one sees no gap there, and who annotates draws
+    none.
 
     A cell of which the border or others leave nothing is left out, one that they cut into pieces keeps the largest;
     `trimmed` says that `trim` has seen to the border, and these are a window of a larger canvas.

@@ -14,11 +14,11 @@ from tqdm.auto import tqdm
 from cascade import hub
 from cascade.bank import draw_uses, used
 from cascade.cells import Slices, plane_slices, slice_light, solid_slices, solids_um, textured_cell
-from cascade.data.statistics import FILE_NAME, Statistics
+from cascade.data.statistics import Statistics, saved_statistics
 from cascade.export.card import write_cascade_card
 from cascade.grid import SignedDistance
 from cascade.memory import micro_batch
-from cascade.multiview.outlines import diameters_um, silhouettes_of_slices
+from cascade.multiview.outlines import diameters_um, heights_um, silhouettes_of_slices
 from cascade.neus.fit import NeuSSettings, fit_views
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
 from cascade.pipelines.multiview import MultiviewPipeline
@@ -302,7 +302,7 @@ class CascadePipeline(DiffusionPipeline):
                 solids, heights = harmonic_solids(area, elongation, torch_stream(seed, "harmonics", index))
             else:
                 solids = [ellipsoid_of_outline(m, pixel_um, e) for m, e in zip(masks, elongation, strict=True)]
-                heights = _heights(masks, pixel_um, elongation)
+                heights = heights_um(masks, pixel_um, elongation)
             kept = [n for n in range(count) if solids[n] is not None]
             masks, solids, residual = masks[kept], [solids[n] for n in kept], residual[kept]
             size, spacing = self.mask.config.crop_size, self.statistics.spacing_um
@@ -360,7 +360,7 @@ class CascadePipeline(DiffusionPipeline):
                 break
         if len(missing) == count >= 4:
             raise RuntimeError("no solid could be fitted to the predicted views: the multiview stage is not trained")
-        return solids, _heights(masks, pixel_um, elongation), residual, failed
+        return solids, heights_um(masks, pixel_um, elongation), residual, failed
 
     def _texture(
         self, slices: list[Slices], light: np.ndarray, infos: list[dict], seed, index, counts, minimum, **options
@@ -399,24 +399,3 @@ class CascadePipeline(DiffusionPipeline):
             for n, one in enumerate(slices)
             if score[n] >= minimum
         ]
-
-
-def saved_statistics(folder: Path) -> dict:
-    """From a saved cascade's model_index.json, or from what the training scripts left beside the stages."""
-    if hub.pipeline_class(folder) == CascadePipeline.__name__:
-        return CascadePipeline.load_config(folder)["statistics"]
-    for candidate in (folder, folder / "texture"):
-        if (candidate / FILE_NAME).is_file():
-            return Statistics.load(candidate).to_dict()
-    raise hub.ModelError(f"{folder}: no {FILE_NAME}; copy it there from the crops that the stages were trained on")
-
-
-def _heights(masks: np.ndarray, pixel_um: float, elongation: np.ndarray) -> np.ndarray:
-    """Bounds on the heights of solids with these outlines, µm."""
-    return 2 * elongation * np.array([_reach_um(mask, pixel_um) for mask in masks])
-
-
-def _reach_um(mask: np.ndarray, pixel_um: float) -> float:
-    """Largest distance of an outline from its centroid."""
-    places = np.argwhere(mask)
-    return float(np.sqrt(((places - places.mean(0)) ** 2).sum(1)).max() + 1) * pixel_um

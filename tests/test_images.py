@@ -22,6 +22,19 @@ def test_paired_metrics_of_a_case_done_by_hand():
         paired_metrics(real, made[:-1])
 
 
+def test_ssim_is_that_of_its_definition():
+    """Wang et al., IEEE TIP 13 (2004), Eq. 13: windows of 7×7 pixels, written out."""
+    rng = np.random.default_rng(1)
+    real = rng.uniform(0, 100, (24, 24))
+    made = real + rng.normal(0, 10, real.shape)
+    windows = [np.lib.stride_tricks.sliding_window_view(a, (7, 7)).reshape(-1, 49) for a in (real, made)]
+    (mx, my), (vx, vy) = ([f(w) for w in windows] for f in (lambda w: w.mean(1), lambda w: w.var(1, ddof=1)))
+    covariance = ((windows[0] - mx[:, None]) * (windows[1] - my[:, None])).sum(1) / 48
+    c1, c2 = ((k * np.ptp(real)) ** 2 for k in (0.01, 0.03))
+    ssim = (2 * mx * my + c1) * (2 * covariance + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
+    assert paired_metrics(real, made)["ssim"] == pytest.approx(ssim.mean(), abs=1e-6)
+
+
 def test_zncc_ignores_gain_and_offset():
     image = np.random.default_rng(0).random((20, 20))
     assert zncc(image, 3 * image + 7) == pytest.approx(1)

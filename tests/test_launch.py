@@ -71,6 +71,8 @@ def test_settings_come_from_a_file_and_flags_win(tmp_path, capsys):
     config.write_text("clustering_probability: 3\nmeshes: false\ncanvas_size: [64, 64]\nformat: [ctc, coco]\n")
     assert main([*arguments, "--config", str(config)]) == 1
     assert "must be in [0, 1], got 3" in capsys.readouterr().err
+    assert main([*arguments, f"--config={config}"]) == 1
+    assert "must be in [0, 1], got 3" in capsys.readouterr().err
     assert main([*arguments, "--config", str(config), "--clustering_probability", "2"]) == 1
     assert "must be in [0, 1], got 2" in capsys.readouterr().err
     config.write_text("shape: harmonics\n")
@@ -86,9 +88,8 @@ def test_settings_come_from_a_file_and_flags_win(tmp_path, capsys):
     assert not (tmp_path / "set").exists()
 
 
-@pytest.mark.parametrize("name", ["ablation_harmonics"])
-def test_the_configs_of_data_sets_are_understood(name, tmp_path, capsys):
-    config = Path(__file__).parents[1] / "configs" / f"{name}.yaml"
+def test_the_config_of_the_ablation_is_understood(tmp_path, capsys):
+    config = Path(__file__).parents[1] / "configs" / "ablation_harmonics.yaml"
     arguments = ["generate", "--config", str(config), "--output_dir", str(tmp_path / "set")]
     assert main([*arguments, "--clustering_probability", "2"]) == 1  # all else was taken
     assert "must be in [0, 1], got 2" in capsys.readouterr().err

@@ -122,7 +122,7 @@ def test_overlap_stays_within_what_is_allowed_and_goes_to_the_cell_that_it_lies_
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_gaps_close_where_no_dark_line_is_seen_between_two_cells(ndim):
     shape = (25,) * ndim
-    mask = ellipsoid_region(shape, (1,) * ndim, (8,) * ndim)  # 15 voxels across: 5 to 19
+    mask = ellipsoid_region(shape, (1,) * ndim, (8,) * ndim)
     blurred = ndimage.gaussian_filter(100 * mask.astype(np.float32), 2)
     for signal, gap, meet in ((blurred, 1, True), (blurred, 4, False), (100.0 * mask, 1, False)):
         corners = np.zeros((2, ndim), int)

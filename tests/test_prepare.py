@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 import tifffile
 from conftest import ball_stack, field_of_view, write_ctc_2d
-from scipy import ndimage
 
 from cascade.cli import main
 from cascade.data.axial import Axial, StackCells
 from cascade.data.dataset import CropDataset, random_symmetry
-from cascade.data.fit import _clustering_of_stacks, _ellipsoid
+from cascade.data.fit import _clustering_of_stacks, _soft_ellipsoid
 from cascade.data.frames import DataError
 from cascade.data.prepare import prepare
 from cascade.data.statistics import Statistics
-from cascade.population import Cell, compose, place
+from cascade.population import compose, place
 
 
 @pytest.fixture(scope="module")
@@ -220,9 +219,8 @@ def test_the_clustering_of_stacks_is_found_in_their_slices(truth):
     axial = Axial((2.0, 0.1), [0.0, 1.0], [1.0, 0.5], diameter_um=10.0, section=0.95)
     frames, planes, found = [], [], []
     for _ in range(20):
-        masks = [np.pad(_ellipsoid(2 * d, d, spacing), ((0, 0), (4, 4), (4, 4))) for d in rng.uniform(8, 12, 14)]
-        cells = [Cell(mask, ndimage.gaussian_filter(mask.astype(np.float32), (0, 2, 2)), ()) for mask in masks]
-        labels = compose(cells, place(masks, shape, truth, rng), shape)[1]
+        cells = [_soft_ellipsoid(2 * d, d, spacing) for d in rng.uniform(8, 12, 14)]
+        labels = compose(cells, place([cell.mask for cell in cells], shape, truth, rng), shape)[1]
         frames.append(SimpleNamespace(z=15, labels=lambda plane=labels[15]: plane))
         planes.append(SimpleNamespace(labels=labels[15]))
         found.append(StackCells(14, np.zeros((0, 3)), {}))

@@ -144,8 +144,8 @@ def _clustering_of_stacks(
             areas = rng.choice(own if len(own) >= 8 else pooled, found[n].count) * spacing_um[-2] * spacing_um[-1]
             diameters = 2 * np.sqrt(areas / np.pi) / axial.section
             heights = diameters * axial.elongations(diameters)
-            masks = [_ellipsoid(h, d, spacing_um) for h, d in zip(heights, diameters, strict=True)]
-            stacks.append((z, [mask for mask in masks if mask.any()]))
+            cells = [_soft_ellipsoid(h, d, spacing_um) for h, d in zip(heights, diameters, strict=True)]
+            stacks.append((z, [cell for cell in cells if cell.mask.any()]))
         simulated = [
             np.mean([_touching(*stack, p, shape, spacing_um, room, gap_um, rng) for stack in 2 * stacks])
             for p in probabilities
@@ -154,15 +154,10 @@ def _clustering_of_stacks(
     return fitted.round(3).tolist()
 
 
-def _touching(
-    z: int | None, masks: list[np.ndarray], probability: float, shape, spacing_um, room, gap_um, rng
-) -> float:
+def _touching(z: int | None, cells: list[Cell], probability: float, shape, spacing_um, room, gap_um, rng) -> float:
     """How often cells touch in a plane of one simulated stack."""
-    blur = np.array([0, _EDGE_PX, _EDGE_PX])
-    margin = [(int(2 * b), int(2 * b)) for b in blur]
-    masks = [np.pad(mask, margin) for mask in masks]
-    cells = [Cell(mask, ndimage.gaussian_filter(mask.astype(np.float32), blur), ()) for mask in masks]
-    labels = compose(cells, place(masks, shape, float(probability), rng, room), shape)[1]
+    corners = place([cell.mask for cell in cells], shape, float(probability), rng, room)
+    labels = compose(cells, corners, shape)[1]
     plane = labels[min(z, shape[0] - 1) if z is not None else _fullest(labels)]
     return touching_fraction(plane, spacing_um[-2:], gap_um)
 
@@ -171,9 +166,11 @@ def _fullest(labels: np.ndarray) -> int:
     return int(np.argmax((labels > 0).sum((1, 2))))
 
 
-def _ellipsoid(height_um: float, diameter_um: float, spacing_um) -> np.ndarray:
-    size = np.array([height_um, diameter_um, diameter_um])
-    return ellipsoid_region(tuple(int(n) for n in np.ceil(size / spacing_um)), spacing_um, 0.5 * size)
+def _soft_ellipsoid(height_um: float, diameter_um: float, spacing_um) -> Cell:
+    size, margin = np.array([height_um, diameter_um, diameter_um]), int(2 * _EDGE_PX)
+    mask = ellipsoid_region(tuple(int(n) for n in np.ceil(size / spacing_um)), spacing_um, 0.5 * size)
+    mask = np.pad(mask, [(0, 0), (margin, margin), (margin, margin)])
+    return Cell(mask, ndimage.gaussian_filter(mask.astype(np.float32), (0, _EDGE_PX, _EDGE_PX)), ())
 
 
 def _annotated(plane: Plane) -> np.ndarray:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cascade import hub
 from cascade.background import Background, Noise
 from cascade.data.axial import Axial
 from cascade.data.crops import Halo
@@ -87,3 +88,18 @@ class Statistics:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: make the folder with 'cascade prepare'")
         return cls.from_dict(json.loads(path.read_text()))
+
+
+def saved_statistics(folder: Path) -> dict:
+    """Of a model: from a saved cascade's model_index.json, or from what the training scripts left beside the stages.
+
+    Raises `hub.ModelError` where there are none.
+    """
+    index = folder / "model_index.json"
+    record = json.loads(index.read_text()) if index.is_file() else {}
+    if "statistics" in record:
+        return record["statistics"]
+    for candidate in (folder, folder / "texture"):
+        if (candidate / FILE_NAME).is_file():
+            return Statistics.load(candidate).to_dict()
+    raise hub.ModelError(f"{folder}: no {FILE_NAME}; copy it there from the crops that the stages were trained on")

@@ -27,6 +27,15 @@ def diameters_um(masks: np.ndarray, pixel_um: float) -> np.ndarray:
     return 2 * np.sqrt(masks.sum((1, 2)) / np.pi) * pixel_um
 
 
+def heights_um(masks: np.ndarray, pixel_um: float, elongation: np.ndarray) -> np.ndarray:
+    """Bounds (B,) on the heights of solids with the outlines (B, H, W) and elongations (B,), µm."""
+    reach = []
+    for mask in masks:
+        places = np.argwhere(mask)
+        reach.append(np.sqrt(((places - places.mean(0)) ** 2).sum(1)).max() + 1)
+    return 2 * elongation * pixel_um * np.array(reach)
+
+
 def silhouettes_of_slices(masks: np.ndarray, height: np.ndarray) -> np.ndarray:
     """Outlines read as cross-sections at relative heights `height` (B,), made the silhouettes of the whole cells.
 
