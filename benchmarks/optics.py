@@ -1,4 +1,4 @@
-"""Are generated images seen through the same microscope as real ones? Noise, rims, contacts, glow, light along z.
+"""Are generated images seen through the same microscope as real ones? Noise, rims, contacts, glow, sections, light.
 
     python benchmarks/optics.py --generated DIR [--generated_2d DIR] [--quick]
 
@@ -17,11 +17,15 @@ from common import data_folder, machine
 from scipy import ndimage
 
 from cascade.background import background_mask
-from cascade.evaluation.experiment import Source
+from cascade.data.axial import fit_axial
+from cascade.data.frames import find_frames
 from cascade.evaluation.segmenters import LabelledImage
+from cascade.evaluation.sources import Source
 
 LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], float)
 HEIGHTS = np.linspace(-1.5, 1.5, 13)
+SECTIONS = (0.25, 0.5, 0.75, 1.0, 1.4)  # relative heights
+SPACING = (1.75, 0.8, 0.8)
 RIM = (-3, -2, -1, 1, 2, 3, 4, 5)
 
 
@@ -126,6 +130,31 @@ def along_z(images: list[LabelledImage]) -> dict[str, list[float]]:
     return {"light": np.nanmedian(lights, 0).tolist(), "diameter": np.median(diameters, 0).tolist()}
 
 
+def sections(stacks: list[tuple[np.ndarray, np.ndarray, int]]) -> dict[str, list]:
+    """Cells cut by an annotated slice, by how far from their middle: diameter, of that near the middle; and light at 1,
+    2 and 3 pixels outside their outlines, of that inside. Heights are found as `fit_axial` does, in both alike."""
+    cells = fit_axial(((image, labels, z, labels.max()) for image, labels, z in stacks), SPACING)[1]
+    heights, diameters, rims = [], [], []
+    for (image, labels, z), found in zip(stacks, cells, strict=True):
+        light = image[z] - float(np.median(image[background_mask(image.astype(np.float32))]))
+        for label, u in found.relative_height.items():
+            cell = labels == label
+            if cell.sum() < 20:
+                continue
+            away = np.rint(ndimage.distance_transform_edt(~cell))
+            free = ~ndimage.binary_dilation((labels > 0) & ~cell, iterations=2)
+            heights.append(abs(u))
+            diameters.append(2 * np.sqrt(cell.sum() * SPACING[1] * SPACING[2] / np.pi))
+            ring = [light[(away == n) & free] for n in (1, 2, 3)]
+            rims.append([r.mean() / light[cell].mean() if len(r) else np.nan for r in ring])
+    group, diameters, rims = np.digitize(heights, SECTIONS), np.array(diameters), np.array(rims)
+    near = diameters[group == 0].mean()
+    return {
+        "diameter": [diameters[group == n].mean() / near for n in range(len(SECTIONS))],
+        "light_outside": [np.nanmedian(rims[group == n], 0).tolist() for n in range(len(SECTIONS))],
+    }
+
+
 def glow(planes, level: float) -> list[float]:
     """Light between cells of a plane, and far from all of them, of the cells' light; medians over planes."""
     rows = []
@@ -154,6 +183,12 @@ def main() -> None:
     made = Source(options.generated).load()[::step]
     level = background_level(slices)
     report = {"machine": machine()}
+    frames = find_frames(data, sequences=[f"{n:02d}" for n in range(1, 10)])[0][::step]
+    cut = {"real": [(frame.image(), frame.labels(), frame.z) for frame in frames], "generated": []}
+    for one in made:
+        for z in rng.choice(np.flatnonzero(one.labels.any((1, 2))), 3):
+            plane = np.unique(one.labels[z], return_inverse=True)[1].reshape(one.labels[z].shape)
+            cut["generated"].append((one.image, plane, int(z)))
     for name, flat, stacks in (("real", slices, dense), ("generated", made, made)):
         shown = planes(flat, rng, 6)
         report[name] = {
@@ -161,6 +196,7 @@ def main() -> None:
             "rim": rim(shown, level),
             "contacts": contacts(shown, level),
             "along_z": along_z(stacks),
+            "sections": sections(cut[name]),
             "glow": glow(shown, level),
         }
     if options.generated_2d:

@@ -3,8 +3,9 @@
     python benchmarks/scarcity.py --output_dir DIR [--data_set BBBC039|BBBC050] [--amounts 10 30 100 300] [--budget 30]
 
 For each amount the training sequence is thinned to so many annotated cells (BBBC039) or slices (BBBC050), everything
-that `cascade fit` does is done with them (from the embedded model of the *other* data set, which has seen none of these
-labels), and Cellpose is trained and tested. --budget: minutes of training for each amount. Interrupted, the same
+that `cascade fit` does is done with them, and Cellpose is trained and tested. It goes on from the embedded model of the
+*other* data set, which knows no outline of this one; both textures began as one diffusion model of crops of nuclei,
+though, among which were some of either data set. --budget: minutes of training for each amount. Interrupted, the same
 command goes on. Prints one JSON object on its last line, and draws `scarcity.png`.
 """
 

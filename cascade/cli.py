@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -186,12 +187,16 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate",
         help="does synthetic data improve segmentation? train on nothing, real, synthetic and both; report",
         description="Train Cellpose on real, synthetic and both, test on real images, and write report.html. "
-        "Interrupted, the same command goes on where it was.",
+        "Interrupted, the same command goes on where it was; several processes (accelerate launch -m cascade.cli "
+        "evaluate …) share the trainings.",
     )
     for name, text in (("real_train", "real images to train on"), ("real_test", "real images to test on")):
         evaluate.add_argument(f"--{name}", type=Path, required=True, help=text)
         evaluate.add_argument(f"--{name}_sequences", nargs="+", default=[], metavar="NN", help="default all")
         evaluate.add_argument(f"--{name}_truth", choices=("gt", "st"), default="gt")
+    evaluate.add_argument(
+        "--spacing_um", type=float, nargs="+", default=[], help="of the real images, if they do not say"
+    )
     evaluate.add_argument(
         "--synthetic", nargs="+", required=True, metavar="[NAME=]FOLDER", help="the first is judged, others are rows"
     )
@@ -327,8 +332,8 @@ def _few(entries: list[str]) -> dict[str, Path]:
 
 
 def _evaluate(options) -> None:
-    from cascade.evaluation.experiment import Source, evaluate
-    from cascade.evaluation.segmenters import Cellpose4Settings, CellposeSettings
+    from cascade.evaluation.experiment import evaluate
+    from cascade.evaluation.sources import Source
 
     synthetic = {name: Source(folder, frames=options.frames) for name, folder in _named(options.synthetic).items()}
     real = {
@@ -337,6 +342,7 @@ def _evaluate(options) -> None:
             getattr(options, f"{name}_truth"),
             tuple(getattr(options, f"{name}_sequences")),
             options.frames,
+            tuple(options.spacing_um),
         )
         for name in ("real_train", "real_test")
     }
@@ -347,15 +353,20 @@ def _evaluate(options) -> None:
         output_dir=options.output_dir,
         generalist=generalist,
         pretrained=options.pretrained,
-        settings={"narrow": None, "full": CellposeSettings(), "cellpose4": Cellpose4Settings()}[options.protocol],
+        protocol=options.protocol,
         steps=options.steps,
         seeds=options.seeds,
         title=options.title,
         ratios=tuple(options.ratios),
-        sparse={name: Source(folder) for name, folder in _few(options.sparse).items()},
+        sparse={name: Source(folder, frames=options.frames) for name, folder in _few(options.sparse).items()},
+        rank=int(os.environ.get("RANK", 0)),
+        world=int(os.environ.get("WORLD_SIZE", 1)),
     )
-    print((options.output_dir / "table.md").read_text())
-    print(f"open {path}")
+    if path is None:
+        print("this process has done its trainings; the last one to finish, or the same command again, reports")
+    else:
+        print((options.output_dir / "table.md").read_text())
+        print(f"open {path}")
 
 
 def _assemble(options) -> None:

@@ -11,6 +11,8 @@ def with_config(argv: list[str]) -> list[str]:
     command, flags = argv[0], [part for word in argv[1:] for part in _split(word)]
     if "--config" not in flags[:-1]:
         return argv
+    if flags.count("--config") > 1:
+        raise ValueError("more than one --config: put all settings into one file")
     at = flags.index("--config")
     return [command, *_settings(Path(flags[at + 1])), *flags[:at], *flags[at + 2 :]]
 

@@ -22,10 +22,10 @@ _STATE = "fit.json"
 class Plan:
     """What `fit` makes, in `output_dir`: crops/, stages/, model/, synthetic/ and report/.
 
-    budget_minutes: for the two trainings; the rest comes on top. base_model: what outlines and texture go on from, an
-    embedded model's name, a folder of trained stages, or a Stable Diffusion, which only the texture goes on from. bank:
-    how many different cells the synthetic images are made of, None for new ones in every image. test: folder, truth
-    and sequences to evaluate on, or None.
+    budget_minutes: for the two trainings; the rest, and finetuning the decoder, come on top. base_model: what outlines
+    and texture go on from, an embedded model's name, a folder of trained stages, or a Stable Diffusion, which only the
+    texture goes on from. bank: how many different cells the synthetic images are made of, None for new ones in every
+    image. test: folder, truth and sequences to evaluate on, or None.
     """
 
     source: Path
@@ -73,7 +73,7 @@ class _State:
     """Finished steps, and how many training steps fit into the budget."""
 
     def __init__(self, path: Path, plan: Plan):
-        free = ("output_dir", "budget_minutes", "licence", "test", "skip")  # may be changed on the way
+        free = ("output_dir", "licence", "test", "skip")  # may be changed on the way
         fixed = {key: str(value) for key, value in vars(plan).items() if key not in free}
         self.path, self.record = path, {"plan": fixed, "done": [], "train_steps": {}}
         if path.is_file():
@@ -171,14 +171,16 @@ def _generate(plan: Plan, output: Path, state: _State) -> None:
 
 
 def _evaluate(plan: Plan, output: Path, state: _State) -> None:
-    from cascade.evaluation.experiment import Source, evaluate
+    from cascade.evaluation.experiment import evaluate
+    from cascade.evaluation.sources import Source
 
     folder, truth, sequences = plan.test
     evaluate(
-        Source(plan.source, plan.truth, plan.sequences),
-        Source(folder, truth, sequences),
+        Source(plan.source, plan.truth, plan.sequences, spacing_um=plan.spacing_um),
+        Source(folder, truth, sequences, spacing_um=plan.spacing_um),
         {"synthetic": Source(output / "synthetic")},
         output / "report",
+        sparse={"crops": Source(output / "crops")} if plan.sparse else None,  # frames half unlabelled teach little
     )
 
 

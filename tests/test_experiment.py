@@ -3,20 +3,41 @@ import io
 import json
 import re
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from conftest import ball_stack, field_of_view, tiny_texture, write_ctc_2d
 from PIL import Image
 from scipy import stats
 
 from cascade.cli import _few, _named
+from cascade.data.frames import DataError
 from cascade.data.prepare import prepare
-from cascade.evaluation.experiment import Source, check_apart, distribution, joined, mixture, populations, run_trainings
+from cascade.evaluation import experiment
+from cascade.evaluation.experiment import (
+    check_apart,
+    distribution,
+    evaluate,
+    joined,
+    mixture,
+    populations,
+    run_trainings,
+)
 from cascade.evaluation.population import field_distances
 from cascade.evaluation.report import write_report
-from cascade.evaluation.segmenters import CellposeSettings, LabelledImage, cellpose3, plane_count, training_planes
+from cascade.evaluation.segmenters import (
+    Cellpose4Settings,
+    CellposeSettings,
+    LabelledImage,
+    cellpose3,
+    cellpose4,
+    plane_count,
+    training_planes,
+)
+from cascade.evaluation.sources import Source
 
 
 def images(seed, count=3):
@@ -50,6 +71,105 @@ def test_trainings_are_kept_and_not_repeated(tmp_path):
     (tmp_path / "runs" / "both_1.json").unlink()  # as if it had been killed before the last
     assert run_trainings(conditions, test, train, 2, tmp_path) == found
     assert len(calls) == 5
+
+
+def test_several_processes_share_the_trainings(tmp_path):
+    test, calls = images(1), []
+
+    def train(data, seed):
+        calls.append((len(data), seed))
+        return lambda one: one.labels
+
+    conditions = {"real": images(0, 1), "both": images(2, 4)}
+    assert run_trainings(conditions, test, train, 2, tmp_path, rank=1, world=3) == {}
+    first = calls[:]
+    assert len(first) in (1, 2)
+    run_trainings(conditions, test, train, 2, tmp_path, rank=0, world=3)
+    whole = run_trainings(conditions, test, train, 2, tmp_path, rank=2, world=3)
+    assert sorted(calls) == [(1, 0), (1, 1), (4, 0), (4, 1)]
+    assert set(whole) == {"real", "both"}
+
+
+@pytest.fixture
+def stubbed(monkeypatch):
+    """Trainings that take no time: what was trained on how many images, and finds all cells of a test image."""
+    pytest.importorskip("cellpose")
+    trained = []
+
+    def network(data, settings, seed, diameter_px=None):
+        trained.append((len(data), seed, diameter_px))
+        return (lambda one: one.labels), None
+
+    monkeypatch.setattr(experiment, "cellpose3", network)
+    monkeypatch.setattr(experiment, "typical_diameter", lambda data: 20.0)
+    return trained
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    base = tmp_path_factory.mktemp("sets")
+    return {name: write_ctc_2d(base / name, frames=n, seed=n) for n, name in enumerate(("train", "test", "made"), 2)}
+
+
+def test_an_evaluation_from_folders_to_the_report(stubbed, folders, tmp_path):
+    train, test, made = (Source(folders[name]) for name in ("train", "test", "made"))
+    other = Source(write_ctc_2d(tmp_path / "other", frames=6, seed=9))
+    given = dict(generalist=other, seeds=2, ratios=(50,), sparse={"real": train, "synthetic": made})
+    assert evaluate(train, test, {"synthetic": made}, tmp_path / "out", **given, rank=0, world=2) is None
+    page = evaluate(train, test, {"synthetic": made}, tmp_path / "out", **given, rank=1, world=2)
+    assert len(stubbed) == 2 * 8  # none, real, synthetic, both, a mixture, and three of the sparse setting
+    assert {size for *_, size in stubbed} == {20.0, None}  # only the generalist is told how large cells are
+    assert page.is_file()
+    record = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert set(record["seg"]) == {"none", "real", "synthetic", "both"}
+    assert set(record["seg_sparse"]) == {"real", "synthetic", "both"}
+    assert set(record["ratios"]) == {"50"}
+    assert record["seg"]["both"] == {"mean": 1.0, "std": 0.0, "n": 2}
+    assert record["none"] == "a generalist trained on other"
+    assert record["fid_r2r"] is None  # fewer cells than features
+    assert record["kid_r2s"] is not None
+    assert record["intensities_bhattacharyya"] >= 0
+
+
+def test_what_cannot_be_compared_is_said_before_anything_is_trained(stubbed, folders, tmp_path):
+    train, test, made = (Source(folders[name]) for name in ("train", "test", "made"))
+    rng = np.random.default_rng(0)
+    stack = tmp_path / "stacks"
+    for folder, array in (("01", 0), ("01_GT/SEG", 1)):
+        (stack / folder).mkdir(parents=True)
+        name = "man_seg000.tif" if array else "t000.tif"
+        tifffile.imwrite(stack / folder / name, ball_stack(rng)[array].astype(np.uint16))
+    with pytest.raises(DataError, match="no voxel size; give --spacing_um"):
+        evaluate(train, Source(stack), {"synthetic": made}, tmp_path / "out")
+    stacks = Source(stack, spacing_um=(2.0, 1.0, 1.0))
+    empty = write_ctc_2d(tmp_path / "empty", frames=2, seed=7)
+    for path in empty.glob("*_GT/SEG/*.tif"):
+        tifffile.imwrite(path, np.zeros_like(tifffile.imread(path)))
+    for wrong, message in (
+        (dict(real_test=train), "also training images"),
+        (dict(generalist=test), "also training images"),
+        (dict(real_test=stacks), "synthetic holds planes, the test set stacks: give 3D sets"),
+        (dict(synthetic={"synthetic": stacks}), "synthetic holds stacks, the test set planes: give 2D sets"),
+        (dict(synthetic={"a/b": made}), "leave out the '/'"),
+        (dict(real_test=Source(empty)), "real_test: no image has a labelled cell"),
+        (dict(generalist=made, pretrained="cyto3"), "give one of them"),
+    ):
+        given = dict(real_train=train, real_test=test, synthetic={"synthetic": made}) | wrong
+        with pytest.raises(ValueError, match=message):
+            evaluate(**given, output_dir=tmp_path / "out")
+    assert not stubbed
+
+
+def test_a_cellpose_that_is_missing_or_another_is_named_with_its_extra(monkeypatch):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    with pytest.raises(ImportError, match=r"not installed: pip install 'cascade-microscopy\[cellpose\]'"):
+        cellpose3([], CellposeSettings(), 0)
+    monkeypatch.setattr(metadata, "version", lambda name: "3.1.1")
+    with pytest.raises(ImportError, match=r"Cellpose 4 is needed: pip install 'cascade-microscopy\[cellpose4\]'"):
+        cellpose4([], Cellpose4Settings(), 0)
 
 
 def test_the_report_is_one_page_with_everything_in_it(tmp_path):

@@ -10,6 +10,7 @@ from skimage import feature, measure
 from cascade.background import background_mask
 
 _U = np.linspace(0, 2, 21)  # relative heights at which the profile is kept
+_TIPS = (0.7, 1.1)  # relative heights between which a profile goes over from inside the cell to outside it
 _MIDDLE_HALF = 0.957  # the mean of √(1 − u²) over |u| < 1/2: an ellipsoid's diameter at relative height u
 _GLOW_REACH = 2 / 3  # of a cell's diameter
 _GLOW_OF_GLOW = 0.6  # glow is smoother than cells: so much of it is left when it is spread once more
@@ -244,22 +245,30 @@ def _profile(columns: list[tuple[np.ndarray, float, float]]) -> tuple[list[float
     """Median light at relative heights, and the relative spread of cell heights at half maximum.
 
     columns: light per slice, middle and half height in slices. Within a cell both sides count. Beyond it other cells
-    only ever add light, and height: so there the darker side counts, and of the heights the lower half.
+    only ever add light, and height: so there the darker side counts, and of the heights the lower half. At the tips
+    it is some of either.
     """
-    profiles, widths = [], []
+    up, down, widths = [], [], []
     for column, middle, half in columns:
         u = (np.arange(len(column)) - middle) / half
-        sides = [np.interp(s * _U, u, column, left=np.inf, right=np.inf) for s in (1, -1)]
-        darker = np.minimum(*sides)
         top = max(float(np.interp(0, u, column)), 1e-6)
-        both = np.where(np.isinf(sides).any(0), darker, np.mean(sides, 0))
-        light = np.where(_U <= 1, both, darker)
-        profiles.append(np.where(np.isinf(light), 0, light) / top)
-        below = np.flatnonzero(darker < 0.5 * top)
-        widths.append(_U[1] * _crossing(darker, 0.5 * top, int(below[0])) if len(below) else np.inf)
-    median = np.minimum.accumulate(np.maximum(np.median(profiles, 0), 0))
-    low, middle = np.percentile(widths, [25, 50])
-    return (median / median[0]).tolist(), float(np.clip((middle - low) / (0.674 * middle), 0.05, 0.3))
+        sides = [np.interp(s * _U, u, column / top, left=np.nan, right=np.nan) for s in (1, -1)]
+        up.append(sides[0])
+        down.append(sides[1])
+        darker = np.fmin(*sides)
+        below = np.flatnonzero(darker < 0.5)
+        widths.append(_U[1] * _crossing(darker, 0.5, int(below[0])) if len(below) else np.inf)
+    within, beyond = _median(np.concatenate([up, down])), _median(np.fmin(up, down))
+    weight = np.interp(_U, _TIPS, (0, 1))
+    median = np.minimum.accumulate(np.maximum((1 - weight) * within + weight * beyond, 0))
+    low, middle = np.percentile(widths, [25, 50])  # infinite for cells taller than their stack
+    spread = (middle - low) / (0.674 * middle) if np.isfinite(middle) else 0.0
+    return (median / median[0]).tolist(), float(np.clip(spread, 0.05, 0.3))
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """Of columns (N, U), without the places (NaN) that lie outside the stack; 0 where all of them do."""
+    return np.array([np.median(seen) if len(seen) else 0.0 for seen in (v[~np.isnan(v)] for v in values.T)])
 
 
 def _count(followed: list[_Followed], diameter: float, height: float, spacing_um) -> list[StackCells]:

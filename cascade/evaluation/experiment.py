@@ -5,15 +5,13 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from cascade.data.frames import DataError, check_pair, find_frames, spacing_of
-from cascade.data.statistics import FILE_NAME
 from cascade.evaluation.distribution import (
     all_orientations,
     encoder_features,
@@ -24,10 +22,8 @@ from cascade.evaluation.distribution import (
 from cascade.evaluation.population import FieldStatistics, field_statistics
 from cascade.evaluation.segmentation import score
 from cascade.evaluation.segmenters import (
-    NARROW,
-    NARROW_3D,
+    PROTOCOLS,
     Cellpose4Settings,
-    CellposeSettings,
     LabelledImage,
     Segment,
     cellpose3,
@@ -36,62 +32,12 @@ from cascade.evaluation.segmenters import (
     published,
     typical_diameter,
 )
+from cascade.evaluation.sources import Source
 from cascade.intensity import Window
 
 log = logging.getLogger(__name__)
 
 Train = Callable[[list[LabelledImage], int], Segment]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set on disk: folder, which truth, which of its sequences, and at most how many frames, evenly drawn.
-
-    A folder of `cascade prepare` gives its crops: images of one annotated cell each, the others removed.
-    """
-
-    folder: Path
-    truth: str = "gt"
-    sequences: tuple[str, ...] = ()
-    frames: int | None = None
-
-    def load(self) -> list[LabelledImage]:
-        """Its annotated images; a stack of which one slice is annotated gives that plane.
-
-        Raises DataError for what cannot be used, naming the file.
-        """
-        if (self.folder / FILE_NAME).is_file():
-            return _crops(self.folder)
-        frames, _ = find_frames(self.folder, self.truth, list(self.sequences) or None)
-        if self.frames is not None:
-            if self.frames < 1:
-                raise ValueError(f"at least one frame of each set is needed, got {self.frames}")
-            frames = [frames[n] for n in np.linspace(0, len(frames) - 1, min(self.frames, len(frames))).astype(int)]
-        images, spacing = [], ()
-        for frame in tqdm(frames, desc=f"reading {self.folder.name}", unit="image"):
-            image, labels = frame.image(), frame.labels()
-            check_pair(frame, image, labels)
-            if not spacing:
-                spacing, origin = spacing_of(self.folder, frames, image.ndim)
-                if origin == "assumed" and image.ndim == 3:
-                    raise DataError(f"{self.folder}: no voxel size; write {{'spacing_um': [z, y, x]}} to dataset.json")
-            if frame.z is not None:
-                images.append(LabelledImage(image[frame.z], labels, spacing[1:]))
-            else:
-                images.append(LabelledImage(image, labels, spacing))
-        return images
-
-
-def _crops(folder: Path) -> list[LabelledImage]:
-    from cascade.data.dataset import CropDataset
-
-    crops = CropDataset(folder)
-    window, spacing = crops.statistics[0].window, (crops.pixel_size_um,) * 2
-    images, masks = (crops.columns[key][:, 0].float().numpy() for key in ("image", "mask"))
-    return [
-        LabelledImage(window.restore(image / 2 + 0.5).astype(np.float32), (mask > 0.5).astype(np.int32), spacing)
-        for image, mask in zip(images, masks, strict=True)
-    ]
 
 
 def evaluate(
@@ -101,13 +47,15 @@ def evaluate(
     output_dir: str | Path,
     generalist: Source | None = None,
     pretrained: str | None = None,
-    settings: CellposeSettings | Cellpose4Settings | None = None,
+    protocol: str = "narrow",
     steps: int | None = None,
     seeds: int = 3,
     title: str = "Does synthetic data improve segmentation?",
     ratios: tuple[int, ...] = (),
     sparse: dict[str, Source] | None = None,
-) -> Path:
+    rank: int = 0,
+    world: int = 1,
+) -> Path | None:
     """Train Cellpose on real, synthetic and both, test all on `real_test`, and write a report.
 
     Args:
@@ -116,15 +64,16 @@ def evaluate(
             ablations.
         output_dir: gets `report.html`, `report.json`, `table.md`; finished trainings are kept in `runs`, and the same
             call goes on where it was.
-        generalist: what "none" was trained on, where `pretrained`, the name of a Cellpose model, is not given;
+        generalist, pretrained: what "none" is: a network trained on that data set, or the Cellpose model of that name;
             without either there is no "none". It is told how large the cells of `real_train` are.
-        settings, seeds: of every training; default `NARROW`, for stacks `NARROW_3D`. steps: others than theirs.
+        protocol, seeds: of every training, see `PROTOCOLS`. steps: others than the protocol's.
         ratios: also train on a fixed number of images of which so many percent are synthetic (0 to 100).
         sparse: data sets of a second setting, in which few cells are annotated; its "real" and "synthetic" are also
             joined.
+        rank, world: this is one of so many processes that share the trainings; the last to finish writes the report.
 
-    Returns the path of the page. Raises ValueError for sets that share images or mix 2D and 3D, DataError for files
-    that cannot be used.
+    Returns the path of the page, or None if other processes are not done. Raises ValueError for sets that share
+    images or mix 2D and 3D, DataError for files that cannot be used, all before anything is trained.
     """
     from diffusers import AutoencoderKL
 
@@ -132,52 +81,72 @@ def evaluate(
     from cascade.evaluation.report import write_report
 
     output = Path(output_dir)
-    sets = {"train": real_train.load(), "test": real_test.load()}
+    train_set, test = real_train.load(), real_test.load()
     made = {name: source.load() for name, source in synthetic.items()}
     few = {f"sparse {name}": source.load() for name, source in (sparse or {}).items()}
-    ndim = sets["test"][0].image.ndim
-    for name, images in made.items():
-        if images[0].image.ndim < ndim:
-            raise ValueError(f"{name} holds planes, the test set stacks: give a 3D synthetic set")
-    for images in (sets["train"], *made.values(), *few.values()):
-        check_apart(images, sets["test"])
-    conditions = {"real": sets["train"], **made, **few}
+    other = generalist.load() if generalist else []
+    if generalist and pretrained:
+        raise ValueError("'none' is either --generalist or --pretrained: give one of them")
+    sets = {"real_train": train_set, "real_test": test} | made | few | ({"generalist": other} if other else {})
+    _check(sets)
+    conditions = {"real": train_set, **made, **few}
     for prefix in ("", "sparse "):
         real, synthetic_too = conditions.get(prefix + "real"), conditions.get(prefix + "synthetic")
         if real and synthetic_too:
             conditions[prefix + "both"] = joined(real, synthetic_too)
     for ratio in ratios:
-        conditions[f"{ratio} % synthetic"] = mixture(sets["train"], made["synthetic"], ratio / 100)
-    output.mkdir(parents=True, exist_ok=True)
-    settings = settings or (NARROW if ndim == 2 else NARROW_3D)
+        conditions[f"{ratio} % synthetic"] = mixture(train_set, made["synthetic"], ratio / 100)
+    settings = PROTOCOLS[protocol][test[0].image.ndim - 2]
     settings = settings if steps is None else replace(settings, steps=steps)
     network = cellpose4 if isinstance(settings, Cellpose4Settings) else cellpose3
+    share = {"output_dir": output, "rank": rank, "world": world}
+    facts = {"segmenter": f"Cellpose {metadata.version('cellpose')}, {settings!r}", "seeds": seeds}
 
-    def train(data: list[LabelledImage], seed: int) -> Segment:
-        return network(data, settings, seed)[0]
-
-    seg = run_trainings(conditions, sets["test"], train, seeds, output, what=repr(settings))
+    seg = {}
     if pretrained is not None:
-        ready = run_trainings(
-            {"none": []}, sets["test"], lambda data, seed: published(pretrained), 1, output, pretrained
-        )
-        seg = ready | seg
-    elif generalist is not None:
-        other, size = generalist.load(), typical_diameter(sets["train"])  # a user would say how large his cells are
-        check_apart(other, sets["test"])
+        ready = published(pretrained, typical_diameter(train_set))
+        seg = run_trainings({"none": []}, test, lambda data, seed: ready, 1, what=pretrained, **share)
+        facts["none"] = pretrained
+    elif other:
+        size = typical_diameter(train_set)  # a user would say how large his cells are
 
         def train_other(data: list[LabelledImage], seed: int) -> Segment:
             return network(data, settings, seed, diameter_px=size)[0]
 
-        what = f"{settings!r}, {size:.2f}"
-        seg = run_trainings({"none": other}, sets["test"], train_other, seeds, output, what) | seg
+        seg = run_trainings({"none": other}, test, train_other, seeds, what=f"{settings!r}, {size:.2f}", **share)
+        facts["none"] = f"a generalist trained on {generalist.folder.name}"
+
+    def train(data: list[LabelledImage], seed: int) -> Segment:
+        return network(data, settings, seed)[0]
+
+    seg |= run_trainings(conditions, test, train, seeds, what=repr(settings), **share)
+    if len(seg) < len(conditions) + ("none" in facts):
+        return None
     vae = AutoencoderKL.from_pretrained(embedded("nuclei2d") / "texture" / "vae", use_safetensors=True)
-    facts = {"segmenter": f"Cellpose {metadata.version('cellpose')}, {settings!r}", "seeds": seeds}
-    facts |= {f"images_{name}": len(images) for name, images in (sets | made | few).items()}
+    facts |= {f"images_{name}": len(images) for name, images in sets.items()}
+    facts |= distribution(train_set, test, made | few, vae)
     shown = next(iter(made.values()))
-    facts |= distribution(sets["train"], sets["test"], made | few, vae)
-    fields = populations({"real test": sets["test"], "real train": sets["train"], "synthetic": shown})
-    return write_report(output, title, seg, facts, sets["train"], shown, sets["test"], fields)
+    fields = populations({"real test": test, "real train": train_set, "synthetic": shown})
+    return write_report(output, title, seg, facts, train_set, shown, test, fields)
+
+
+def _check(sets: dict[str, list[LabelledImage]]) -> None:
+    """Raise ValueError, before hours of training, for sets that cannot be compared."""
+    test = sets["real_test"]
+    ndim = test[0].image.ndim
+    for name, images in sets.items():
+        if "/" in name:
+            raise ValueError(f"{name!r} is to name files, too: leave out the '/'")
+        if not any(one.labels.any() for one in images):
+            raise ValueError(f"{name}: no image has a labelled cell")
+        if name != "real_test":
+            check_apart(images, test)
+        may_differ = ("real_train", "generalist", "sparse real", "sparse crops")  # slices may train for stacks
+        if images[0].image.ndim > ndim or (images[0].image.ndim < ndim and name not in may_differ):
+            kinds = {2: "planes", 3: "stacks"}
+            raise ValueError(
+                f"{name} holds {kinds[images[0].image.ndim]}, the test set {kinds[ndim]}: give {ndim}D sets"
+            )
 
 
 def populations(sets: dict[str, list[LabelledImage]], limit: int = 24) -> dict[str, FieldStatistics]:
@@ -253,13 +222,16 @@ def run_trainings(
     output_dir: Path,
     what: str = "",
     keep: int = 3,
+    rank: int = 0,
+    world: int = 1,
 ) -> dict[str, dict]:
     """Train a network on every condition with every seed, and score it on the test images.
 
     Each training's scores are kept in `output_dir/runs`, and of the first seed `keep` predictions, evenly drawn and
     named by the test image's number: started again, only what is missing, or was made of other images, labels or
-    settings (`what` names them), is trained. Returns, by condition, mean, std (over seeds) and n of each score; and
-    under "seg_of_images" the SEG of each test image, the mean over seeds.
+    settings (`what` names them), is trained. Of `world` processes each does its share. Returns, by condition of which
+    all trainings are done, mean, std (over seeds) and n of each score; and under "seg_of_images" the SEG of each test
+    image, the mean over seeds.
     """
     folder = Path(output_dir) / "runs"
     folder.mkdir(parents=True, exist_ok=True)
@@ -267,9 +239,13 @@ def run_trainings(
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     keys = {name: _key(what, data, test) for name, data in conditions.items()}
     jobs = [(name, seed) for seed in range(seeds) for name in conditions]
-    for name, seed in tqdm(jobs, desc="trainings", unit="training"):
+
+    def done(name: str, seed: int) -> bool:
         path = folder / f"{name}_{seed}.json"
-        if path.is_file() and json.loads(path.read_text())["key"] == keys[name]:
+        return path.is_file() and json.loads(path.read_text())["key"] == keys[name]
+
+    for name, seed in tqdm(jobs[rank::world], desc="trainings", unit="training"):
+        if done(name, seed):
             continue
         segment = train(conditions[name], seed)
         predictions = [segment(one) for one in test]
@@ -278,18 +254,19 @@ def run_trainings(
         if seed == 0:
             some = {str(n): predictions[n] for n in np.linspace(0, len(test) - 1, min(keep, len(test))).astype(int)}
             np.savez_compressed(folder / f"{name}.npz", **some)
-        partial = path.with_suffix(".partial")
+        partial = folder / f"{name}_{seed}.partial"
         partial.write_text(json.dumps({"key": keys[name], "scores": scores, "seg_of_images": each}))
-        os.replace(partial, path)
+        os.replace(partial, folder / f"{name}_{seed}.json")
         log.info("%s, seed %d: SEG %.3f", name, seed, scores["seg"])
-    return {name: _summary(folder, name, seeds) for name in conditions}
+    whole = [name for name in conditions if all(done(name, seed) for seed in range(seeds))]
+    return {name: _summary(folder, name, seeds) for name in whole}
 
 
 def _summary(folder: Path, name: str, seeds: int) -> dict:
     runs = [json.loads((folder / f"{name}_{seed}.json").read_text()) for seed in range(seeds)]
     columns = {key: [run["scores"][key] for run in runs] for key in runs[0]["scores"]}
     found = {
-        key: {"mean": float(np.mean(values)), "std": float(np.std(values)), "n": seeds}
+        key: {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=min(1, seeds - 1))), "n": seeds}
         for key, values in columns.items()
     }
     return found | {"seg_of_images": np.mean([run["seg_of_images"] for run in runs], 0).tolist()}
@@ -304,27 +281,32 @@ def distribution(
 ) -> dict:
     """FID and KID between patches of `size` pixels around cells, real to real and real to synthetic.
 
-    Features are those of an autoencoder's encoder (`vae`), see `encoder_features`; all orientations count. Of `others`,
-    "synthetic" gives `fid_r2s` and `kid_r2s`; whatever has images large enough is in `distances`, by name.
+    Features are those of an autoencoder's encoder (`vae`), see `encoder_features`, the mean over a patch's eight
+    orientations. Of `others`, "synthetic" gives `fid_r2s` and `kid_r2s`; whatever has images large enough is in
+    `distances`, by name. None where there are too few patches, or no image is large enough.
     """
     window = _window(real_train)
 
-    def features(images: list[LabelledImage]) -> np.ndarray:
-        return encoder_features(vae, all_orientations(patches(images, window, size)))
+    def features(images: list[LabelledImage]) -> np.ndarray | None:
+        if min(images[0].image.shape[-2:]) <= size:
+            return None
+        seen = patches(images, window, size)
+        return encoder_features(vae, all_orientations(seen)).reshape(8, len(seen), -1).mean(0)
 
-    train, test = features(real_train), features(real_test)
-    found = {
-        name: dict(zip(("fid", "kid"), (frechet_distance(seen, test), kernel_distance(seen, test)), strict=True))
-        for name, images in others.items()
-        if min(images[0].image.shape[-2:]) > size
-        for seen in [features(images)]
-    }
+    def compared(seen: np.ndarray | None) -> dict[str, float | None]:
+        few = 0 if seen is None or test is None else min(len(seen), len(test))
+        return {
+            "fid": frechet_distance(seen, test) if few > 0 and few > seen.shape[1] else None,
+            "kid": kernel_distance(seen, test) if few > 1 else None,
+        }
+
+    test = features(real_test)
+    found = {name: compared(features(images)) for name, images in others.items()}
     return {
-        "fid_r2r": frechet_distance(train, test),
-        "kid_r2r": kernel_distance(train, test),
-        **({f"{key}_r2s": value for key, value in found["synthetic"].items()} if "synthetic" in found else {}),
+        **{f"{key}_r2r": value for key, value in compared(features(real_train)).items()},
+        **{f"{key}_r2s": value for key, value in found.get("synthetic", {}).items()},
         "distances": found,
-        "features": "encoder of the embedded autoencoder",
+        "features": "encoder of the autoencoder of nuclei2d",
     }
 
 

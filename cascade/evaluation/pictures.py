@@ -33,7 +33,11 @@ def errors(test: list[LabelledImage], predictions: dict[str, dict[int, np.ndarra
     rows = []
     for number in sorted({n for found in predictions.values() for n in found if n < len(test)}):
         one = test[number]
-        shown = [(names[name], _views(one, found[number])) for name, found in predictions.items() if number in found]
+        shown = [
+            (names[name], _views(one, _times(one), found[number]))
+            for name, found in predictions.items()
+            if number in found
+        ]
         rows.append(_row(shown, f"test image {number}"))
     return "".join(rows)
 
@@ -46,7 +50,10 @@ def side_by_side(real: list[LabelledImage], synthetic: list[LabelledImage], coun
         for name, images in (("real", real), ("synthetic", synthetic))
     }
     window = window_of(np.concatenate([one.image.ravel()[::3] for one in some["real"]]))
-    return "".join(_row([("", _views(one, window=window)) for one in images], name) for name, images in some.items())
+    times = min(_times(one) for images in some.values() for one in images)
+    return "".join(
+        _row([("", _views(one, times, window=window)) for one in images], name) for name, images in some.items()
+    )
 
 
 def _row(pictures: list[tuple[str, np.ndarray]], title: str) -> str:
@@ -61,13 +68,18 @@ def _row(pictures: list[tuple[str, np.ndarray]], title: str) -> str:
     return f'<p>{html.escape(title)}</p><div class="row">{"".join(figures)}</div>'
 
 
-def _views(one: LabelledImage, found: np.ndarray | None = None, window: Window | None = None) -> np.ndarray:
-    """An image as colours (h, w, 3) uint8, with outlines of its labels and those found if these are given; of a stack
-    the plane with most cells, above a section along z through its fullest row, at equal spacing."""
+def _times(one: LabelledImage) -> int:
+    """How many times as large an image is shown."""
+    return max(round(_SIDE / one.image.shape[-1]), 1)
+
+
+def _views(one: LabelledImage, times: int, found: np.ndarray | None = None, window: Window | None = None) -> np.ndarray:
+    """An image `times` as large, as colours (h, w, 3) uint8, with outlines of its labels and those found if these are
+    given; of a stack the plane with most cells, above a section along z through its fullest row, at equal spacing."""
     window = window or window_of(one.image)
     if one.image.ndim == 2:
         cut = (slice(None, _SIDE), slice(None, _SIDE))
-        return _drawn(one.image[cut], one.labels[cut], None if found is None else found[cut], window)
+        return _drawn(one.image[cut], one.labels[cut], None if found is None else found[cut], window, times)
     z = int((one.labels > 0).sum((1, 2)).argmax())
     y = int((one.labels[z] > 0).sum(1).argmax())
     stretch = one.spacing_um[0] / one.spacing_um[2]
@@ -77,13 +89,12 @@ def _views(one: LabelledImage, found: np.ndarray | None = None, window: Window |
         if scale is not None:
             arrays = [None if a is None else ndimage.zoom(a, (scale, 1), order=0, grid_mode=True, mode="nearest")
                       for a in arrays]  # fmt: skip
-        views.append(_drawn(*arrays, window))
+        views.append(_drawn(*arrays, window, times))
     gap = np.full((_GAP, views[0].shape[1], 3), 255, np.uint8)
     return np.concatenate([views[0], gap, views[1]])
 
 
-def _drawn(image: np.ndarray, truth: np.ndarray, found: np.ndarray | None, window: Window) -> np.ndarray:
-    times = max(round(_SIDE / image.shape[1]), 1)
+def _drawn(image: np.ndarray, truth: np.ndarray, found: np.ndarray | None, window: Window, times: int) -> np.ndarray:
     image, truth, found = (None if a is None else a.repeat(times, 0).repeat(times, 1) for a in (image, truth, found))
     colour = np.rint(255 * window.stretch(image)).astype(np.uint8)[..., None].repeat(3, -1)
     if found is not None:

@@ -26,12 +26,13 @@ _EACH = "seg_of_images"  # the one entry of a condition that is a list
 _HEADS = {
     "seg": "trained on",
     "seg_sparse": "trained on, few annotations",
-    "ablations": "trained on, for comparison",
+    "ablations": "trained on, ablations",
     "ratios": "% synthetic",
 }
 _BELOW_TABLES = (
     "<p>Mean ± standard deviation over trainings with different seeds, on the same test images. p: Wilcoxon rank-sum "
-    "test of the SEG of single test images (mean over seeds) against training on Real.</p>"
+    "test of the SEG of single test images (mean over seeds) against training on Real, of ablations against "
+    "Synthetic.</p>"
 )
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ddd}
@@ -61,6 +62,9 @@ def write_report(
     """
     output = Path(output_dir)
     fields, groups = fields or {}, _groups(seg)
+    alike = real if real[0].image.ndim == synthetic[0].image.ndim else test  # single slices have no sections
+    intensities, distances = _intensities(alike, synthetic)
+    facts = facts | {"intensities_kld": distances[0], "intensities_bhattacharyya": distances[1]}
     nearness = {name: field_distances(found, next(iter(fields.values()))) for name, found in list(fields.items())[1:]}
     facts = facts | ({"population": nearness} if nearness else {})
     p_values = {name: _rank_sum(seg, name) for name in seg if _rank_sum(seg, name) is not None}
@@ -81,15 +85,13 @@ def write_report(
         parts.append(_picture(_ratios(mixed), "SEG after training on a fixed number of images."))
     parts.append("<h2>After each training</h2><p>Outlines of the truth in white, of the segmentation in red.</p>")
     parts.append(errors(test, predictions_of(kept), {name: _label(name) for name in seg}))
-    alike = real if real[0].image.ndim == synthetic[0].image.ndim else test  # single slices have no sections
     parts.append("<h2>Real and synthetic images</h2><p>Same scale, same grey values.</p>")
     parts.append(side_by_side(alike, synthetic))
     parts.append("<h2>Distributions</h2>")
     parts.append(_picture(_cells(test, synthetic), "Single cells, real (test) and synthetic: shape, light across the "
                           "rim (bands: quartiles of cells), power spectrum around them."))  # fmt: skip
-    figure, distances = _intensities(real, synthetic)
-    parts.append(_picture(figure, f"Intensities of real and synthetic images: KLD {distances[0]:.3f}, Bhattacharyya "
-                          f"distance {distances[1]:.4f}."))  # fmt: skip
+    caption = f"KLD {distances[0]:.3f}, Bhattacharyya distance {distances[1]:.4f}"
+    parts.append(_picture(intensities, f"Intensities of real and synthetic images: {caption}."))
     if nearness:
         first = next(iter(fields))
         rows = [["distance to " + first, *next(iter(nearness.values()))]]
@@ -127,8 +129,10 @@ def _groups(seg: dict[str, dict]) -> dict[str, dict[str, str]]:
 
 
 def _rank_sum(seg: dict[str, dict], name: str) -> float | None:
-    """Of a row against the real images of its setting; None for those themselves."""
-    against = _SPARSE + "real" if name.startswith(_SPARSE) else "real"
+    """Of a row against the real images of its setting, of an ablation against the synthetic ones; None for those
+    themselves."""
+    ablation = name not in _NAMES and not name.startswith(_SPARSE) and not name.endswith(_MIXED)
+    against = _SPARSE + "real" if name.startswith(_SPARSE) else "synthetic" if ablation else "real"
     if name == against or against not in seg:
         return None
     return float(stats.ranksums(seg[name][_EACH], seg[against][_EACH]).pvalue)
@@ -243,8 +247,13 @@ def _cells(test: list[LabelledImage], synthetic: list[LabelledImage], limit: int
     return figure
 
 
-def _intensities(real: list[LabelledImage], synthetic: list[LabelledImage]) -> tuple[Figure, tuple[float, float]]:
-    a, b = (np.concatenate([one.image.ravel()[::7] for one in images[:20]]) for images in (real, synthetic))
+def _intensities(
+    real: list[LabelledImage], synthetic: list[LabelledImage], limit: int = 20
+) -> tuple[Figure, tuple[float, float]]:
+    a, b = (
+        np.concatenate([images[n].image.ravel()[::7] for n in np.linspace(0, len(images) - 1, limit).astype(int)])
+        for images in (real, synthetic)
+    )
     p, q, edges = histograms(a, b)
     figure = Figure(figsize=(6, 3.2), layout="tight")
     axes = figure.subplots()

@@ -10,8 +10,6 @@ from importlib import metadata
 import numpy as np
 from scipy import ndimage
 
-Segment = Callable[[np.ndarray], np.ndarray]
-
 
 @dataclass(frozen=True)
 class LabelledImage:
@@ -20,6 +18,10 @@ class LabelledImage:
     image: np.ndarray
     labels: np.ndarray
     spacing_um: tuple[float, ...]
+
+
+Segment = Callable[[LabelledImage], np.ndarray]
+"""From an image, of which it does not look at the labels, to labels of the same shape."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,14 @@ class CellposeSettings:
     diameter_px: float = 30.0
     bfloat16: bool = False
     planes: int = 400
-    """At most so many planes are trained on, drawn evenly."""
+    """At most so many planes are trained on, drawn at random."""
 
 
 NARROW = CellposeSettings(width=(16, 32, 64, 256), steps=600, crop=128, bfloat16=True)
 """For two cores: about four minutes a training on one of them."""
 
-NARROW_3D = replace(NARROW, diameter_px=17.0)
-"""The same for stacks, whose cells are smaller and whose three orientations are as many planes."""
+NARROW_3D = replace(NARROW, diameter_px=17.0, planes=1600)
+"""The same for stacks, whose cells are smaller and whose three orientations are thousands of planes."""
 
 
 def cellpose3(
@@ -71,8 +73,8 @@ def cellpose3(
         gpu=torch.cuda.is_available(), pretrained_model=pretrained, diam_mean=settings.diameter_px
     )
     if not pretrained:
-        with torch.random.fork_rng(devices=[]):  # PyTorch initialises layers from its global stream, left as it was
-            torch.manual_seed(seed)
+        with torch.random.fork_rng(devices=[]):  # layers are initialised from this stream, which is left as it was
+            torch.default_generator.manual_seed(seed)
             net = CPnet([2, *settings.width], 3, sz=3, max_pool=True, diam_mean=settings.diameter_px)
         model.net, model.net_ortho = net.to(model.device), None  # one network for all three orientations
     if settings.bfloat16:
@@ -107,7 +109,18 @@ class Cellpose4Settings:
     steps: int = 1000
     learning_rate: float = 1e-5
     weight_decay: float = 0.1
-    planes: int = 400
+    planes: int = 10_000
+
+
+FULL = CellposeSettings(planes=10_000)
+"""For a GPU: Cellpose's own width and size of crops."""
+
+PROTOCOLS: dict[str, tuple[CellposeSettings | Cellpose4Settings, ...]] = {
+    "narrow": (NARROW, NARROW_3D),
+    "full": (FULL, replace(FULL, diameter_px=17.0)),
+    "cellpose4": (Cellpose4Settings(), Cellpose4Settings()),
+}
+"""How planes and stacks are trained on, by name."""
 
 
 def cellpose4(
@@ -137,10 +150,14 @@ def cellpose4(
     return lambda one: segment(model, one, diameter_px), model
 
 
-def published(name: str) -> Segment:
-    """A Cellpose model as it was published, of whichever Cellpose is installed: cyto3, nuclei, …; or cpsam_v2, …"""
+def published(name: str, diameter_px: float) -> Segment:
+    """A Cellpose model as it was published, of whichever Cellpose is installed: cyto3, nuclei, …; or cpsam_v2, …
+
+    diameter_px: of the cells to be found, which Cellpose 3 needs to know.
+    """
     model = _published(None, name)
-    return lambda one: segment(model, one, None)
+    diameter = diameter_px if metadata.version("cellpose").startswith("3.") else None
+    return lambda one: segment(model, one, diameter)
 
 
 def _published(major: int | None, name: str):
@@ -151,9 +168,8 @@ def _published(major: int | None, name: str):
     known = getattr(models, "MODEL_NAMES", [])
     if name not in known and not os.path.exists(name):
         raise ValueError(f"the installed Cellpose has no model {name!r}: {', '.join(known)}")
-    if hasattr(models, "Cellpose"):  # with its estimate of the cells' size, which Cellpose 4 does without
-        return models.Cellpose(gpu=torch.cuda.is_available(), model_type=name)
-    return models.CellposeModel(gpu=torch.cuda.is_available(), pretrained_model=name)
+    kind = "model_type" if metadata.version("cellpose").startswith("3.") and name in known else "pretrained_model"
+    return models.CellposeModel(gpu=torch.cuda.is_available(), **{kind: name})
 
 
 def _need_cellpose(major: int | None) -> None:
