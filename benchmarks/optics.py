@@ -186,9 +186,9 @@ def main() -> None:
     frames = find_frames(data, sequences=[f"{n:02d}" for n in range(1, 10)])[0][::step]
     cut = {"real": [(frame.image(), frame.labels(), frame.z) for frame in frames], "generated": []}
     for one in made:
-        for z in rng.choice(np.flatnonzero(one.labels.any((1, 2))), 3):
-            plane = np.unique(one.labels[z], return_inverse=True)[1].reshape(one.labels[z].shape)
-            cut["generated"].append((one.image, plane, int(z)))
+        z = int(np.argmax([len(np.unique(plane)) for plane in one.labels]))  # as whoever annotated BBBC050 chose them
+        plane = np.unique(one.labels[z], return_inverse=True)[1].reshape(one.labels[z].shape)
+        cut["generated"].append((one.image, plane, z))
     for name, flat, stacks in (("real", slices, dense), ("generated", made, made)):
         shown = planes(flat, rng, 6)
         report[name] = {

@@ -21,6 +21,7 @@ from cascade import CascadePipeline, embedded
 from cascade.data.frames import find_frames
 from cascade.evaluation.population import field_distances, field_statistics
 from cascade.population import UNPLACED, ellipsoid_region, place
+from cascade.sampling import evenly
 
 
 def main() -> None:
@@ -103,7 +104,7 @@ def realism(data: Path, quick: bool, generated: Path | None) -> dict:
 
 def _real(folder: Path, truth: str, sequences: list[str] | None, spacing, reach: float, count: int):
     frames, _ = find_frames(folder, truth, sequences)
-    some = [frames[n] for n in np.linspace(0, len(frames) - 1, min(count, len(frames))).astype(int)]
+    some = [frames[n] for n in evenly(len(frames), count)]
     return field_statistics([f.image() for f in some], [f.labels() for f in some], spacing, reach)
 
 

@@ -30,6 +30,7 @@ from cascade.multiview.renders import HarmonicRenders
 from cascade.neus.fit import fit_views, view_residuals
 from cascade.pipelines.texture import MIN_ALIGNMENT
 from cascade.population import touching_fraction
+from cascade.sampling import evenly
 from cascade.scene import photograph_crops
 from cascade.shapes.harmonics import ShapeLaw
 
@@ -100,7 +101,7 @@ def outlines(pipeline, crops: CropDataset, count: int) -> dict:
     near = crops.columns["relative_height"].abs() <= 0.5
     real = crops.columns["mask"][near, 0].numpy()
     a, b = outline_statistics(made.masks), outline_statistics(real)
-    within = nearest_iou(real[np.linspace(0, len(real) - 1, min(count, len(real))).astype(int)])
+    within = nearest_iou(real[evenly(len(real), count)])
     return {
         "count": count,
         "seconds_each": round(seconds, 4),
@@ -118,7 +119,7 @@ def outlines(pipeline, crops: CropDataset, count: int) -> dict:
 
 def pick(crops: CropDataset, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Masks, light above background in camera units, and mean light in the mask of `count` crops, evenly drawn."""
-    rows = np.linspace(0, len(crops.columns["mask"]) - 1, min(count, len(crops.columns["mask"]))).astype(int)
+    rows = evenly(len(crops.columns["mask"]), count)
     own = crops.statistics[0]
     images = crops.columns["image"][rows, 0].float().numpy() / 2 + 0.5
     light = own.window.restore(crops.columns["brightness"][rows].numpy()) - own.background.level

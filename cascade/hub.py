@@ -40,10 +40,10 @@ def check_components(folder: Path, pipeline: str, components: dict[str, str]) ->
             )
 
 
-def pipeline_class(folder: Path) -> str | None:
-    """The class name in a folder's model_index.json, or None without one."""
+def model_index(folder: Path) -> dict:
+    """What a folder's model_index.json says; nothing without one."""
     index = folder / "model_index.json"
-    return json.loads(index.read_text()).get("_class_name") if index.is_file() else None
+    return json.loads(index.read_text()) if index.is_file() else {}
 
 
 def forget_paths(folder: Path) -> None:

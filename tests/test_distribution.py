@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from conftest import tiny_texture
 
+from cascade.assets import embedded
 from cascade.evaluation.distribution import (
+    all_orientations,
     depth_correlation,
     encoder_features,
     frechet_distance,
@@ -11,6 +13,8 @@ from cascade.evaluation.distribution import (
     radial_spectrum,
     spectrum_distance,
 )
+from cascade.evaluation.sources import Source
+from cascade.pipelines.texture import TexturePipeline
 
 
 def test_the_frechet_distance_of_gaussians_is_the_closed_form():
@@ -22,6 +26,16 @@ def test_the_frechet_distance_of_gaussians_is_the_closed_form():
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
     with pytest.raises(ValueError, match="more samples than features"):
         frechet_distance(a[:3], b)
+
+
+def test_a_real_set_has_no_distance_to_itself(real_data):
+    images = Source(real_data / "BBBC039", sequences=("02",)).load()[:20]
+    corners = [(y, x) for y in (0, 128, 256) for x in (0, 128, 256)]
+    crops = np.stack([one.image[y : y + 64, x : x + 64] for one in images for y, x in corners])
+    vae = TexturePipeline.from_pretrained(embedded("nuclei2d") / "texture").vae
+    features = encoder_features(vae, all_orientations(np.clip(crops / crops.max(), 0, 1)))
+    print(f"FID of a set to itself: {frechet_distance(features, features):.0e}")
+    assert abs(frechet_distance(features, features)) < 1e-3
 
 
 def test_the_kernel_distance_is_unbiased_and_sees_a_shift():

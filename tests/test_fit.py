@@ -6,6 +6,8 @@ import pytest
 
 from cascade import embedded
 from cascade import fit as module
+from cascade.evaluation import experiment
+from cascade.evaluation.sources import Source
 from cascade.fit import STEPS, Plan, fit
 
 
@@ -73,3 +75,18 @@ def test_what_stages_go_on_from():
     hub = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     assert module._base(replace(plan, base_model=hub), "texture") == hub
     assert module._base(replace(plan, base_model=hub), "mask") is None
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_single_cells_are_compared_with_their_crops(sparse, monkeypatch, tmp_path):
+    seen = {}
+    monkeypatch.setattr(experiment, "evaluate", lambda *sets, **options: seen.update(sets=sets, **options))
+    plan = Plan(Path("images"), tmp_path, sparse=sparse, spacing_um=(0.5, 0.5), test=(Path("t"), "st", ("02",)))
+    module._evaluate(plan, tmp_path, None)
+    train, test, made, output = seen["sets"]
+    assert (train, test) == (
+        Source(Path("images"), spacing_um=(0.5, 0.5)),
+        Source(Path("t"), "st", ("02",), spacing_um=(0.5, 0.5)),
+    )
+    assert (made, output) == ({"synthetic": Source(tmp_path / "synthetic")}, tmp_path / "report")
+    assert seen["sparse"] == ({"crops": Source(tmp_path / "crops")} if sparse else None)

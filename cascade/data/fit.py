@@ -15,6 +15,7 @@ from cascade.data.statistics import Statistics
 from cascade.intensity import Window
 from cascade.population import Cell, compose, ellipsoid_region, fit_clustering, place, touching_fraction
 from cascade.rng import stream
+from cascade.sampling import evenly
 
 _MANY = 24  # images looked at for background and noise
 _EDGE_PX = 2.0  # standard deviation of the blur of simulated cells' edges
@@ -48,7 +49,7 @@ def fit_statistics(
     seed: int,
 ) -> tuple[Statistics, list[StackCells]]:
     """Everything but the records of single cells; and for stacks what was found in each annotated frame."""
-    some = [images[n] for n in np.linspace(0, len(images) - 1, min(_MANY, len(images))).astype(int)]
+    some = [images[n] for n in evenly(len(images), _MANY)]
     arrays = [image.image() for image in some]
     cells = [image.cells(array.shape) for array, image in zip(arrays, some, strict=True)]
     masks = [bg.background_mask(array, cell, halo.radius_px) for array, cell in zip(arrays, cells, strict=True)]
@@ -136,7 +137,7 @@ def _clustering_of_stacks(
     by_count = np.argsort([cells.count for cells in found], kind="stable")
     for group in np.array_split(by_count, 3 if len(frames) >= _MANY else 1):
         seen, stacks = [], []
-        for n in group[np.linspace(0, len(group) - 1, min(_MANY, len(group))).astype(int)]:
+        for n in group[evenly(len(group), _MANY)]:
             labels, z = frames[n].labels(), frames[n].z
             plane = labels if z is not None else labels[_fullest(labels)]
             seen.append(touching_fraction(plane, spacing_um[-2:], gap_um))

@@ -95,8 +95,7 @@ def saved_statistics(folder: Path) -> dict:
 
     Raises `hub.ModelError` where there are none.
     """
-    index = folder / "model_index.json"
-    record = json.loads(index.read_text()) if index.is_file() else {}
+    record = hub.model_index(folder)
     if "statistics" in record:
         return record["statistics"]
     for candidate in (folder, folder / "texture"):

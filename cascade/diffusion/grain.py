@@ -7,6 +7,7 @@ import torch
 from scipy import ndimage
 
 from cascade.data.dataset import CropDataset
+from cascade.sampling import evenly
 
 _MARGIN = 3  # pixels at a cell's edge that are not looked at: there the residual is the edge's
 _CROPS = 192
@@ -39,7 +40,7 @@ class Grain:
 def measure_grain(vae, crops: CropDataset) -> Grain:
     """What decoding misses inside real cells beyond camera noise, whose variance and correlation are taken off."""
     statistics = crops.statistics[0]
-    batch = crops[np.linspace(0, len(crops) - 1, min(_CROPS, len(crops))).astype(int).tolist()]
+    batch = crops[evenly(len(crops), _CROPS)]
     device = next(vae.parameters()).device
     decoded = [
         vae.decode(vae.encode(part.to(device).expand(-1, vae.config.in_channels, -1, -1)).latent_dist.mode()).sample

@@ -34,6 +34,7 @@ from cascade.evaluation.segmenters import (
 )
 from cascade.evaluation.sources import Source
 from cascade.intensity import Window
+from cascade.sampling import evenly
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def evaluate(
     if generalist and pretrained:
         raise ValueError("'none' is either --generalist or --pretrained: give one of them")
     sets = {"real_train": train_set, "real_test": test} | made | few | ({"generalist": other} if other else {})
-    _check(sets)
+    _check(sets, generated={*made, "sparse synthetic"})
     conditions = {"real": train_set, **made, **few}
     for prefix in ("", "sparse "):
         real, synthetic_too = conditions.get(prefix + "real"), conditions.get(prefix + "synthetic")
@@ -130,8 +131,9 @@ def evaluate(
     return write_report(output, title, seg, facts, train_set, shown, test, fields)
 
 
-def _check(sets: dict[str, list[LabelledImage]]) -> None:
-    """Raise ValueError, before hours of training, for sets that cannot be compared."""
+def _check(sets: dict[str, list[LabelledImage]], generated: set[str]) -> None:
+    """Raise ValueError, before hours of training, for sets that cannot be compared. Stacks are compared with generated
+    stacks; what is annotated may be their slices."""
     test = sets["real_test"]
     ndim = test[0].image.ndim
     for name, images in sets.items():
@@ -141,12 +143,9 @@ def _check(sets: dict[str, list[LabelledImage]]) -> None:
             raise ValueError(f"{name}: no image has a labelled cell")
         if name != "real_test":
             check_apart(images, test)
-        may_differ = ("real_train", "generalist", "sparse real", "sparse crops")  # slices may train for stacks
-        if images[0].image.ndim > ndim or (images[0].image.ndim < ndim and name not in may_differ):
-            kinds = {2: "planes", 3: "stacks"}
-            raise ValueError(
-                f"{name} holds {kinds[images[0].image.ndim]}, the test set {kinds[ndim]}: give {ndim}D sets"
-            )
+        own, kinds = images[0].image.ndim, {2: "planes", 3: "stacks"}
+        if own > ndim or (own < ndim and name in generated):
+            raise ValueError(f"{name} holds {kinds[own]}, the test set {kinds[ndim]}: give {ndim}D sets")
 
 
 def populations(sets: dict[str, list[LabelledImage]], limit: int = 24) -> dict[str, FieldStatistics]:
@@ -159,7 +158,7 @@ def populations(sets: dict[str, list[LabelledImage]], limit: int = 24) -> dict[s
     found = {}
     for name, images in sets.items():
         if images[0].image.ndim == ndim:
-            some = [images[n] for n in np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)]
+            some = [images[n] for n in evenly(len(images), limit)]
             found[name] = field_statistics([o.image for o in some], [o.labels for o in some], spacing, reach)
     return found
 
@@ -185,7 +184,7 @@ def mixture(real: list[LabelledImage], synthetic: list[LabelledImage], share: fl
     count = min(len(real), len(synthetic))
     made = round(share * count)
     parts = ((real, count - made), (synthetic, made))
-    return [images[n] for images, k in parts for n in np.linspace(0, len(images) - 1, k).astype(int)]
+    return [images[n] for images, k in parts for n in evenly(len(images), k)]
 
 
 def _key(what: str, data: list[LabelledImage], test: list[LabelledImage]) -> str:
@@ -252,7 +251,7 @@ def run_trainings(
         scores = score([one.labels for one in test], predictions).to_dict()
         each = [score([one.labels], [p]).seg for one, p in zip(test, predictions, strict=True) if one.labels.any()]
         if seed == 0:
-            some = {str(n): predictions[n] for n in np.linspace(0, len(test) - 1, min(keep, len(test))).astype(int)}
+            some = {str(n): predictions[n] for n in evenly(len(test), keep)}
             np.savez_compressed(folder / f"{name}.npz", **some)
         partial = folder / f"{name}_{seed}.partial"
         partial.write_text(json.dumps({"key": keys[name], "scores": scores, "seg_of_images": each}))

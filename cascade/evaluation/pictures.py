@@ -12,6 +12,7 @@ from skimage import segmentation
 
 from cascade.evaluation.segmenters import LabelledImage
 from cascade.intensity import Window
+from cascade.sampling import evenly
 
 _SIDE = 256  # pixels shown of a plane at most; smaller ones are shown two or more times as large
 _GAP = 4
@@ -46,7 +47,7 @@ def side_by_side(real: list[LabelledImage], synthetic: list[LabelledImage], coun
     """Two rows of HTML, real and synthetic images in the same scale and grey values; of stacks with sections along
     z."""
     some = {
-        name: [images[n] for n in np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)]
+        name: [images[n] for n in evenly(len(images), count)]
         for name, images in (("real", real), ("synthetic", synthetic))
     }
     window = window_of(np.concatenate([one.image.ravel()[::3] for one in some["real"]]))

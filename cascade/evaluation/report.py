@@ -18,6 +18,7 @@ from cascade.evaluation.segmentation import THRESHOLDS
 from cascade.evaluation.segmenters import LabelledImage
 from cascade.evaluation.shape import cell_shapes
 from cascade.intensity import Window
+from cascade.sampling import evenly
 
 _NAMES = {"none": "None", "real": "Real", "synthetic": "Synthetic", "both": "Both"}
 _COLOURS = {"none": "#8a8a8a", "real": "#3b76af", "synthetic": "#d1605e", "both": "#5aa05a"}
@@ -221,7 +222,7 @@ def _field_colour(name: str) -> str:
 
 def _cells(test: list[LabelledImage], synthetic: list[LabelledImage], limit: int = 12) -> Figure:
     some = {
-        name: [images[n] for n in np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)]
+        name: [images[n] for n in evenly(len(images), limit)]
         for name, images in (("real", test), ("synthetic", synthetic))
     }
     shapes = {name: cell_shapes([o.labels for o in images], images[0].spacing_um) for name, images in some.items()}
@@ -251,7 +252,7 @@ def _intensities(
     real: list[LabelledImage], synthetic: list[LabelledImage], limit: int = 20
 ) -> tuple[Figure, tuple[float, float]]:
     a, b = (
-        np.concatenate([images[n].image.ravel()[::7] for n in np.linspace(0, len(images) - 1, limit).astype(int)])
+        np.concatenate([images[n].image.ravel()[::7] for n in evenly(len(images), limit)])
         for images in (real, synthetic)
     )
     p, q, edges = histograms(a, b)

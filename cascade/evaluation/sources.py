@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 from cascade.data.frames import DataError, check_pair, find_frames, spacing_of
 from cascade.data.statistics import FILE_NAME
 from cascade.evaluation.segmenters import LabelledImage
+from cascade.sampling import evenly
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Source:
         if self.frames is not None:
             if self.frames < 1:
                 raise ValueError(f"at least one frame of each set is needed, got {self.frames}")
-            frames = [frames[n] for n in np.linspace(0, len(frames) - 1, min(self.frames, len(frames))).astype(int)]
+            frames = [frames[n] for n in evenly(len(frames), self.frames)]
         images, spacing = [], ()
         for frame in tqdm(frames, desc=f"reading {self.folder.name}", unit="image"):
             image, labels = frame.image(), frame.labels()

@@ -8,6 +8,7 @@ from PIL import Image
 from skimage import segmentation
 
 from cascade.intensity import Window
+from cascade.sampling import evenly
 
 _COLOURS = np.array(
     [
@@ -24,8 +25,8 @@ _COLOURS = np.array(
 
 def crop_sheet(images, masks, window: Window, path: str | Path, rows: int = 6, columns: int = 12) -> None:
     """A contact sheet of crops with their outlines; images in camera units, (N, H, W) each."""
-    count = min(rows * columns, len(images))
-    pick = np.linspace(0, len(images) - 1, count).astype(int)
+    pick = evenly(len(images), rows * columns)
+    count = len(pick)
     figure = Figure(figsize=(columns * 1.1, -(-count // columns) * 1.1))
     axes = np.atleast_1d(figure.subplots(-(-count // columns), columns)).ravel()
     for ax in axes:
