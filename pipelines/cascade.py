@@ -306,10 +306,8 @@ class CascadePipeline(DiffusionPipeline):
             kept = [n for n in range(count) if solids[n] is not None]
             masks, solids, residual = masks[kept], [solids[n] for n in kept], residual[kept]
             size, spacing = self.mask.config.crop_size, self.statistics.spacing_um
-            slices = [
-                solid_slices(solid, height, size, pixel_um, spacing)
-                for solid, height in zip(solids, heights[kept], strict=True)
-            ]
+            tall = zip(solids, heights[kept], strict=True)
+            slices = [solid_slices(solid, height, size, pixel_um, spacing) for solid, height in tall]
         tell(f"{count} cells: texture")
         light = draw_light(self.statistics, masks.sum((1, 2)) * pixel_um**2, like, stream(seed, "light", index))
         infos = [
