@@ -219,6 +219,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--steps", type=_count, help="of each training; default as the protocol says")
     evaluate.add_argument(
+        "--cellprob_threshold", type=float, default=0.0, help="of Cellpose's segmentations: below 0 cells are larger"
+    )
+    evaluate.add_argument(
         "--ratios", type=int, nargs="+", default=[], metavar="PERCENT", help="also train on mixtures, of one size"
     )
     evaluate.add_argument("--title", default="Does synthetic data improve segmentation?")
@@ -355,6 +358,7 @@ def _evaluate(options) -> None:
         pretrained=options.pretrained,
         protocol=options.protocol,
         steps=options.steps,
+        cellprob_threshold=options.cellprob_threshold,
         seeds=options.seeds,
         title=options.title,
         ratios=tuple(options.ratios),

@@ -35,6 +35,7 @@ from cascade.evaluation.segmenters import (
     cellpose3,
     cellpose4,
     plane_count,
+    segment,
     training_planes,
 )
 from cascade.evaluation.sources import Source
@@ -97,7 +98,7 @@ def stubbed(monkeypatch):
     trained = []
 
     def network(data, settings, seed, diameter_px=None):
-        trained.append((len(data), seed, diameter_px))
+        trained.append((len(data), seed, diameter_px, settings.cellprob_threshold))
         return (lambda one: one.labels), None
 
     monkeypatch.setattr(experiment, "cellpose3", network)
@@ -115,10 +116,12 @@ def test_an_evaluation_from_folders_to_the_report(stubbed, folders, tmp_path):
     train, test, made = (Source(folders[name]) for name in ("train", "test", "made"))
     other = Source(write_ctc_2d(tmp_path / "other", frames=6, seed=9))
     given = dict(generalist=other, seeds=2, ratios=(50,), sparse={"real": train, "synthetic": made})
+    given["cellprob_threshold"] = -2.0
     assert evaluate(train, test, {"synthetic": made}, tmp_path / "out", **given, rank=0, world=2) is None
     page = evaluate(train, test, {"synthetic": made}, tmp_path / "out", **given, rank=1, world=2)
     assert len(stubbed) == 2 * 8  # none, real, synthetic, both, a mixture, and three of the sparse setting
-    assert {size for *_, size in stubbed} == {20.0, None}  # only the generalist is told how large cells are
+    assert {size for _, _, size, _ in stubbed} == {20.0, None}  # only the generalist is told how large cells are
+    assert {threshold for *_, threshold in stubbed} == {-2.0}
     assert page.is_file()
     record = json.loads((tmp_path / "out" / "report.json").read_text())
     assert set(record["seg"]) == {"none", "real", "synthetic", "both"}
@@ -332,14 +335,26 @@ def test_slices_are_not_lost_among_stacks():
     assert len(joined([plane] * 10, [plane] * 21)) == 41
 
 
+def test_cells_end_where_the_threshold_says():
+    pytest.importorskip("cellpose")
+
+    class Network:
+        def eval(self, image, cellprob_threshold, **options):
+            return (image > cellprob_threshold).astype(int), None
+
+    one = LabelledImage(np.arange(-3.0, 4).reshape(1, 7), np.zeros((1, 7), int), (1.0, 1.0))
+    assert segment(Network(), one, 30.0).sum() == 3
+    assert segment(Network(), one, 30.0, -2.0).sum() == 5
+
+
 def test_cellpose_is_trained_by_seed():
     pytest.importorskip("cellpose")
     settings = CellposeSettings(width=(4, 8, 8, 256), steps=5, crop=32, batch_size=2, bfloat16=True)
     train, (test,) = images(0, 2), images(5, 1)
-    segment, model = cellpose3(train, settings, seed=0)
-    assert segment(test).shape == test.labels.shape
+    trained, model = cellpose3(train, settings, seed=0)
+    assert trained(test).shape == test.labels.shape
     stack = LabelledImage(*ball_stack(np.random.default_rng(0)), (2.0, 1.0, 1.0))
-    assert segment(stack).shape == stack.labels.shape  # in Cellpose's 3D mode
+    assert trained(stack).shape == stack.labels.shape  # in Cellpose's 3D mode
     weights = [cellpose3(train, settings, seed)[1].net.state_dict()["output.2.weight"] for seed in (0, 1)]
     assert np.array_equal(weights[0], model.net.state_dict()["output.2.weight"])
     assert not np.array_equal(*weights)

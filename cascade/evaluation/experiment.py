@@ -50,6 +50,7 @@ def evaluate(
     pretrained: str | None = None,
     protocol: str = "narrow",
     steps: int | None = None,
+    cellprob_threshold: float = 0.0,
     seeds: int = 3,
     title: str = "Does synthetic data improve segmentation?",
     ratios: tuple[int, ...] = (),
@@ -68,6 +69,7 @@ def evaluate(
         generalist, pretrained: what "none" is: a network trained on that data set, or the Cellpose model of that name;
             without either there is no "none". It is told how large the cells of `real_train` are.
         protocol, seeds: of every training, see `PROTOCOLS`. steps: others than the protocol's.
+        cellprob_threshold: of every segmentation; Cellpose's own is 0, below it cells are larger.
         ratios: also train on a fixed number of images of which so many percent are synthetic (0 to 100).
         sparse: data sets of a second setting, in which few cells are annotated; its "real" and "synthetic" are also
             joined.
@@ -98,15 +100,17 @@ def evaluate(
     for ratio in ratios:
         conditions[f"{ratio} % synthetic"] = mixture(train_set, made["synthetic"], ratio / 100)
     settings = PROTOCOLS[protocol][test[0].image.ndim - 2]
-    settings = settings if steps is None else replace(settings, steps=steps)
+    settings = replace(settings, steps=steps or settings.steps, cellprob_threshold=cellprob_threshold)
     network = cellpose4 if isinstance(settings, Cellpose4Settings) else cellpose3
     share = {"output_dir": output, "rank": rank, "world": world}
     facts = {"segmenter": f"Cellpose {metadata.version('cellpose')}, {settings!r}", "seeds": seeds}
 
     seg = {}
     if pretrained is not None:
-        ready = published(pretrained, typical_diameter(train_set))
-        seg = run_trainings({"none": []}, test, lambda data, seed: ready, 1, what=pretrained, **share)
+        ready = published(pretrained, typical_diameter(train_set), cellprob_threshold)
+        seg = run_trainings(
+            {"none": []}, test, lambda data, seed: ready, 1, what=f"{pretrained}, {cellprob_threshold}", **share
+        )
         facts["none"] = pretrained
     elif other:
         size = typical_diameter(train_set)  # a user would say how large his cells are

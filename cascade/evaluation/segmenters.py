@@ -40,6 +40,8 @@ class CellposeSettings:
     bfloat16: bool = False
     planes: int = 400
     """At most so many planes are trained on, drawn at random."""
+    cellprob_threshold: float = 0.0
+    """Where cells end, of the network's logits, in 3D of their sum over three orientations: lower, cells are larger."""
 
 
 NARROW = CellposeSettings(width=(16, 32, 64, 256), steps=600, crop=128, bfloat16=True)
@@ -97,7 +99,7 @@ def cellpose3(
             save_every=10**9,
         )
     diameter = diameter_px or float(model.net.diam_labels.item())
-    return lambda one: segment(model, one, diameter), model
+    return lambda one: segment(model, one, diameter, settings.cellprob_threshold), model
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class Cellpose4Settings:
     learning_rate: float = 1e-5
     weight_decay: float = 0.1
     planes: int = 10_000
+    cellprob_threshold: float = 0.0
 
 
 FULL = CellposeSettings(planes=10_000)
@@ -147,17 +150,17 @@ def cellpose4(
             save_path=folder,
             save_every=10**9,
         )
-    return lambda one: segment(model, one, diameter_px), model
+    return lambda one: segment(model, one, diameter_px, settings.cellprob_threshold), model
 
 
-def published(name: str, diameter_px: float) -> Segment:
+def published(name: str, diameter_px: float, cellprob_threshold: float = 0.0) -> Segment:
     """A Cellpose model as it was published, of whichever Cellpose is installed: cyto3, nuclei, …; or cpsam_v2, …
 
-    diameter_px: of the cells to be found, which Cellpose 3 needs to know.
+    diameter_px: of the cells to be found, which Cellpose 3 needs to know. cellprob_threshold: see `CellposeSettings`.
     """
     model = _published(None, name)
-    diameter = diameter_px if metadata.version("cellpose").startswith("3.") else None
-    return lambda one: segment(model, one, diameter)
+    diameter = diameter_px if _major() == 3 else None
+    return lambda one: segment(model, one, diameter, cellprob_threshold)
 
 
 def _published(major: int | None, name: str):
@@ -168,7 +171,7 @@ def _published(major: int | None, name: str):
     known = getattr(models, "MODEL_NAMES", [])
     if name not in known and not os.path.exists(name):
         raise ValueError(f"the installed Cellpose has no model {name!r}: {', '.join(known)}")
-    kind = "model_type" if metadata.version("cellpose").startswith("3.") and name in known else "pretrained_model"
+    kind = "model_type" if _major() == 3 and name in known else "pretrained_model"
     return models.CellposeModel(gpu=torch.cuda.is_available(), **{kind: name})
 
 
@@ -177,13 +180,18 @@ def _need_cellpose(major: int | None) -> None:
     extra = "cellpose4" if major == 4 else "cellpose"
     mend = f"pip install 'cascade-microscopy[{extra}]'"
     try:
-        found = metadata.version("cellpose")
+        found = _major()
     except metadata.PackageNotFoundError as error:
         raise ImportError(f"Cellpose is not installed: {mend}", name="cellpose") from error
-    if major is not None and int(found.split(".")[0]) != major:
+    if major is not None and found != major:
         raise ImportError(f"Cellpose {found} is installed, Cellpose {major} is needed: {mend}", name="cellpose")
     for name in ("cellpose.train", "cellpose.models", "cellpose.dynamics", "cellpose.core"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _major() -> int:
+    """Of the installed Cellpose's version."""
+    return int(metadata.version("cellpose").split(".")[0])
 
 
 def _drawn(data: list[LabelledImage], limit: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -209,10 +217,10 @@ def _in_bfloat16(net) -> None:
     net.forward = mixed
 
 
-def segment(model, one: LabelledImage, diameter: float | None) -> np.ndarray:
+def segment(model, one: LabelledImage, diameter: float | None, cellprob_threshold: float = 0.0) -> np.ndarray:
     """Labels of an image by a Cellpose model; `diameter` of a typical cell in pixels, None lets it estimate."""
-    options = {"diameter": diameter}
-    if metadata.version("cellpose").startswith("3."):
+    options = {"diameter": diameter, "cellprob_threshold": cellprob_threshold}
+    if _major() == 3:
         options["channels"] = [0, 0]  # grey; Cellpose 4 does not ask
     if one.image.ndim == 3:
         anisotropy = one.spacing_um[0] / one.spacing_um[1]
