@@ -79,13 +79,14 @@ def write_report(
     parts = [f"<h1>{html.escape(title)}</h1>"]
     parts += [_html_table(_table(seg, names, group)) for group, names in shown.items()]
     parts.append(_BELOW_TABLES)
-    parts.append(_picture(_curves(seg), "Average precision by IoU threshold."))
-    kept = {name: output / "runs" / f"{name}.npz" for name in seg}
+    drawn = {name: values for name, values in seg.items() if name not in groups["ratios"].values()}
+    parts.append(_picture(_curves(drawn), "Average precision by IoU threshold."))
+    kept = {name: output / "runs" / f"{name}.npz" for name in drawn}
     if len(groups["ratios"]) > 1:
         mixed = {int(short): seg[name]["seg"] for short, name in groups["ratios"].items()}
         parts.append(_picture(_ratios(mixed), "SEG after training on a fixed number of images."))
     parts.append("<h2>After each training</h2><p>Outlines of the truth in white, of the segmentation in red.</p>")
-    parts.append(errors(test, predictions_of(kept), {name: _label(name) for name in seg}))
+    parts.append(errors(test, predictions_of(kept), {name: _label(name) for name in drawn}))
     parts.append("<h2>Real and synthetic images</h2><p>Same scale, same grey values.</p>")
     parts.append(side_by_side(alike, synthetic))
     parts.append("<h2>Distributions</h2>")
