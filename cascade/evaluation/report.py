@@ -36,8 +36,9 @@ _BELOW_TABLES = (
     "Synthetic.</p>"
 )
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ddd}
-td:first-child,th:first-child{text-align:left}table{display:block;overflow-x:auto}td,th{white-space:nowrap}
+table{border-collapse:collapse;margin:1rem 0;font-size:.8rem;display:block;overflow-x:auto}
+td,th{padding:.3rem .4rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
+td:first-child,th:first-child{text-align:left;white-space:normal}
 figure{margin:1.5rem 0}figcaption{color:#555}img{max-width:100%}h2{margin-top:2.5rem}
 .row{display:flex;flex-wrap:wrap;gap:.6rem}.row figure{margin:0}.row img{max-width:none;image-rendering:pixelated}"""
 
