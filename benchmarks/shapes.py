@@ -33,7 +33,8 @@ from cascade.multiview.renders import HarmonicRenders
 from cascade.neus.fit import NeuSSettings, fit_views, view_residuals
 from cascade.rng import stream
 from cascade.shapes.ellipsoid import ellipsoid_of_outline
-from cascade.shapes.harmonics import ShapeLaw, harmonic_solids
+from cascade.shapes.harmonic_solids import harmonic_solids
+from cascade.shapes.harmonics import ShapeLaw
 
 SEED = 20_001  # of held-out shapes: no training uses it
 SPACING = (1.75, 0.8, 0.8)

@@ -96,8 +96,9 @@ def training_loop(
         num_training_steps=settings.max_train_steps,
     )
     wrapped, optimizer = accelerator.prepare(module, optimizer)
-    ema = EMAModel(parameters, decay=settings.ema_decay, use_ema_warmup=True, power=0.75) if settings.use_ema else None
-    if ema is not None:
+    ema = None
+    if settings.use_ema:
+        ema = EMAModel(parameters, decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
         ema.to(device)
         accelerator.register_for_checkpointing(ema)
     accelerator.register_for_checkpointing(scheduler)

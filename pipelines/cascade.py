@@ -27,7 +27,7 @@ from cascade.population import Cell
 from cascade.rng import seed_from, stream, torch_stream
 from cascade.scene import Sample, draw_light, plan_scene, take_picture
 from cascade.shapes.ellipsoid import ellipsoid_of_outline
-from cascade.shapes.harmonics import harmonic_solids
+from cascade.shapes.harmonic_solids import harmonic_solids
 
 log = logging.getLogger(__name__)
 

@@ -34,6 +34,7 @@ from cascade.evaluation.segmenters import (
     LabelledImage,
     cellpose3,
     cellpose4,
+    drawn_planes,
     plane_count,
     segment,
     training_planes,
@@ -333,6 +334,17 @@ def test_slices_are_not_lost_among_stacks():
     assert sum(one is stack for one in both) == 1
     assert sum(one is plane for one in both) == plane_count(stack)
     assert len(joined([plane] * 10, [plane] * 21)) == 41
+
+
+def test_a_plane_of_one_labelled_pixel_is_no_training_plane():
+    """Cellpose 3 fails on it on a GPU; the ends of generated solids give some."""
+    empty, pixel, pair = (np.zeros((16, 16), np.int32) for _ in range(3))
+    pixel[4, 4] = pair[4, 4] = pair[4, 5] = 1
+    data = [LabelledImage(labels + 100.0, labels, (1.0, 1.0)) for labels in (empty, pixel, pair)]
+    _, labels = drawn_planes(data, 10, seed=0)
+    assert [label.sum() for label in labels] == [2]
+    with pytest.raises(ValueError, match="no training image shows a cell"):
+        drawn_planes(data[:2], 10, seed=0)
 
 
 def test_cells_end_where_the_threshold_says():

@@ -4,16 +4,17 @@ import torch
 
 from cascade.cameras import Cameras, along_z, hemisphere, look_along, pixel_centres, ring, view_set
 from cascade.grid import Grid, voxelize
+from cascade.shapes.harmonic_solids import harmonic_solids
 from cascade.shapes.harmonics import (
     HarmonicShapes,
     ShapeLaw,
     SilhouetteRenderer,
     draw_shapes,
-    harmonic_solids,
     harmonics,
     polygon_distance,
 )
 from cascade.shapes.surface import render_surface
+from cascade.shapes.table import beyond_surface, radius_table
 
 
 @pytest.mark.parametrize("cameras", [hemisphere(16), hemisphere(5), ring(16, 30), along_z()])
@@ -171,6 +172,14 @@ def test_surfaces_agree_with_open3ds_ray_casting():
             outwards = to_xyz(torch.einsum("hwi,ij->hwj", normals[shape, n], cameras.axes[n]).numpy())
             angle = np.degrees(np.arccos(np.clip((outwards * cast["primitive_normals"].numpy()).sum(-1), -1, 1)))
             assert np.median(angle[both]) < 6
+
+
+def test_tabulated_radii_are_the_radii():
+    generator = torch.Generator().manual_seed(2)
+    shapes = draw_shapes(20, ShapeLaw(), generator)
+    points = torch.randn(3000, 3, generator=generator)
+    points[:4] = torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1e-7, 1], [0, -1e-7, 1]])  # the poles, and where 2π is 0
+    assert torch.allclose(beyond_surface(radius_table(shapes), points), shapes.sdf(points), atol=2e-3)
 
 
 def test_cameras_refuse_other_shapes():

@@ -70,7 +70,7 @@ def cellpose3(
     from cellpose import models, train
     from cellpose.resnet_torch import CPnet
 
-    images, labels = _drawn(data, settings.planes, seed)
+    images, labels = drawn_planes(data, settings.planes, seed)
     model = models.CellposeModel(
         gpu=torch.cuda.is_available(), pretrained_model=pretrained, diam_mean=settings.diameter_px
     )
@@ -120,7 +120,7 @@ FULL = CellposeSettings(planes=10_000)
 
 PROTOCOLS: dict[str, tuple[CellposeSettings | Cellpose4Settings, ...]] = {
     "narrow": (NARROW, NARROW_3D),
-    "full": (FULL, replace(FULL, diameter_px=17.0)),
+    "full": (FULL, replace(FULL, diameter_px=17.0, planes=1600)),
     "cellpose4": (Cellpose4Settings(), Cellpose4Settings()),
 }
 """How planes and stacks are trained on, by name."""
@@ -134,7 +134,7 @@ def cellpose4(
     model = _published(4, settings.model)
     from cellpose import train
 
-    images, labels = _drawn(data, settings.planes, seed)
+    images, labels = drawn_planes(data, settings.planes, seed)
     with tempfile.TemporaryDirectory() as folder:
         train.train_seg(
             model.net,
@@ -194,9 +194,13 @@ def _major() -> int:
     return int(metadata.version("cellpose").split(".")[0])
 
 
-def _drawn(data: list[LabelledImage], limit: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Planes to train on and their labels, at most `limit`; their order, and so the seed, decides the batches."""
-    planes = [plane for one in data for plane in training_planes(one) if plane[1].any()]
+def drawn_planes(data: list[LabelledImage], limit: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Planes to train on and their labels, at most `limit`; their order, and so the seed, decides the batches.
+
+    A plane of which a single pixel is labelled is left out: of such, Cellpose 3 cannot make flows on a GPU. Raises
+    ValueError if there is none to train on.
+    """
+    planes = [plane for one in data for plane in training_planes(one) if np.count_nonzero(plane[1]) > 1]
     if not planes:
         raise ValueError("no training image shows a cell")
     chosen = np.random.default_rng(seed).permutation(len(planes))[:limit]

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from scipy.special import sph_harm_y
 
-from cascade.cameras import Cameras, along_z, pixel_centres
-from cascade.grid import SignedDistance
+from cascade.cameras import Cameras, pixel_centres
 
 _ANGLES = 96  # vertices of a silhouette
 _SWEEP = 33  # directions between the two poles of a view in which a silhouette's rim is sought
@@ -82,27 +81,6 @@ def draw_shapes(count: int, law: ShapeLaw, generator: torch.Generator) -> Harmon
     strength = law.roughness * torch.rand((count, 1), generator=generator, device=device)
     weights = torch.randn((count, len(degrees)), generator=generator, device=device)
     return HarmonicShapes(form, strength * scale * weights)
-
-
-def harmonic_solids(
-    area_um2: np.ndarray, elongation: np.ndarray, generator: torch.Generator, law: ShapeLaw | None = None
-) -> tuple[list[SignedDistance], np.ndarray]:
-    """Random solids as signed-distance callables in µm, and bounds on their heights in µm.
-
-    Their silhouettes along z have the areas `area_um2` (B,); they are stretched along z by `elongation` (B,). What the
-    cascade is compared with ("w/o SyncDreamer + NeuS", cascaded diffusion paper, Table 1c).
-    """
-    law = law or ShapeLaw()
-    shapes = draw_shapes(len(area_um2), law, generator)
-    rims = SilhouetteRenderer(along_z(), law.degree, 2).rims(shapes)[:, 0]
-    radius = np.sqrt(area_um2 / np.pi) / rims.square().mean(1).sqrt().numpy()
-    largest = shapes.radius(sphere(512)).amax(1).numpy() * 1.05  # between the directions looked at
-
-    def solid(n: int) -> SignedDistance:
-        scale, one = np.array([elongation[n], 1, 1]) * radius[n], shapes[n : n + 1]
-        return lambda points: radius[n] * one.sdf(torch.from_numpy((points / scale).astype(np.float32)))[0].numpy()
-
-    return [solid(n) for n in range(len(shapes))], 2 * elongation * radius * largest
 
 
 def sphere(count: int) -> torch.Tensor:

@@ -6,9 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from cascade.cameras import Cameras, pixel_centres
-from cascade.shapes.harmonics import HarmonicShapes, harmonics
-
-_TABLE = (96, 192)  # polar × azimuthal directions at which radii are tabulated
+from cascade.shapes.harmonics import HarmonicShapes
+from cascade.shapes.table import beyond_surface, radius_table
 
 
 def render_surface(
@@ -23,24 +22,24 @@ def render_surface(
     Radii are tabulated once for each shape. A ray's first point inside is found on `samples` steps, and the surface
     between it and its predecessor by bisection.
     """
-    table = _radius_table(shapes)
+    table = radius_table(shapes)
     plane = pixel_centres(size, table.device).view(-1, 2)
     depth = torch.linspace(-1, 1, samples, device=table.device)
     grid = plane[:, None].expand(-1, samples, -1)
     points = cameras.world(depth.expand(len(plane), -1), grid)  # (N, P, S, 3)
-    inside = _excess(table, points.flatten(0, 2)).view(len(shapes), len(cameras), -1, samples) < 0
+    inside = beyond_surface(table, points.flatten(0, 2)).view(len(shapes), len(cameras), -1, samples) < 0
     hit, first = inside.any(-1), inside.float().argmax(-1)
     far = depth[first]
     near = depth[(first - 1).clamp(min=0)]
     for _ in range(refinements):
         middle = 0.5 * (near + far)
-        within = _excess(table, _on_rays(cameras, plane, middle)) < 0
+        within = beyond_surface(table, _on_rays(cameras, plane, middle)) < 0
         far, near = torch.where(within, middle, far), torch.where(within, near, middle)
     surface = 0.5 * (near + far)
     step = 2e-2
     local = _on_rays(cameras, plane, surface)
     slopes = [
-        _excess(table, local + step * axis) - _excess(table, local - step * axis)
+        beyond_surface(table, local + step * axis) - beyond_surface(table, local - step * axis)
         for axis in cameras.axes.to(local).transpose(0, 1)[:, None, :, None]  # depth, v, u: (1, N, 1, 3) each
     ]
     normals = F.normalize(torch.stack(slopes, -1), dim=-1) * hit[..., None]
@@ -53,29 +52,3 @@ def _on_rays(cameras: Cameras, plane: torch.Tensor, depth: torch.Tensor) -> torc
     axes = cameras.axes.to(depth)
     across = torch.einsum("pk,nkj->npj", plane, axes[:, 1:])
     return across + depth[..., None] * axes[:, None, 0]
-
-
-def _radius_table(shapes: HarmonicShapes) -> torch.Tensor:
-    """Radii (B, 1, rows, columns) over polar and azimuthal angle."""
-    rows, columns = _TABLE
-    device = shapes.form.device
-    theta = (torch.arange(rows, device=device) + 0.5) * (math.pi / rows)
-    phi = torch.arange(columns, device=device) * (2 * math.pi / columns)
-    theta, phi = torch.meshgrid(theta, phi, indexing="ij")
-    directions = torch.stack([theta.cos(), theta.sin() * phi.sin(), theta.sin() * phi.cos()], -1).view(-1, 3)
-    basis = harmonics(directions, shapes.degree).to(device)
-    return shapes.radius(directions, basis).view(-1, 1, rows, columns)
-
-
-def _excess(table: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """|p| − r(p/|p|), (B, …), at points (…, 3) that all shapes share, or (B, …, 3)."""
-    batch, columns = len(table), _TABLE[1]
-    points = points if points.ndim > 2 else points.expand(batch, -1, -1)
-    distance = points.norm(dim=-1).clamp(min=1e-9)
-    theta = torch.acos((points[..., 0] / distance).clamp(-1, 1))
-    phi = torch.atan2(points[..., 1], points[..., 2]) % (2 * math.pi)
-    wrapped = torch.cat([table, table[..., :1]], -1)  # the azimuth closes
-    column = (2 * phi / (2 * math.pi) * columns + 1) / (columns + 1) - 1  # as grid_sample counts pixel centres
-    grid = torch.stack([column, 2 * theta / math.pi - 1], -1).view(batch, 1, -1, 2)
-    radius = F.grid_sample(wrapped, grid, padding_mode="border", align_corners=False)
-    return distance - radius.view(distance.shape)

@@ -1,0 +1,35 @@
+"""Random harmonic solids as signed-distance callables, without views or a fit."""
+
+import numpy as np
+import torch
+
+from cascade.cameras import along_z
+from cascade.grid import SignedDistance
+from cascade.shapes.harmonics import ShapeLaw, SilhouetteRenderer, draw_shapes, sphere
+from cascade.shapes.table import beyond_surface, radius_table
+
+
+def harmonic_solids(
+    area_um2: np.ndarray, elongation: np.ndarray, generator: torch.Generator, law: ShapeLaw | None = None
+) -> tuple[list[SignedDistance], np.ndarray]:
+    """Random solids as signed-distance callables in µm, and bounds on their heights in µm.
+
+    Their silhouettes along z have the areas `area_um2` (B,); they are stretched along z by `elongation` (B,). What the
+    cascade is compared with ("w/o SyncDreamer + NeuS", cascaded diffusion paper, Table 1c).
+    """
+    law = law or ShapeLaw()
+    shapes = draw_shapes(len(area_um2), law, generator)
+    rims = SilhouetteRenderer(along_z(), law.degree, 2).rims(shapes)[:, 0]
+    radius = np.sqrt(area_um2 / np.pi) / rims.square().mean(1).sqrt().numpy()
+    largest = shapes.radius(sphere(512)).amax(1).numpy() * 1.05  # between the directions looked at
+    table = radius_table(shapes)
+
+    def solid(n: int) -> SignedDistance:
+        scale = np.array([elongation[n], 1, 1]) * radius[n]
+
+        def sdf(points: np.ndarray) -> np.ndarray:
+            return radius[n] * beyond_surface(table[n : n + 1], torch.from_numpy(points / scale).float())[0].numpy()
+
+        return sdf
+
+    return [solid(n) for n in range(len(shapes))], 2 * elongation * radius * largest
