@@ -17,8 +17,6 @@ from cascade.population import Cell
 from cascade.rng import stream
 from cascade.scene import Scene, light_of, real_cells
 
-_TOGETHER = 32  # cells made and stored at once
-
 
 class Use(NamedTuple):
     """One cell of the bank in an image: which, in which of its eight orientations, and how much brighter."""
@@ -96,18 +94,24 @@ def _turned_solid(solid: Callable[[np.ndarray], np.ndarray], quarter: int, flip:
 
 
 def stored_bank(
-    folder: str | Path, count: int, make: Callable[[int, int], list[Cell]], rank: int = 0, world: int = 1
+    folder: str | Path,
+    count: int,
+    make: Callable[[int, int], list[Cell]],
+    rank: int = 0,
+    world: int = 1,
+    together: int = 32,
 ) -> list[Cell]:
-    """The bank kept in `folder`, made where it is missing: `make(part, size)` gives the cells of each part.
+    """The bank kept in `folder`, made where it is missing: `make(part, size)` gives the cells of each part, which are
+    made and stored `together`.
 
     Processes share the parts by their rank, and each makes what the others have not finished when it is through with
     its own: the same bytes, whoever made them. Solids are not kept. May be fewer than `count`, where cells were not
     good enough.
     """
     folder = Path(folder)
-    sizes = [min(_TOGETHER, count - first) for first in range(0, count, _TOGETHER)]
+    sizes = [min(together, count - first) for first in range(0, count, together)]
     order = [*range(rank, len(sizes), world), *(n for n in range(len(sizes)) if n % world != rank)]
-    for part in tqdm(order, desc="bank of cells", unit=f"{_TOGETHER} cells"):
+    for part in tqdm(order, desc="bank of cells", unit=f"{together} cells"):
         path = folder / f"{part:06d}.safetensors"
         if not path.is_file():
             write_cells(make(part, sizes[part]), path)

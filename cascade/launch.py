@@ -51,6 +51,7 @@ def generate(options) -> None:
             "max_overlap": options.max_overlap,
             "region": None if options.region is None else str(options.region.resolve()),
             "bank": options.bank,
+            "cells_together": cells_together(options.device or best_device()) if options.bank else None,
             "dtype": options.dtype,
             "compile": options.compile,
         },
@@ -114,7 +115,8 @@ def _bank(
     def make(part: int, size: int) -> list[Cell]:
         return pipeline.cells(size, job.seed, _NO_IMAGE + part, **settings)[0]
 
-    return stored_bank(output_dir / ".cascade" / "bank", job.settings["bank"], make, rank, world)
+    together = job.settings["cells_together"]
+    return stored_bank(output_dir / ".cascade" / "bank", job.settings["bank"], make, rank, world, together)
 
 
 def _usage(output_dir: Path) -> str:
@@ -151,7 +153,8 @@ def _maker(
         pipeline = prepare_once()
         if job.settings.get("tiles"):
             return (_scene(pipeline.statistics, job, number, ready["region"]) for number in numbers)
-        settings = {key: value for key, value in job.settings.items() if key not in ("dtype", "compile")}
+        own = ("dtype", "compile", "cells_together")
+        settings = {key: value for key, value in job.settings.items() if key not in own}
         return pipeline.generate(seed, numbers, **settings | {"region": ready["region"], "bank": ready["bank"]})
 
     def compose(scene: Scene, number: int, place: Path) -> dict:
@@ -166,7 +169,8 @@ def _estimate(folder, job, device: str | None) -> None:
     bank = job.settings["bank"] or 0
     once = 0.0
     with tempfile.TemporaryDirectory() as place:
-        few = replace(job, settings=job.settings | {"bank": min(bank, 32) or None})
+        part = min(bank, job.settings["cells_together"] or 0)
+        few = replace(job, settings=job.settings | {"bank": part or None})
         generate, _ = _maker(folder, few, device, Path(place))
         start = time.perf_counter()
         (sample,) = generate(job.seed, range(1))
@@ -174,7 +178,7 @@ def _estimate(folder, job, device: str | None) -> None:
         if bank:  # the first image waits for (part of) the bank, the others do not
             start = time.perf_counter()
             (sample,) = generate(job.seed, range(1))
-            once, seconds = seconds * bank / min(bank, 32), time.perf_counter() - start
+            once, seconds = seconds * bank / part, time.perf_counter() - start
         shutil.rmtree(Path(place) / ".cascade", ignore_errors=True)
         job.writer().write(sample, 0, Path(place))
         size = sum(p.stat().st_size for p in Path(place).rglob("*") if p.is_file())
@@ -221,6 +225,12 @@ def load(folder, device: str | None = None, dtype: str = "float32", compile: boo
         for network in (pipeline.texture.unet, pipeline.texture.controlnet):
             network.compile()
     return pipeline
+
+
+def cells_together(device: str) -> int:
+    """How many cells of a bank are made at once: a GPU makes 128 at nearly twice the rate of 32, a CPU 32 at any rate,
+    and loses less where it is interrupted."""
+    return 128 if device.startswith("cuda") else 32
 
 
 def best_device() -> str:

@@ -157,7 +157,8 @@ class TexturePipeline(DiffusionPipeline):
         with self.progress_bar(total=len(filled)) as bar:
             for start in range(0, len(filled), micro_batch_size):
                 part = slice(start, start + micro_batch_size)
-                condition = conditioning_image(mask[part], light[part]).to(self.device, self.unet.dtype)
+                given = (mask[part].to(self.device), light[part].to(self.device))
+                condition = conditioning_image(*given).to(self.unet.dtype)
                 noise = latents[part].to(self.device, self.unet.dtype)
                 clean = denoise(
                     self._network(guidance_scale),

@@ -92,6 +92,9 @@ def test_a_bank_is_the_same_whoever_makes_which_part(tmp_path):
     stored_bank(tmp_path / "alone", 70, make)
     assert len(calls) == 3  # nothing is made twice
     calls.clear()
+    assert len(stored_bank(tmp_path / "wide", 70, make, together=64)) == 70
+    assert calls == [0, 1]
+    calls.clear()
     (tmp_path / "shared").mkdir()
     write_cells(make(2, 6), tmp_path / "shared" / "000002.safetensors")  # another process was quick
     shared = stored_bank(tmp_path / "shared", 70, make, rank=1, world=2)
