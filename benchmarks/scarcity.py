@@ -1,12 +1,14 @@
 """Where does it pay? Segmentation after training on few annotated cells or slices, with and without synthetic data.
 
-    python benchmarks/scarcity.py --output_dir DIR [--data_set BBBC039|BBBC050] [--amounts 10 30 100 300] [--budget 30]
+    python benchmarks/scarcity.py --output_dir DIR [--data_set BBBC039|BBBC050] [--amounts 10 30 100 300] [--budget 20]
 
 For each amount the training sequence is thinned to so many annotated cells (BBBC039) or slices (BBBC050), everything
-that `cascade fit` does is done with them, and Cellpose is trained and tested. It goes on from the embedded model of the
-*other* data set, which knows no outline of this one; both textures began as one diffusion model of crops of nuclei,
-though, among which were some of either data set. --budget: minutes of training for each amount. Interrupted, the same
-command goes on. Prints one JSON object on its last line, and draws `scarcity.png`.
+that `cascade fit` does is done with them, and Cellpose is trained on the annotated, on what was made of it, and on
+both. "real" are the slices, or the crops of the annotated cells: frames in which all other cells are unlabelled teach
+nothing. It goes on from the embedded model of the *other* data set, which knows no outline of this one; both textures
+began as one diffusion model of crops of nuclei, though, among which were some of either data set. --budget: minutes of
+training for each amount. Interrupted, the same command goes on. Prints one JSON object on its last line, and draws
+`scarcity.png`.
 """
 
 import argparse
@@ -17,6 +19,9 @@ from common import data_folder, machine
 from matplotlib.figure import Figure
 
 from cascade.data.thin import thin
+from cascade.evaluation.experiment import joined, run_trainings
+from cascade.evaluation.segmenters import NARROW, NARROW_3D, cellpose3
+from cascade.evaluation.sources import Source
 from cascade.fit import Plan, fit
 
 SETS = {
@@ -33,47 +38,71 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--data_set", choices=SETS, default="BBBC039")
     parser.add_argument("--amounts", type=int, nargs="+", help="default 10 30 100 300 cells, or 3 10 30 slices")
-    parser.add_argument("--budget", type=float, default=30)
+    parser.add_argument("--budget", type=float, default=20)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--num_images", type=int, help="default 200 planes or 50 stacks")
     options = parser.parse_args()
-    known, source = SETS[options.data_set], data_folder() / options.data_set
-    planar = known["unit"] == "cells"
+    planar = SETS[options.data_set]["unit"] == "cells"
     amounts = options.amounts or ([10, 30, 100, 300] if planar else [3, 10, 30])
-    report: dict = {"data_set": options.data_set, "unit": known["unit"], "amounts": amounts}
+    settings = NARROW if planar else NARROW_3D
+    report: dict = {"data_set": options.data_set, "unit": SETS[options.data_set]["unit"], "segmenter": repr(settings)}
+    report |= {"amounts": {}, "machine": machine()}
     for amount in amounts:
         folder = options.output_dir / f"{options.data_set}_{amount}"
-        thinned = folder / "annotated"
-        if not thinned.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-            thin(source, thinned, sequences=known["train"], **{known["unit"]: amount})
-        plan = Plan(
-            source=thinned,
-            output_dir=folder,
-            crop_size=64,
-            pixel_size_um=known.get("pixel_size_um"),
-            spacing_um=known.get("spacing_um", ()),
-            sparse=planar,
-            budget_minutes=options.budget,
-            base_model=known["base"],
-            num_images=options.num_images or (200 if planar else 50),
-            bank=500 if planar else 150,
-            test=(source, *known["test"]),
-        )
-        fit(plan)
-        seg = json.loads((folder / "report" / "report.json").read_text())["seg"]
-        for name, scores in seg.items():
-            report.setdefault(name, []).append(scores)
-        report["segmenter"] = json.loads((folder / "report" / "report.json").read_text())["segmenter"]
+        made(folder, options.data_set, amount, options.budget, options.num_images)
+        report["amounts"][amount] = scores(folder, options.data_set, settings, options.seeds)
+        (options.output_dir / f"{options.data_set}.json").write_text(json.dumps(report, indent=1))
+        draw(report, options.output_dir / "scarcity.png")
+    print(json.dumps(report))
+
+
+def made(folder: Path, data_set: str, amount: int, budget: float, num_images: int | None) -> None:
+    """The data set thinned to an amount of annotation, and all of `cascade fit` but the evaluation."""
+    known, thinned = SETS[data_set], folder / "annotated"
+    planar = known["unit"] == "cells"
+    if not thinned.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        thin(data_folder() / data_set, thinned, sequences=known["train"], **{known["unit"]: amount})
+    plan = Plan(
+        source=thinned,
+        output_dir=folder,
+        crop_size=64,
+        pixel_size_um=known.get("pixel_size_um"),
+        spacing_um=known.get("spacing_um", ()),
+        sparse=planar,
+        budget_minutes=budget,
+        base_model=known["base"],
+        num_images=num_images or (200 if planar else 50),
+        bank=500 if planar else 150,
+    )
+    fit(plan)
+
+
+def scores(folder: Path, data_set: str, settings, seeds: int) -> dict:
+    """Of Cellpose trained on what is annotated, on what was made of it, and on both."""
+    known = SETS[data_set]
+    truth, sequences = known["test"]
+    spacing = known.get("spacing_um", ())
+    test = Source(data_folder() / data_set, truth, sequences, spacing_um=spacing).load()
+    real = Source(folder / ("crops" if known["unit"] == "cells" else "annotated")).load()
+    synthetic = Source(folder / "synthetic").load()
+    conditions = {"real": real, "synthetic": synthetic, "both": joined(real, synthetic)}
+    found = run_trainings(
+        conditions, test, lambda data, seed: cellpose3(data, settings, seed)[0], seeds, folder, what=repr(settings)
+    )
+    return {name: {key: score[key] for key in ("seg", "ap_0.5", "ap_0.8")} for name, score in found.items()}
+
+
+def draw(report: dict, path: Path) -> None:
+    """SEG over the amount of annotation."""
     figure = Figure(figsize=(5, 3.4), layout="tight")
     axes = figure.subplots()
     for name in ("real", "synthetic", "both"):
-        means, spread = ([score[key] for score in report[name]] for key in ("mean", "std"))
-        axes.errorbar(amounts, means, spread, marker="o", capsize=3, label=name)
-    axes.set(xscale="log", xlabel=f"annotated {known['unit']}", ylabel="SEG", title=options.data_set)
+        means, spread = ([found[name]["seg"][key] for found in report["amounts"].values()] for key in ("mean", "std"))
+        axes.errorbar(list(report["amounts"]), means, spread, marker="o", capsize=3, label=name)
+    axes.set(xscale="log", xlabel=f"annotated {report['unit']}", ylabel="SEG", title=report["data_set"])
     axes.legend(frameon=False)
-    figure.savefig(options.output_dir / "scarcity.png", dpi=120)
-    report["machine"] = machine()
-    print(json.dumps(report))
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

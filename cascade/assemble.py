@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from cascade.export.preview import sample_preview
-from cascade.hub import forget_paths
+from cascade.hub import forget_paths, without_samples
+from cascade.launch import best_device
 from cascade.pipelines.cascade import CascadePipeline
 
 
@@ -19,20 +20,20 @@ def assemble(model: str | Path, output_dir: str | Path, half: bool = False) -> C
     output = Path(output_dir)
     if output.exists() and any(output.iterdir()) and not (output / "model_index.json").is_file():
         raise FileExistsError(f"{output}: holds something else than a model; name another folder")
-    pipeline = CascadePipeline.from_pretrained(model)
+    pipeline = CascadePipeline.from_pretrained(model).to(best_device())
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     sample_preview(pipeline(generator=torch.Generator().manual_seed(0)).samples[0], partial / "preview.png")
+    pipeline.to("cpu")
     if half:
         pipeline.to(torch.float16)
     pipeline.save_pretrained(partial)
     forget_paths(partial)
     for stage in ("mask", "multiview", "texture"):
         card = Path(model, stage, "README.md")
-        if card.is_file():  # without its picture: it may show images that are not to be shared
-            lines = card.read_text().splitlines(keepends=True)
-            (partial / stage / "README.md").write_text("".join(x for x in lines if not x.startswith("![samples]")))
+        if card.is_file():
+            (partial / stage / "README.md").write_text(without_samples(card.read_text()))
     shutil.rmtree(output, ignore_errors=True)
     partial.rename(output)
     return pipeline

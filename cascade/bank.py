@@ -1,6 +1,8 @@
 """A bank of textured cells: generated once, then used again and again, turned and as bright as an image asks for."""
 
+import contextlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
 from cascade.data.statistics import Statistics
-from cascade.files import replacing
+from cascade.files import own_name, replacing
 from cascade.population import Cell
 from cascade.rng import stream
 from cascade.scene import Scene, light_of, real_cells
@@ -101,14 +103,16 @@ def stored_bank(
     world: int = 1,
     together: int = 32,
 ) -> list[Cell]:
-    """The bank kept in `folder`, made where it is missing: `make(part, size)` gives the cells of each part, which are
-    made and stored `together`.
+    """The bank kept in `folder`, made where it is missing: `make(part, size)` gives the cells of each part.
+
+    together: how many cells are made and stored at once, where the bank is begun; it is then gone on with as it was.
 
     Processes share the parts by their rank, and each makes what the others have not finished when it is through with
     its own: the same bytes, whoever made them. Solids are not kept. May be fewer than `count`, where cells were not
     good enough.
     """
     folder = Path(folder)
+    together = _settled(folder, together)
     sizes = [min(together, count - first) for first in range(0, count, together)]
     order = [*range(rank, len(sizes), world), *(n for n in range(len(sizes)) if n % world != rank)]
     for part in tqdm(order, desc="bank of cells", unit=f"{together} cells"):
@@ -116,6 +120,18 @@ def stored_bank(
         if not path.is_file():
             write_cells(make(part, sizes[part]), path)
     return [cell for part in range(len(sizes)) for cell in read_cells(folder / f"{part:06d}.safetensors")]
+
+
+def _settled(folder: Path, together: int) -> int:
+    """What the first process to come here wanted."""
+    path, own = folder / "together", folder / own_name()
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        own.write_text(str(together))
+        with contextlib.suppress(FileExistsError):
+            os.link(own, path)  # unlike a rename it never replaces what another process has written
+        own.unlink()
+    return int(path.read_text())
 
 
 def write_cells(cells: list[Cell], path: Path) -> None:

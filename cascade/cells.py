@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from cascade.data.axial import Axial
 from cascade.data.crops import Halo, fade
-from cascade.grid import Grid, SignedDistance, resample, signed_distance, unresampled, voxelize
+from cascade.grid import Grid, SignedDistance, fitted, resample, signed_distance, unresampled, voxelize
 from cascade.intensity import Window
 from cascade.neus.fit import NeuSFit
 from cascade.population import Cell
@@ -48,6 +48,8 @@ def solids_um(fit: NeuSFit, unit_um: np.ndarray, elongation: np.ndarray) -> list
     set's cells appear. Where it is not 1 the sign stays exact and the size is a distance in the unstretched frame.
     """
 
+    device = fit.residual.device
+
     def solid(cell: int) -> SignedDistance:
         inner = fit.solid(cell)
         scale = torch.tensor([unit_um[cell] * elongation[cell], unit_um[cell], unit_um[cell]], dtype=torch.float32)
@@ -55,7 +57,7 @@ def solids_um(fit: NeuSFit, unit_um: np.ndarray, elongation: np.ndarray) -> list
         @torch.no_grad()
         def sdf(points: np.ndarray) -> np.ndarray:
             local = torch.from_numpy(np.asarray(points, np.float32)) / scale
-            return (inner(local.to(fit.residual.device)).cpu() * unit_um[cell]).numpy()
+            return (inner(local.to(device)).cpu() * unit_um[cell]).numpy()
 
         return sdf
 
@@ -114,7 +116,7 @@ def textured_cell(
             nearest = focused[np.abs(focused - z).argmin()]
             signal[z] = signal[nearest] * (light[z] / max(light[nearest], 1e-6))
     if not np.allclose(spacing_um[-2:], pixel_um, rtol=1e-3):
-        signal = _fit(unresampled(signal, (pixel_um,) * 2, spacing_um[-2:]), slices.voxels.shape[1:])
+        signal = fitted(unresampled(signal, (pixel_um,) * 2, spacing_um[-2:]), slices.voxels.shape[1:])
     used = np.flatnonzero(np.abs(signal).max((1, 2)) > 1e-3)
     span = slice(used[0], used[-1] + 1) if len(used) else slice(0, len(signal))
     voxels = slices.voxels[span]
@@ -130,9 +132,3 @@ def confined(signal: np.ndarray, mask: np.ndarray, light: float, reach_px: float
     `light` inside, by no more than a factor of three."""
     faded = signal * fade(ndimage.distance_transform_edt(~mask), reach_px)
     return faded * np.clip(light / max(float(faded[mask].mean()), 1e-3), 0.3, 3.0)
-
-
-def _fit(planes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Crop or pad planes by the odd pixel that rounding may have added, at their far ends."""
-    pad = [(0, max(n - m, 0)) for n, m in zip(shape, planes.shape[1:], strict=True)]
-    return np.pad(planes, [(0, 0), *pad])[:, : shape[0], : shape[1]]

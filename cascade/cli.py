@@ -166,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("--slurm", metavar="PARTITION", help="submit as a Slurm array (needs submitit)")
     generate.add_argument("--slurm_tasks", type=_count, default=8)
+    generate.add_argument("--slurm_gpus", type=int, default=0, metavar="N", help="GPUs that each task asks for")
     generate.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
@@ -374,13 +375,14 @@ def _evaluate(options) -> None:
 
 
 def _assemble(options) -> None:
+    from cascade import hub
     from cascade.assemble import assemble
 
-    pipeline = assemble(options.model, options.output_dir, options.half)
     folder = options.output_dir
+    pipeline = assemble(options.model, folder, options.half)
     print(f"{folder}: look at preview.png and README.md; CascadePipeline.from_pretrained('{folder}') loads it")
     if options.push_to_hub:
-        print(pipeline.push_to_hub(options.push_to_hub))
+        print(hub.push(pipeline, options.push_to_hub, cards=folder))
 
 
 def _demo(options) -> None:

@@ -73,7 +73,8 @@ def start(output_dir: str | Path, job: Job) -> None:
         _replace_text(manifest, json.dumps(asdict(job), indent=1))
         before = job
     if before != job:
-        changed = [name for name in asdict(job) if asdict(job)[name] != asdict(before)[name]]
+        new, old = ({**record.pop("settings"), **record} for record in (asdict(job), asdict(before)))
+        changed = [name for name in new if new[name] != old.get(name)]
         raise ValueError(
             f"{output}: holds a data set made with other {', '.join(changed)}; name another folder, or remove it"
         )
@@ -113,7 +114,7 @@ def run(
             for number, sample in zip(numbers, generate(job.seed, numbers), strict=True):
                 records.append(write(sample, number, partial))
                 bar.update()
-            files = {str(p.relative_to(partial)): _sha256(p) for p in sorted(partial.rglob("*")) if p.is_file()}
+            files = {str(p.relative_to(partial)): file_sha256(p) for p in sorted(partial.rglob("*")) if p.is_file()}
             for name in files:
                 (output / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(partial / name, output / name)
@@ -159,16 +160,19 @@ def again(output_dir: str | Path, job: Job, generate: Callable, number: int, wri
     folder.mkdir(parents=True)
     (sample,) = generate(job.seed, range(number, number + 1))
     (write or _writer(job))(sample, number, folder)
-    files = {str(p.relative_to(folder)): _sha256(p) for p in folder.rglob("*") if p.is_file()}
+    files = {str(p.relative_to(folder)): file_sha256(p) for p in folder.rglob("*") if p.is_file()}
     return bool(files) and all(known.get(name) == digest for name, digest in files.items())
 
 
 def folder_sha256(folder: str | Path) -> str:
-    """One hash of a model's files: configs and weights, by name and content."""
+    """One hash of a model's files, configs and weights, by name and content; what a training left beside it is not
+    looked at."""
     digest = hashlib.sha256()
     for path in sorted(p for p in Path(folder).rglob("*") if p.suffix in (".json", ".safetensors")):
+        if any(part.startswith(("checkpoint-", "training_")) for part in path.relative_to(folder).parts):
+            continue
         digest.update(str(path.relative_to(folder)).encode())
-        digest.update(_sha256(path).encode())
+        digest.update(file_sha256(path).encode())
     return digest.hexdigest()
 
 
@@ -207,6 +211,7 @@ def _replace_text(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Of its bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

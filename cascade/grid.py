@@ -116,6 +116,12 @@ def unresampled(planes: np.ndarray, spacing_um, target_spacing_um) -> np.ndarray
     return np.einsum("yh,nhw,xw->nyx", back[0], planes.astype(np.float32), back[1], optimize=True)
 
 
+def fitted(planes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Planes (…, H, W) cropped, or padded with zeros, by the odd pixel of rounding at their far ends."""
+    pad = [(0, 0)] * (planes.ndim - 2) + [(0, max(n - m, 0)) for n, m in zip(shape, planes.shape[-2:], strict=True)]
+    return np.pad(planes, pad)[..., : shape[0], : shape[1]]
+
+
 def _interpolation(coarse: int, fine: int) -> np.ndarray:
     """Linear interpolation of `coarse` pixels at the centres of `fine` ones over the same length, (fine, coarse)."""
     places = np.clip((np.arange(fine) + 0.5) * coarse / fine - 0.5, 0, coarse - 1)

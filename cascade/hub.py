@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _WANTED = ("*.json", "*.safetensors", "*.md", "*.txt", "*.png")
+_NOT_NEEDED = ("*.fp16.*", "*.non_ema.*", "safety_checker/*")  # gigabytes of a Stable Diffusion
 
 
 class ModelError(ValueError):
@@ -55,19 +56,29 @@ def forget_paths(folder: Path) -> None:
 
 
 def push(
-    pipeline, repo_id: str, private: bool | None = None, token: str | None = None, message: str | None = None
+    pipeline, repo_id: str, private: bool | None = None, token: str | None = None, cards: str | Path | None = None
 ) -> str:
-    """Upload what `save_pretrained` writes, with its card, to a Hub repository; returns the commit's address.
+    """Upload what `save_pretrained` writes to a Hub repository, with the cards of the folder `cards`, default the one
+    that the pipeline was loaded from; returns the commit's address.
 
     (diffusers' own `push_to_hub` puts an empty card over the one that was saved.)
     """
     with tempfile.TemporaryDirectory() as folder:
         pipeline.save_pretrained(folder)
         forget_paths(Path(folder))
-        card = Path(pipeline.name_or_path or "", "README.md")
-        if card.is_file() and not Path(folder, "README.md").is_file():
-            shutil.copy(card, folder)
-        return upload(folder, repo_id, message or f"Upload {type(pipeline).__name__}", _WANTED, private, token)
+        source = Path(cards or pipeline.name_or_path or folder)
+        for path in (*source.glob("README.md"), *source.glob("*/README.md"), *source.glob("preview.png")):
+            place = Path(folder) / path.relative_to(source)
+            if path.suffix == ".md" and place.parent.is_dir():
+                place.write_text(without_samples(path.read_text()))
+            elif path.suffix == ".png":
+                shutil.copy(path, place)
+        return upload(folder, repo_id, f"Upload {type(pipeline).__name__}", _WANTED, private, token)
+
+
+def without_samples(card: str) -> str:
+    """A card without the picture that a training put there: it may show images that are not to be shared."""
+    return "".join(line for line in card.splitlines(keepends=True) if not line.startswith("![samples]"))
 
 
 def upload(
@@ -92,8 +103,10 @@ def _download(repo_id: str, revision: str | None, token: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    wanted = ["*/*.safetensors" if name == "*.safetensors" else name for name in _WANTED]  # no single-file models
+    options = {"revision": revision, "token": token, "allow_patterns": wanted, "ignore_patterns": list(_NOT_NEEDED)}
     try:
-        return Path(snapshot_download(repo_id, revision=revision, token=token, allow_patterns=list(_WANTED)))
+        return Path(snapshot_download(repo_id, **options))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(

@@ -17,6 +17,7 @@ from cascade.assets import NAMES, embedded
 from cascade.bank import stored_bank
 from cascade.data.frames import read_image
 from cascade.data.statistics import Statistics, saved_statistics
+from cascade.export import ctc
 from cascade.pipelines.cascade import CascadePipeline
 from cascade.population import Cell
 from cascade.scene import Scene, plan_scene
@@ -36,7 +37,7 @@ def generate(options) -> None:
         num_images=options.num_images,
         shard_size=options.shard_size,
         formats=tuple(options.format),
-        frames_per_sequence=400,
+        frames_per_sequence=400,  # or fewer, see below
         meshes=options.meshes,
         settings={
             "canvas_size": options.canvas_size,
@@ -50,8 +51,8 @@ def generate(options) -> None:
             "num_inference_steps": options.num_inference_steps,
             "max_overlap": options.max_overlap,
             "region": None if options.region is None else str(options.region.resolve()),
+            "region_sha256": None if options.region is None else generation.file_sha256(options.region),
             "bank": options.bank,
-            "cells_together": cells_together(options.device or best_device()) if options.bank else None,
             "dtype": options.dtype,
             "compile": options.compile,
         },
@@ -75,7 +76,9 @@ def generate(options) -> None:
             raise ValueError(f"sample {options.only} differs from the data set's: another machine, version or library?")
         print(f"sample {options.only} is the same, byte for byte: see {options.output_dir / '.cascade' / 'again'}")
         return None
-    _scene(Statistics.from_dict(saved_statistics(folder)), job, 0)  # what cannot be, is said before anything is made
+    statistics = Statistics.from_dict(saved_statistics(folder))
+    _check(statistics, job)  # what cannot be, is said before anything is made
+    job = replace(job, frames_per_sequence=_sequence_length(statistics, job))
     generation.start(options.output_dir, job)
     if options.slurm:
         return _submit(folder, options)
@@ -84,13 +87,42 @@ def generate(options) -> None:
     whole = generation.run(options.output_dir, job, generate, rank, world, write)
     if whole:
         name = " and ".join(job.formats)
-        print(f"{job.num_images} images in {options.output_dir} ({name}); look at {options.output_dir / 'preview.png'}")
+        preview = options.output_dir / "preview.png"
+        shown = f"; look at {preview}" if preview.is_file() else ""
+        print(f"{job.num_images} images in {options.output_dir} ({name}){shown}")
         if options.bank:
             print(_usage(options.output_dir))
     else:
         done, shards = generation.progress(options.output_dir, job)
         print(f"{done} of {shards} shards are done; other processes, or the same command again, make the rest")
     return None
+
+
+def _check(statistics: Statistics, job: generation.Job) -> None:
+    """Raise ValueError for settings that cannot be."""
+    _scene(statistics, job, 0)
+    rho, length = job.settings["rho"], job.settings["correlation_length_um"]
+    if not rho >= 0:
+        raise ValueError(f"--rho must be at least 0, got {rho}")
+    if length is not None and not length > 0:
+        raise ValueError(f"--correlation_length_um must be above 0, got {length}")
+    if "coco" in job.formats and statistics.ndim == 3:
+        raise ValueError("COCO describes planes, and this model makes stacks: give another --format")
+
+
+def _sequence_length(statistics: Statistics, job: generation.Job) -> int:
+    """Images in a sequence of the Cell Tracking Challenge's layout, at most 400: every cell of every image of one has a
+    number of its own, of 16 bits."""
+    most = job.settings["cells_per_image"]
+    if most is None:  # the fullest real image's, on this canvas
+        scene, own = _scene(statistics, job, 0), statistics.cells_per_image
+        most = int(np.ceil((scene.cells + 0.5) * max(own) / max(own[scene.like], 1)))
+    if "ctc" in job.formats and most > ctc.TRACK_IDS:
+        raise ValueError(
+            f"images of {most} cells are too many for the {ctc.TRACK_IDS} numbers of the Cell Tracking Challenge's "
+            "layout: give another --format, ome-zarr for one"
+        )
+    return min(400, max(ctc.TRACK_IDS // max(most, 1), 1))
 
 
 def _scene(statistics: Statistics, job: generation.Job, index: int, region: np.ndarray | None = None) -> Scene:
@@ -115,7 +147,7 @@ def _bank(
     def make(part: int, size: int) -> list[Cell]:
         return pipeline.cells(size, job.seed, _NO_IMAGE + part, **settings)[0]
 
-    together = job.settings["cells_together"]
+    together = cells_together(pipeline.device)
     return stored_bank(output_dir / ".cascade" / "bank", job.settings["bank"], make, rank, world, together)
 
 
@@ -153,7 +185,7 @@ def _maker(
         pipeline = prepare_once()
         if job.settings.get("tiles"):
             return (_scene(pipeline.statistics, job, number, ready["region"]) for number in numbers)
-        own = ("dtype", "compile", "cells_together")
+        own = ("dtype", "compile", "region_sha256")
         settings = {key: value for key, value in job.settings.items() if key not in own}
         return pipeline.generate(seed, numbers, **settings | {"region": ready["region"], "bank": ready["bank"]})
 
@@ -169,7 +201,7 @@ def _estimate(folder, job, device: str | None) -> None:
     bank = job.settings["bank"] or 0
     once = 0.0
     with tempfile.TemporaryDirectory() as place:
-        part = min(bank, job.settings["cells_together"] or 0)
+        part = min(bank, cells_together(device or best_device()))
         few = replace(job, settings=job.settings | {"bank": part or None})
         generate, _ = _maker(folder, few, device, Path(place))
         start = time.perf_counter()
@@ -196,8 +228,9 @@ def _submit(folder, options) -> None:
     except ImportError as error:
         raise ValueError("--slurm needs submitit: pip install 'cascade-microscopy[slurm]'") from error
     executor = submitit.AutoExecutor(options.output_dir / ".cascade" / "slurm")
+    asked = {"slurm_gpus_per_node": options.slurm_gpus} if options.slurm_gpus else {}
     executor.update_parameters(
-        slurm_partition=options.slurm, timeout_min=24 * 60, slurm_array_parallelism=options.slurm_tasks
+        slurm_partition=options.slurm, timeout_min=24 * 60, slurm_array_parallelism=options.slurm_tasks, **asked
     )
     tasks = options.slurm_tasks
     jobs = executor.map_array(
@@ -227,12 +260,14 @@ def load(folder, device: str | None = None, dtype: str = "float32", compile: boo
     return pipeline
 
 
-def cells_together(device: str) -> int:
+def cells_together(device: torch.device | str) -> int:
     """How many cells of a bank are made at once: a GPU makes 128 at nearly twice the rate of 32, a CPU 32 at any rate,
     and loses less where it is interrupted."""
-    return 128 if device.startswith("cuda") else 32
+    return 128 if torch.device(device).type == "cuda" else 32
 
 
 def best_device() -> str:
-    """This process's GPU, or the CPU."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    """This process's GPU, which it shares where there are more processes than GPUs, or the CPU."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"

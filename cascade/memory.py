@@ -12,7 +12,8 @@ def micro_batch(bytes_each: float, device: torch.device | str, on_cpu: int, on_g
     """
     device = torch.device(device)
     if device.type == "cuda":
-        free, limit = torch.cuda.mem_get_info(device)[0], on_gpu
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # free again for this process
+        free, limit = torch.cuda.mem_get_info(device)[0] + kept, on_gpu
     else:
         free, limit = psutil.virtual_memory().available, on_cpu
     fitting = max(int(0.5 * free / max(bytes_each, 1)), 1)

@@ -49,7 +49,8 @@ def place(
         raise ValueError(f"max_overlap must be in [0, 1), got {max_overlap}")
     boxes = [_tight_box(mask) for mask in masks]
     tight = [mask[box] for mask, box in zip(masks, boxes, strict=True)]
-    canvas = _Canvas(canvas_shape, max((max(m.shape) for m in tight), default=1), region, max_overlap)
+    widest = np.max([m.shape for m in tight], axis=0, initial=1)
+    canvas = _Canvas(canvas_shape, widest, region, max_overlap)
     corners = np.full((len(masks), len(canvas_shape)), UNPLACED, np.int64)
     anchors = _Anchors()
     for n, mask in enumerate(tight):
@@ -73,19 +74,19 @@ _PRESSED = {2: 0.01, 3: 0.03}  # share of a cell that may lie on others where it
 class _Canvas:
     """Which voxels are taken; padded, so that cells cut by the border need no special case."""
 
-    def __init__(self, shape, pad: int, region: np.ndarray | None, max_overlap: float):
+    def __init__(self, shape, pad: np.ndarray, region: np.ndarray | None, max_overlap: float):
         if region is not None and region.shape != tuple(shape):
             raise ValueError(f"region has shape {region.shape}, the canvas {tuple(shape)}: they must be equal")
         if region is not None and not region.any():
             raise ValueError("region is empty: no cell can be placed in it")
         self.shape, self.pad, self.region, self.max_overlap = tuple(shape), pad, region, max_overlap
-        self.taken = np.zeros([n + 2 * pad for n in shape], bool)
+        self.taken = np.zeros(np.array(shape) + 2 * pad, bool)
         self.sites = None if region is None else np.flatnonzero(region)
         self.room: np.ndarray | None = None  # distance to the nearest taken voxel when it was last computed
         self.coarse = int(np.ceil((np.prod(shape, dtype=float) / _COARSE_BEYOND) ** (1 / len(shape))))
 
     def window(self, corner, mask) -> tuple[slice, ...]:
-        return tuple(slice(c + self.pad, c + self.pad + n) for c, n in zip(corner, mask.shape, strict=True))
+        return tuple(slice(c, c + n) for c, n in zip(corner + self.pad, mask.shape, strict=True))
 
     def allows(self, centre) -> bool:
         inside = all(0 <= c < n for c, n in zip(centre, self.shape, strict=True))
@@ -116,7 +117,7 @@ class _Canvas:
         On large canvases they are sought on a coarser grid, on which a block is taken if any of its voxels is.
         """
         if self.room is None or refresh:
-            inner = self.taken[tuple(slice(self.pad, -self.pad) for _ in self.shape)]
+            inner = self.taken[tuple(slice(p, p + n) for p, n in zip(self.pad, self.shape, strict=True))]
             free = ~_pooled(inner, self.coarse, np.any)
             distance = ndimage.distance_transform_edt(free).astype(np.float32) if not free.all() else np.inf
             if self.region is not None:

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from cascade.data.crops import fade
 from cascade.data.statistics import Statistics
-from cascade.grid import resample
+from cascade.grid import fitted, resample
 from cascade.population import UNPLACED, Cell, compose, ellipsoid_region, place
 from cascade.rng import stream
 
@@ -59,7 +59,7 @@ def plan_scene(
 
     region: where cell centres may lie, any non-zero voxel of an array as large as the canvas, which it then gives the
     size of. Raises ValueError for a canvas of another dimension, a region of another size, or a probability outside
-    [0, 1].
+    [0, 1], an overlap outside [0, 1), a region that is empty, or no cell.
     """
     if region is not None and canvas_size is None:
         canvas_size = region.shape
@@ -68,6 +68,10 @@ def plan_scene(
         raise ValueError(f"canvas_size {canvas}: this model makes {statistics.ndim}D images, one size per axis")
     if clustering_probability is not None and not 0 <= clustering_probability <= 1:
         raise ValueError(f"clustering_probability must be in [0, 1], got {clustering_probability}")
+    if not 0 <= max_overlap < 1:
+        raise ValueError(f"max_overlap must be in [0, 1), got {max_overlap}")
+    if cells_per_image is not None and cells_per_image < 1:
+        raise ValueError(f"cells_per_image must be at least 1, got {cells_per_image}")
     rng = stream(seed, "scene", index)
     images = len(statistics.cells_per_image)
     like = int(stream(seed, "like", index // images).permutation(images)[index % images])  # each equally often
@@ -81,6 +85,8 @@ def plan_scene(
         if region.shape != canvas:
             raise ValueError(f"the region has shape {region.shape}, the canvas {canvas}: they must be equal")
         region = region > 0
+        if not region.any():
+            raise ValueError("the region is empty: no cell can be placed in it")
     elif own is not None:
         fitted = np.minimum(own, 0.5 * np.array(canvas) * statistics.spacing_um)
         region = ellipsoid_region(canvas, statistics.spacing_um, fitted)
@@ -186,7 +192,7 @@ def photograph_crops(
         light = resample(window.restore(image), (pixel_um,) * 2, spacing)
         noise = resample(statistics.noise.add(light, rng) - light, spacing, (pixel_um,) * 2)
         share = fade(ndimage.distance_transform_edt(~mask), reach)
-        noisy[n] = window.stretch(window.restore(image) + share * noise[: len(image), : len(image)])
+        noisy[n] = window.stretch(window.restore(image) + share * fitted(noise, image.shape))
     return noisy
 
 

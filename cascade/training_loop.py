@@ -84,7 +84,8 @@ def training_loop(
     do not depend on what happened before, so N steps equal k steps, a restart and N − k steps, exactly. While the
     caller holds a step with `preview`, and after the last one, the module carries the averaged (EMA) weights.
 
-    Raises TrainingDiverged at the first loss that is not finite, naming the samples of the batch.
+    Raises TrainingDiverged for a loss that is not finite, naming the samples of its batch, before anything more is
+    logged or saved.
     """
     device, output = accelerator.device, Path(settings.output_dir)
     parameters = [p for p in module.parameters() if p.requires_grad]
@@ -99,10 +100,11 @@ def training_loop(
     ema = None
     if settings.use_ema:
         ema = EMAModel(parameters, decay=settings.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
-        ema.to(device)
         accelerator.register_for_checkpointing(ema)
     accelerator.register_for_checkpointing(scheduler)
     start = _resume(settings, accelerator, output)
+    if ema is not None:
+        ema.to(device)  # a checkpoint's averages are read to the CPU
     if start >= settings.max_train_steps:
         if ema is not None:
             ema.copy_to(parameters)
@@ -132,12 +134,6 @@ def training_loop(
         generator = torch_stream(settings.seed, "noise", micro, accelerator.process_index, device=device)
         with accelerator.accumulate(wrapped):
             loss = wrapped(batch, generator)
-            if not torch.isfinite(loss):
-                raise TrainingDiverged(
-                    f"the loss is {loss.item()} at step {micro // micro_steps + 1}, on samples "
-                    f"{batches.of(micro).tolist()}: look at them, or lower --learning_rate; "
-                    f"the last checkpoint in {output} is good"
-                )
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
@@ -153,16 +149,21 @@ def training_loop(
             ema.step(parameters)
         bar.update()
         last = step == settings.max_train_steps
-        if step % settings.logging_steps == 0 or last:
+        log_now, checkpoint, preview = (
+            last or step % every == 0
+            for every in (settings.logging_steps, settings.checkpointing_steps, settings.preview_steps)
+        )
+        if log_now or checkpoint or preview:  # not at every step: to look at a loss is to wait for it
+            _check_finite(losses, micro, micro_steps, batches, output)
+        if log_now:
             mean = accelerator.gather(torch.stack(losses).mean()).mean().item()
             seconds = (time.perf_counter() - clock) * micro_steps / len(losses)
             losses.clear()
             clock = time.perf_counter()
             bar.set_postfix(loss=f"{mean:.4f}")
             _log(accelerator, output, step, mean, scheduler.get_last_lr()[0], seconds)
-        if step % settings.checkpointing_steps == 0 or last:
+        if checkpoint:
             _checkpoint(accelerator, output, step, settings.checkpoints_total_limit)
-        preview = step % settings.preview_steps == 0 or last
         if ema is not None and preview:
             ema.store(parameters)
             ema.copy_to(parameters)
@@ -186,8 +187,27 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
         output.mkdir(parents=True, exist_ok=True)
         (output / "training_config.json").write_text(json.dumps(asdict(settings), indent=1))
     if tracker:
-        accelerator.init_trackers("tensorboard")
+        accelerator.init_trackers("cascade")
     return accelerator
+
+
+def end_phase(accelerator: Accelerator) -> None:
+    """Close the logs of a phase that another one follows: `end_training` would part the processes for good."""
+    for tracker in accelerator.trackers:
+        tracker.finish()
+
+
+def _check_finite(losses: list[torch.Tensor], micro: int, micro_steps: int, batches: "_Batches", output: Path) -> None:
+    """`losses` are those of the micro steps up to `micro`."""
+    values = torch.stack(losses)
+    if values.isfinite().all():
+        return
+    first = int(values.isfinite().int().argmin())
+    at = micro - len(losses) + first
+    raise TrainingDiverged(
+        f"the loss is {values[first].item()} at step {at // micro_steps + 1}, on samples {batches.of(at).tolist()}: "
+        f"look at them, or lower --learning_rate; the last checkpoint in {output} is good"
+    )
 
 
 def _optimizer(settings: TrainingSettings, parameters: list) -> torch.optim.Optimizer:
@@ -255,6 +275,7 @@ def _checkpoint(accelerator: Accelerator, output: Path, step: int, limit: int) -
     """Save under a temporary name, rename, then drop the oldest: a full disk never costs the previous checkpoint."""
     final, partial = output / f"checkpoint-{step}", output / f"partial-checkpoint-{step}"
     accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()  # every process leaves its random state there
     if accelerator.is_main_process:
         (partial / _STATE).write_text(json.dumps({"step": step}))
         shutil.rmtree(final, ignore_errors=True)

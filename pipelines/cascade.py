@@ -320,7 +320,7 @@ class CascadePipeline(DiffusionPipeline):
         return self._texture(slices, light, infos, seed, index, counts, min_alignment, **options), counts
 
     def _outlines(self, count: int, seed: int, index: int, steps: int, micro_batch_size: int | None):
-        drawn = self.mask(count, steps, torch_stream(seed, "outlines", index), micro_batch_size or 32)
+        drawn = self.mask(count, steps, torch_stream(seed, "outlines", index), micro_batch_size)
         pixel_um = self.texture.config.pixel_size_um
         if not np.isclose(drawn.pixel_size_um, pixel_um, rtol=1e-3):
             raise ValueError(
@@ -364,6 +364,8 @@ class CascadePipeline(DiffusionPipeline):
         self, slices: list[Slices], light: np.ndarray, infos: list[dict], seed, index, counts, minimum, **options
     ):
         """Cells with texture; one whose texture does not show its mask is drawn again twice, then left out."""
+        if not slices:
+            return []
         statistics, window = self.statistics, self.texture.window
         level, pixel_um = statistics.background.level, self.texture.config.pixel_size_um
         lights = [slice_light(s, value, statistics.axial) for s, value in zip(slices, light, strict=True)]
@@ -382,6 +384,7 @@ class CascadePipeline(DiffusionPipeline):
         )
         score = drawn.alignment
         counts |= {"textures drawn again": sum(drawn.failed[:-1]), "textures rejected": drawn.failed[-1]}
+        counts["smaller than a voxel"] = sum(not one.voxels.any() for one in slices)
         return [
             textured_cell(
                 one,
@@ -395,5 +398,5 @@ class CascadePipeline(DiffusionPipeline):
                 infos[n] | {"brightness": float(level + light[n]), "alignment": float(score[n])},
             )
             for n, one in enumerate(slices)
-            if score[n] >= minimum
+            if score[n] >= minimum and one.voxels.any()
         ]

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from cascade import hub
 from cascade.diffusion.sampling import denoise
+from cascade.memory import micro_batch
 from cascade.rng import seed_from, torch_stream
 
 
@@ -71,17 +72,21 @@ class MaskDDPMPipeline(DiffusionPipeline):
         num_masks: int = 1,
         num_inference_steps: int = 25,
         generator: torch.Generator | None = None,
-        micro_batch_size: int = 32,
+        micro_batch_size: int | None = None,
         min_area_px: int = 12,
         max_rounds: int = 10,
     ) -> MaskOutput:
         """Draw `num_masks` outlines.
 
         A draw that touches the border or is smaller than `min_area_px` is drawn again from new noise, at most
-        `max_rounds` times; RuntimeError if that was not enough. Mask n depends on the seed and on n alone (to the
-        rounding of the batch it is computed in).
+        `max_rounds` times; RuntimeError if that was not enough. `micro_batch_size` are drawn at once, default as many
+        as the free memory allows, 32 on a CPU. Mask n depends on the seed and on n alone (to the rounding of the batch
+        it is computed in).
         """
         seed = seed_from(generator)
+        if micro_batch_size is None:
+            each = 300 * self.unet.config.block_out_channels[0] * self.unet.config.sample_size**2
+            micro_batch_size = micro_batch(each, self.device, on_cpu=32, on_gpu=512)
         masks = np.zeros((num_masks, self.config.crop_size, self.config.crop_size), bool)
         missing, rejected = np.arange(num_masks), 0
         for attempt in range(max_rounds):

@@ -56,8 +56,6 @@ class TexturePipeline(DiffusionPipeline):
         grain: `sd`, `length_px` of the fine texture that the autoencoder cannot carry and that is added as noise.
     """
 
-    model_cpu_offload_seq = "controlnet->unet->vae"
-
     def __init__(
         self,
         vae: AutoencoderKL,
@@ -152,7 +150,7 @@ class TexturePipeline(DiffusionPipeline):
         mask = torch.from_numpy(masks[filled]).float()[:, None]
         light = torch.as_tensor(np.asarray(brightness, np.float32)[filled])
         if micro_batch_size is None:
-            each = 50 * self.vae.config.block_out_channels[0] * masks[0].size
+            each = bytes_of_a_crop(self.vae, masks[0].size)
             micro_batch_size = micro_batch(each, self.device, on_cpu=32, on_gpu=512)
         with self.progress_bar(total=len(filled)) as bar:
             for start in range(0, len(filled), micro_batch_size):
@@ -224,6 +222,11 @@ class TexturePipeline(DiffusionPipeline):
             return free + guidance_scale * (controlled(noisy, t, batch) - free)
 
         return guided
+
+
+def bytes_of_a_crop(vae: AutoencoderKL, pixels: int) -> float:
+    """Memory that a crop of so many pixels takes while it is drawn, measured: most of it in the decoder."""
+    return 50 * vae.config.block_out_channels[0] * pixels
 
 
 @torch.inference_mode()

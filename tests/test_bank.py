@@ -94,6 +94,8 @@ def test_a_bank_is_the_same_whoever_makes_which_part(tmp_path):
     calls.clear()
     assert len(stored_bank(tmp_path / "wide", 70, make, together=64)) == 70
     assert calls == [0, 1]
+    assert len(stored_bank(tmp_path / "wide", 70, make, together=8)) == 70  # gone on with as it was begun
+    assert calls == [0, 1]
     calls.clear()
     (tmp_path / "shared").mkdir()
     write_cells(make(2, 6), tmp_path / "shared" / "000002.safetensors")  # another process was quick

@@ -12,6 +12,7 @@ from cascade.export.formats import FORMATS, DataSetWriter
 from cascade.export.mesh import solid_mesh
 from cascade.export.preview import sample_preview
 from cascade.export.save import save_samples
+from cascade.export.tiff import write_tiff
 from cascade.scene import Sample
 
 SPACING = {2: (0.65, 0.65), 3: (2.0, 0.8, 0.8)}
@@ -91,6 +92,12 @@ def test_long_sets_are_split_so_that_track_ids_fit(tmp_path):
     assert (tracks[-1] == [12, 2, 2, 0]).all()
     with pytest.raises(ValueError, match="more than 65535 cells"):
         ctc.finish(tmp_path, [{"cells": 40_000}] * 2, (1.0, 1.0), {}, frames_per_sequence=10)
+
+
+def test_more_labels_than_16_bits_are_written(tmp_path):
+    labels = np.arange(70_000, dtype=np.uint32).reshape(100, 700)
+    write_tiff(tmp_path / "labels.tif", labels, (0.5, 0.5))
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "labels.tif"), labels)
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,12 @@ import pytest
 import tifffile
 import torch
 import zarr
+from test_scene import statistics
 
 from cascade.assets import embedded
 from cascade.cli import main
-from cascade.launch import load
+from cascade.generation import Job
+from cascade.launch import _sequence_length, load
 
 SMALL = ["--model", "nuclei2d", "--canvas_size", "128", "128", "--cells_per_image", "6", "--num_inference_steps", "2"]
 SMALL += ["--min_alignment", "0", "--num_images", "4", "--shard_size", "2"]
@@ -63,7 +65,33 @@ def test_a_mistake_is_said_at_once_and_can_be_mended(tmp_path, capsys):
     assert "must be in [0, 1], got 2" in capsys.readouterr().err
     assert not (tmp_path / "set").exists()
     assert main([*arguments, "--canvas_size", "8", "64", "64"]) == 1
+    assert main([*arguments, "--rho", "-1"]) == 1
+    assert main([*arguments, "--cells_per_image", "70000"]) == 1
+    assert "give another --format" in capsys.readouterr().err
     assert main(arguments) == 0
+
+
+def test_another_region_is_another_data_set(tmp_path, capsys):
+    region = np.zeros((128, 128), np.uint8)
+    region[:64] = 1
+    tifffile.imwrite(tmp_path / "region.tif", region)
+    arguments = ["generate", *SMALL, "--output_dir", str(tmp_path / "set"), "--region", str(tmp_path / "region.tif")]
+    assert main(arguments) == 0
+    tifffile.imwrite(tmp_path / "region.tif", 1 - region)
+    assert main(arguments) == 1
+    assert "made with other region_sha256" in capsys.readouterr().err
+
+
+def test_sequences_are_as_short_as_their_track_ids_want():
+    """Of at most 65,535 numbers each cell of each image takes one."""
+    few, many = statistics(cells_per_image=[12]), statistics(cells_per_image=[100, 300])
+    settings = dict.fromkeys(("canvas_size", "cells_per_image", "clustering_probability")) | {"max_overlap": 0.0}
+    job = Job("", "", "", 0, 4, 4, ("ctc",), 400, False, settings)
+    assert _sequence_length(few, job) == 400
+    length = _sequence_length(many, job)
+    assert 65_535 // 310 <= length <= 65_535 // 300
+    job.settings["canvas_size"] = (1024, 1024)  # sixteen times the area
+    assert _sequence_length(many, job) == pytest.approx(length / 16, abs=1)
 
 
 def test_settings_come_from_a_file_and_flags_win(tmp_path, capsys):

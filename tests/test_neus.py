@@ -7,7 +7,7 @@ import torch
 from cascade.cameras import hemisphere
 from cascade.grid import Grid
 from cascade.multiview.renders import HarmonicRenders
-from cascade.neus.field import GridField, MLPField
+from cascade.neus.field import GridField, MLPField, trilinear
 from cascade.neus.fit import NeuSSettings, fit_views, jaggedness, view_residuals, visual_hull
 from cascade.neus.render import alphas, opacity, ray_points, refine_depths
 from cascade.shapes.harmonics import HarmonicShapes, ShapeLaw, SilhouetteRenderer
@@ -23,6 +23,21 @@ def iou(field, shapes):
         found = field.sdf(points.expand(len(shapes), -1, -1)) < 0
     truth = shapes.sdf(points) < 0
     return (found & truth).sum(1) / (found | truth).sum(1)
+
+
+def test_indexing_is_interpolation_with_its_gradient():
+    """What a GPU fits with; points on nodes, on the faces and beyond them, too."""
+    generator = torch.Generator().manual_seed(0)
+    field = GridField(torch.randn(2, 7, 7, 7, dtype=torch.float64, generator=generator))
+    points = 1.3 * (2 * torch.rand(2, 200, 5, 3, dtype=torch.float64, generator=generator) - 1)
+    points[0, 0] = torch.tensor([[-1.0, 1, 0], [1, 1, 1], [-1, -1, -1], [0, 0, 0], [1 / 3, 2 / 3, -1 / 3]])
+    weights = torch.randn(2, 200, 5, dtype=torch.float64, generator=generator)
+    values, gradients = [], []
+    for sdf in (field.sdf, lambda p: trilinear(field.values, p)):
+        values.append(sdf(points))
+        gradients.append(*torch.autograd.grad((values[-1] * weights).sum(), field.values))
+    assert torch.allclose(*values)
+    assert torch.allclose(*gradients)
 
 
 def test_alpha_is_equation_13_and_opacity_telescopes():
@@ -193,4 +208,4 @@ def test_views_and_cameras_must_agree():
     with pytest.raises(ValueError, match=r"views must be \(B, 3, H, W\)"):
         fit_views(torch.zeros(1, 4, 8, 8), hemisphere(3))
     with pytest.raises(ValueError, match='"grid" or "mlp"'):
-        fit_views(torch.zeros(1, 3, 8, 8), hemisphere(3), NeuSSettings(field="hash"))
+        NeuSSettings(field="hash")

@@ -10,7 +10,7 @@ from cascade.cells import Slices, plane_slices, textured_cell
 from cascade.data.crops import Halo
 from cascade.data.statistics import Statistics
 from cascade.intensity import Window
-from cascade.scene import plan_scene, real_cells, take_picture
+from cascade.scene import photograph_crops, plan_scene, real_cells, take_picture
 
 HALO = Halo([0.3, 0.15, 0.05])
 
@@ -88,6 +88,22 @@ def test_cells_scale_with_the_canvas_and_the_region():
     assert plan_scene(embryo, 0, 0, (32, 32, 128)).cells == pytest.approx(10, abs=1)
     with pytest.raises(ValueError, match="they must be equal"):
         plan_scene(real, 0, 0, (64, 64), region=half)
+    with pytest.raises(ValueError, match="region is empty"):
+        plan_scene(real, 0, 0, region=np.zeros((256, 256)))
+    with pytest.raises(ValueError, match="max_overlap"):
+        plan_scene(real, 0, 0, max_overlap=1.5)
+    with pytest.raises(ValueError, match="cells_per_image"):
+        plan_scene(real, 0, 0, cells_per_image=0)
+
+
+def test_crops_are_photographed_whatever_their_pixels():
+    """0.4 µm come back from 0.65 µm as one pixel less."""
+    real = statistics(spacing_um=(0.65, 0.65))
+    masks = np.zeros((1, 64, 64), bool)
+    masks[:, 20:40, 20:40] = True
+    seen = photograph_crops(np.full((1, 64, 64), 0.5, np.float32), masks, real, 0.4, np.random.default_rng(0))
+    assert seen.shape == (1, 64, 64)
+    assert seen[masks].std() > 0
 
 
 def test_few_annotated_cells_are_helped_out_by_images_like_theirs():

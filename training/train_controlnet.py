@@ -23,10 +23,12 @@ from cascade.diffusion.sampling import denoise
 from cascade.evaluation.alignment import otsu_alignment
 from cascade.export.card import write_card
 from cascade.export.preview import image_grid
-from cascade.pipelines.texture import TexturePipeline, decode_latents
+from cascade.files import replacing_folder
+from cascade.memory import micro_batch
+from cascade.pipelines.texture import TexturePipeline, bytes_of_a_crop, decode_latents
 from cascade.rng import torch_stream
 from cascade.training.settings import parse, run
-from cascade.training_loop import TrainingSettings, make_accelerator, training_loop
+from cascade.training_loop import TrainingSettings, end_phase, make_accelerator, training_loop
 
 
 @dataclass
@@ -86,17 +88,22 @@ def main(argv: list[str] | None = None) -> None:
     condition = conditioning_image(shown["mask"], shown["brightness"]).to(device)
     side = crops.columns["mask"].shape[-1] // 2**factor_steps
     shape = (count, unet.config.in_channels, side, side)
-    noise = torch.randn(shape, generator=torch_stream(settings.seed, "preview"))
+    noise = torch.randn(shape, generator=torch_stream(settings.seed, "preview")).to(device)
+    at_once = micro_batch(bytes_of_a_crop(vae, condition[0, 0].numel()), device, on_cpu=count, on_gpu=count)
+
+    def drawn(start: int) -> torch.Tensor:
+        part = slice(start, start + at_once)
+        batch = {"condition": condition[part]}
+        return decode_latents(vae, denoise(network, scheduler, noise[part], batch, settings.num_inference_steps)).cpu()
+
     for step in training_loop(loss, crops, settings, accelerator):
         if step.preview and accelerator.is_main_process:
-            latents = denoise(
-                network, scheduler, noise.to(device), {"condition": condition}, settings.num_inference_steps
-            )
-            images = decode_latents(vae, latents).cpu()
+            images = torch.cat([drawn(start) for start in range(0, count, at_once)])
             rows = torch.stack([shown["image"][:, 0] / 2 + 0.5, images, shown["mask"][:, 0]], 1).flatten(0, 1)
             image_grid(rows.numpy(), output / f"preview_{step.number:06d}.png", columns=24)
     if accelerator.is_main_process:
         statistics, images, masks = crops.statistics[0], images.numpy(), shown["mask"][:, 0].numpy() > 0
+        grain = measure_grain(vae, crops)
         pipeline = TexturePipeline(
             vae.to("cpu"),
             unet.to("cpu"),
@@ -105,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
             prompt.to("cpu"),
             pixel_size_um=crops.pixel_size_um,
             window=statistics.to_dict()["window"],
-            grain=asdict(measure_grain(vae, crops)),
+            grain=asdict(grain),
         )
         statistics.save(output)
         pipeline.save_pretrained(output)
@@ -125,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
             },
         )
         if settings.push_to_hub:
-            pipeline.push_to_hub(settings.hub_model_id or output.name)
+            hub.push(pipeline, settings.hub_model_id or output.name, cards=output)
     accelerator.end_training()
 
 
@@ -151,9 +158,10 @@ def _teach_decoder(vae: AutoencoderKL, crops: CropDataset, settings: Settings) -
         vae.enable_gradient_checkpointing()
     deque(training_loop(AutoencoderLoss(vae, kl_weight=0.0), crops, phase, accelerator), maxlen=0)  # no previews
     if accelerator.is_main_process:
-        vae.save_pretrained(folder / "vae")
+        with replacing_folder(folder / "vae") as place:
+            vae.save_pretrained(place)
     accelerator.wait_for_everyone()
-    accelerator.end_training()
+    end_phase(accelerator)
     return vae
 
 

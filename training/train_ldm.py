@@ -19,10 +19,11 @@ from cascade.diffusion.prompt import EmptyPrompt
 from cascade.diffusion.sampling import denoise, make_scheduler
 from cascade.export.card import write_card
 from cascade.export.preview import image_grid
+from cascade.files import replacing_folder
 from cascade.pipelines.texture import decode_latents
 from cascade.rng import torch_stream
 from cascade.training.settings import parse, run
-from cascade.training_loop import TrainingSettings, make_accelerator, training_loop
+from cascade.training_loop import TrainingSettings, end_phase, make_accelerator, training_loop
 
 
 @dataclass
@@ -85,8 +86,10 @@ def _train_vae(settings: Settings, dataset: CropDataset, output: Path) -> Autoen
             image_grid(pairs.cpu().numpy() / 2 + 0.5, Path(phase.output_dir) / f"preview_{step.number:06d}.png")
     _normalise_latents(vae, dataset, torch_stream(settings.seed, "latents", device=accelerator.device))
     if accelerator.is_main_process:
-        vae.save_pretrained(output / "vae")
-    accelerator.end_training()
+        with replacing_folder(output / "vae") as folder:
+            vae.save_pretrained(folder)
+    accelerator.wait_for_everyone()
+    end_phase(accelerator)
     return vae.to("cpu")
 
 

@@ -11,6 +11,7 @@ import torch
 from diffusers import UNet2DModel
 from torch.nn import functional as F
 
+from cascade import hub
 from cascade.data.dataset import CropDataset
 from cascade.diffusion.losses import DenoisingLoss, OutlineEncoder, Outlines
 from cascade.diffusion.sampling import denoise, make_scheduler
@@ -115,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
             _metrics(maps[:, None], F.interpolate(distances, size=(side, side), mode="area")),
         )
         if settings.push_to_hub:
-            pipeline.push_to_hub(settings.hub_model_id or output.name)
+            hub.push(pipeline, settings.hub_model_id or output.name, cards=output)
     accelerator.end_training()
 
 

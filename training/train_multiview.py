@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from cascade import hub
 from cascade.cameras import view_set
 from cascade.diffusion.losses import DenoisingLoss
 from cascade.diffusion.sampling import denoise, make_scheduler
@@ -96,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
             else None,
         )
         if settings.push_to_hub:
-            pipeline.push_to_hub(settings.hub_model_id or output.name)
+            hub.push(pipeline, settings.hub_model_id or output.name, cards=output)
     accelerator.end_training()
 
 

@@ -87,11 +87,9 @@ def _load(folder: str, statistics: Statistics, max_relative_height: float) -> di
 
 def random_symmetry(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """One of the eight flips and quarter turns of a square for every sample, (B, C, H, H) -> the same shape."""
-    kinds = torch.randint(0, 8, (len(batch),), generator=generator, device=generator.device)
-    result = torch.empty_like(batch)
-    for kind in range(8):
-        chosen = kinds == kind
-        if chosen.any():
-            turned = torch.rot90(batch[chosen], kind % 4, (-2, -1))
-            result[chosen] = turned.flip(-1) if kind >= 4 else turned
-    return result
+    kinds = torch.randint(0, 8, (len(batch),), generator=generator, device=generator.device).view(-1, 1, 1, 1)
+    quarter, flip = kinds % 4, kinds >= 4
+    # Quarter turns are a transposition and flips; chosen by `where`, nothing has to be known of the kinds on the CPU.
+    turned = torch.where(quarter % 2 == 1, batch.transpose(-2, -1), batch)
+    turned = torch.where((quarter == 1) | (quarter == 2), turned.flip(-2), turned)
+    return torch.where((quarter >= 2) ^ flip, turned.flip(-1), turned)

@@ -77,7 +77,8 @@ class OutlineEncoder:
     @torch.no_grad()
     def __call__(self, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict]:
         device = generator.device
-        distance = self.distances[batch["row"].cpu()].to(device)
+        self.distances = self.distances.to(device)  # once
+        distance = self.distances[batch["row"]]
         angle = 2 * torch.pi * torch.rand(len(distance), generator=generator, device=device)
         flip = 1 - 2 * torch.randint(0, 2, (len(distance),), generator=generator, device=device)
         cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)

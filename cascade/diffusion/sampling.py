@@ -21,12 +21,12 @@ def make_scheduler(prediction_type: str = "v_prediction") -> DDIMScheduler:
 
 def ideal_prediction(scheduler, sample: torch.Tensor, t: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
     """What a perfect network would predict for `sample` at time t, if x_0 is known to be `clean`."""
-    kept = scheduler.alphas_cumprod.to(sample.device)[t].to(sample.dtype)
+    kept = scheduler.alphas_cumprod.to(sample.device)[t].float()  # near t = 0, 1 − kept is lost in half precision
     noise = (sample - kept.sqrt() * clean) / (1 - kept).sqrt()
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
-        return noise
-    return kept.sqrt() * noise - (1 - kept).sqrt() * clean if kind == "v_prediction" else clean
+        return noise.to(sample.dtype)
+    return (kept.sqrt() * noise - (1 - kept).sqrt() * clean if kind == "v_prediction" else clean).to(sample.dtype)
 
 
 @torch.inference_mode()

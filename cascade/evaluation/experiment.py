@@ -28,6 +28,7 @@ from cascade.evaluation.segmenters import (
     Segment,
     cellpose3,
     cellpose4,
+    need_cellpose,
     plane_count,
     published,
     typical_diameter,
@@ -83,7 +84,9 @@ def evaluate(
     from cascade.assets import embedded
     from cascade.evaluation.report import write_report
 
-    output = Path(output_dir)
+    output, kinds = Path(output_dir), PROTOCOLS[protocol]
+    network, version = (cellpose4, 4) if isinstance(kinds[0], Cellpose4Settings) else (cellpose3, 3)
+    need_cellpose(version)
     train_set, test = real_train.load(), real_test.load()
     made = {name: source.load() for name, source in synthetic.items()}
     few = {f"sparse {name}": source.load() for name, source in (sparse or {}).items()}
@@ -99,32 +102,31 @@ def evaluate(
             conditions[prefix + "both"] = joined(real, synthetic_too)
     for ratio in ratios:
         conditions[f"{ratio} % synthetic"] = mixture(train_set, made["synthetic"], ratio / 100)
-    settings = PROTOCOLS[protocol][test[0].image.ndim - 2]
+    settings = kinds[test[0].image.ndim - 2]
     settings = replace(settings, steps=steps or settings.steps, cellprob_threshold=cellprob_threshold)
-    network = cellpose4 if isinstance(settings, Cellpose4Settings) else cellpose3
-    share = {"output_dir": output, "rank": rank, "world": world}
-    facts = {"segmenter": f"Cellpose {metadata.version('cellpose')}, {settings!r}", "seeds": seeds}
-
-    seg = {}
-    if pretrained is not None:
-        ready = published(pretrained, typical_diameter(train_set), cellprob_threshold)
-        seg = run_trainings(
-            {"none": []}, test, lambda data, seed: ready, 1, what=f"{pretrained}, {cellprob_threshold}", **share
-        )
-        facts["none"] = pretrained
-    elif other:
-        size = typical_diameter(train_set)  # a user would say how large his cells are
-
-        def train_other(data: list[LabelledImage], seed: int) -> Segment:
-            return network(data, settings, seed, diameter_px=size)[0]
-
-        seg = run_trainings({"none": other}, test, train_other, seeds, what=f"{settings!r}, {size:.2f}", **share)
-        facts["none"] = f"a generalist trained on {generalist.folder.name}"
+    segmenter = f"Cellpose {metadata.version('cellpose')}, {settings!r}"
+    facts = {"segmenter": segmenter, "seeds": seeds}
+    size = typical_diameter(train_set)  # a user would tell "none" how large his cells are
 
     def train(data: list[LabelledImage], seed: int) -> Segment:
         return network(data, settings, seed)[0]
 
-    seg |= run_trainings(conditions, test, train, seeds, what=repr(settings), **share)
+    def train_other(data: list[LabelledImage], seed: int) -> Segment:
+        return network(data, settings, seed, diameter_px=size)[0]
+
+    parts = [(conditions, test, train, seeds, output, segmenter)]
+    if pretrained is not None:
+        ready = published(pretrained, size, cellprob_threshold)
+        what = f"{segmenter}, {pretrained}, {size:.2f}"
+        parts.insert(0, ({"none": []}, test, lambda data, seed: ready, 1, output, what))
+        facts["none"] = pretrained
+    elif other:
+        parts.insert(0, ({"none": other}, test, train_other, seeds, output, f"{segmenter}, {size:.2f}"))
+        facts["none"] = f"a generalist trained on {generalist.folder.name}"
+    for _ in range(2):  # again, to see what other processes have finished meanwhile
+        seg = {}
+        for part in parts:
+            seg |= run_trainings(*part, rank=rank, world=world)
     if len(seg) < len(conditions) + ("none" in facts):
         return None
     vae = AutoencoderKL.from_pretrained(embedded("nuclei2d") / "texture" / "vae", use_safetensors=True)

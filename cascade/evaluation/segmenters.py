@@ -65,7 +65,7 @@ def cellpose3(
     the cells to be found, where they are not as large as those trained on. Raises ValueError if no plane shows a cell,
     ImportError with the extra's name if Cellpose is not installed.
     """
-    _need_cellpose(3)
+    need_cellpose(3)
     import torch
     from cellpose import models, train
     from cellpose.resnet_torch import CPnet
@@ -164,7 +164,7 @@ def published(name: str, diameter_px: float, cellprob_threshold: float = 0.0) ->
 
 
 def _published(major: int | None, name: str):
-    _need_cellpose(major)
+    need_cellpose(major)
     import torch
     from cellpose import models
 
@@ -175,7 +175,7 @@ def _published(major: int | None, name: str):
     return models.CellposeModel(gpu=torch.cuda.is_available(), **{kind: name})
 
 
-def _need_cellpose(major: int | None) -> None:
+def need_cellpose(major: int | None) -> None:
     """Raise ImportError, naming the extra, unless Cellpose is there, of this major version if one is given."""
     extra = "cellpose4" if major == 4 else "cellpose"
     mend = f"pip install 'cascade-microscopy[{extra}]'"

@@ -8,7 +8,7 @@ import tifffile
 
 from cascade.export.tiff import write_tiff
 
-_TRACK_IDS = 65_535  # TRA masks are uint16, and every cell of every image is a track of its own
+TRACK_IDS = 65_535  # TRA masks are uint16, and every cell of every image is a track of its own
 
 
 def write(sample, number: int, folder: Path, frames_per_sequence: int) -> None:
@@ -35,9 +35,9 @@ def finish(
         tra.mkdir(parents=True, exist_ok=True)
         lines: list[str] = []
         for frame, record in enumerate(records[start : start + frames_per_sequence]):
-            if len(lines) + record["cells"] > _TRACK_IDS:
+            if len(lines) + record["cells"] > TRACK_IDS:
                 raise ValueError(
-                    f"{folder}: sequence {sequence} has more than {_TRACK_IDS} cells; use shorter sequences"
+                    f"{folder}: sequence {sequence} has more than {TRACK_IDS} cells; use shorter sequences"
                 )
             labels = tifffile.imread(folder / f"{sequence}_GT" / "SEG" / f"man_seg{frame:03d}.tif")
             shifted = np.where(labels > 0, labels + len(lines), 0).astype(np.uint16)

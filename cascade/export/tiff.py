@@ -7,12 +7,13 @@ import tifffile
 
 
 def write_tiff(path: Path, array: np.ndarray, spacing_um: tuple[float, ...]) -> None:
-    """A (Y, X) or (Z, Y, X) image with its voxel size in ImageJ's metadata."""
+    """A (Y, X) or (Z, Y, X) image with its voxel size in ImageJ's metadata; uint32, which it lacks, is plain TIFF."""
     metadata = {"axes": "ZYX"[-array.ndim :], "unit": "um"}
     if array.ndim == 3:
         metadata["spacing"] = spacing_um[0]
     resolution = (1 / spacing_um[-1], 1 / spacing_um[-2])
-    tifffile.imwrite(path, array, imagej=True, resolution=resolution, metadata=metadata, compression="zlib")
+    known = array.dtype != np.uint32
+    tifffile.imwrite(path, array, imagej=known, resolution=resolution, metadata=metadata, compression="zlib")
 
 
 def write_ome_tiff(path: Path, array: np.ndarray, spacing_um: tuple[float, ...], name: str) -> None:

@@ -40,6 +40,10 @@ class NeuSSettings:
     max_residual: float = 0.1
     """A cell whose mean 1 − IoU over the views is larger has not converged."""
 
+    def __post_init__(self):
+        if self.field not in ("grid", "mlp"):
+            raise ValueError(f'field must be "grid" or "mlp", got {self.field!r}')
+
     @classmethod
     def faithful(cls, steps: int = 2000) -> "NeuSSettings":
         """SDF network 8 × 256, 64 + 64 samples in 4 up-sampling steps, eikonal 0.1, mask 1.0, lr 5e-4, learned s."""
@@ -116,10 +120,8 @@ def fit_views(
     trust = (carving(views, cameras, truncation) < 0.015 * (16 / len(cameras)) ** 2).float()
     if settings.field == "grid":
         field = GridField(visual_hull(views, cameras, settings.nodes, truncation, trust))
-    elif settings.field == "mlp":
-        field = MLPField(len(views), generator)
     else:
-        raise ValueError(f'field must be "grid" or "mlp", got {settings.field!r}')
+        field = MLPField(len(views), generator)
     weights = torch.ones(len(cameras), device=device) if weights is None else weights.to(device)
     view_weights = weights * trust  # (B, N)
     smooth = 0.02 + 3.2 / views.shape[-1]  # what the curvature of rendered and predicted outlines alone comes to
