@@ -186,8 +186,9 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser(
         "evaluate",
-        help="does synthetic data improve segmentation? train on nothing, real, synthetic and both; report",
-        description="Train Cellpose on real, synthetic and both, test on real images, and write report.html. "
+        help="does synthetic data improve segmentation? train on real, synthetic and both; report",
+        description="Train Cellpose on real, synthetic and both, test on real images, and write report.html. What a "
+        'network reaches that saw none of them, the row "none", is there with --generalist or --pretrained only. '
         "Interrupted, the same command goes on where it was; several processes (accelerate launch -m cascade.cli "
         "evaluate …) share the trainings.",
     )
@@ -196,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
         evaluate.add_argument(f"--{name}_sequences", nargs="+", default=[], metavar="NN", help="default all")
         evaluate.add_argument(f"--{name}_truth", choices=("gt", "st"), default="gt")
     evaluate.add_argument(
-        "--spacing_um", type=float, nargs="+", default=[], help="of the real images, if they do not say"
+        "--spacing_um", type=float, nargs="+", default=[], help="of real images, z y x or y x; default as stored"
     )
     evaluate.add_argument(
         "--synthetic", nargs="+", required=True, metavar="[NAME=]FOLDER", help="the first is judged, others are rows"
@@ -208,8 +209,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=FOLDER",
         help="a second setting with few annotations: real=…, synthetic=…, others; prepared folders give their crops",
     )
-    evaluate.add_argument("--generalist", type=Path, help='annotated images of another kind that "none" is trained on')
-    evaluate.add_argument("--pretrained", help='a Cellpose model to stand for "none", such as cyto3 or cpsam_v2')
+    evaluate.add_argument("--generalist", type=Path, help='adds "none", trained on annotated images of another kind')
+    evaluate.add_argument("--pretrained", help="or adds it as a Cellpose model of this name, such as cyto3, cpsam_v2")
     evaluate.add_argument("--frames", type=_count, help="use at most so many images of each set")
     evaluate.add_argument("--seeds", type=_count, default=3, help="trainings of each kind")
     evaluate.add_argument(
@@ -320,7 +321,7 @@ def _named(entries: list[str]) -> dict[str, Path]:
         if not given or Path(entry).is_dir():
             name, folder = Path(entry).name, entry
         name = name if number else "synthetic"
-        if name in (*found, "real", "both", "none"):
+        if name in found:
             raise ValueError(f"--synthetic {entry}: there is a row {name!r} already; give it as NAME=FOLDER")
         found[name] = Path(folder)
     return found

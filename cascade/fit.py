@@ -51,7 +51,7 @@ def fit(plan: Plan) -> Path:
 
     Every step that is finished is remembered in `fit.json`, trainings go on from their checkpoints: the same call
     again does what is left. Raises ValueError for a folder that holds another plan's work, or a step that does not
-    exist; RuntimeError if a step fails.
+    exist, or a test that cannot be evaluated on, the last before anything is trained; RuntimeError if a step fails.
     """
     unknown = set(plan.skip) - set(STEPS)
     if unknown:
@@ -59,6 +59,8 @@ def fit(plan: Plan) -> Path:
     output = Path(plan.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     state = _State(output / _STATE, plan)
+    if plan.test is not None and "evaluate" not in plan.skip:
+        _check_test(plan)
     for number, step in enumerate(STEPS, 1):
         if step in plan.skip or step in state.done or (step == "evaluate" and plan.test is None):
             continue
@@ -170,14 +172,32 @@ def _generate(plan: Plan, output: Path, state: _State) -> None:
     _launch("cascade.cli", ["generate", *options])
 
 
+def _real(plan: Plan) -> tuple:
+    """The sources to train and to test on."""
+    from cascade.evaluation.sources import Source
+
+    folder, truth, sequences = plan.test
+    train = Source(plan.source, plan.truth, plan.sequences, spacing_um=plan.spacing_um)
+    return train, Source(folder, truth, sequences, spacing_um=plan.spacing_um)
+
+
+def _check_test(plan: Plan) -> None:
+    """Raise what the evaluation would, hours later."""
+    from cascade.evaluation.checks import check_kind, check_sets
+    from cascade.evaluation.segmenters import need_cellpose
+
+    need_cellpose(3)
+    train, test = (source.load() for source in _real(plan))
+    check_sets({"real_train": train, "real_test": test}, generated=set())
+    check_kind("what will be generated", train[0].stored.ndim, test[0], generated=True)
+
+
 def _evaluate(plan: Plan, output: Path, state: _State) -> None:
     from cascade.evaluation.experiment import evaluate
     from cascade.evaluation.sources import Source
 
-    folder, truth, sequences = plan.test
     evaluate(
-        Source(plan.source, plan.truth, plan.sequences, spacing_um=plan.spacing_um),
-        Source(folder, truth, sequences, spacing_um=plan.spacing_um),
+        *_real(plan),
         {"synthetic": Source(output / "synthetic")},
         output / "report",
         sparse={"crops": Source(output / "crops")} if plan.sparse else None,  # frames half unlabelled teach little

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -174,7 +175,10 @@ def training_loop(
 
 
 def make_accelerator(settings: TrainingSettings) -> Accelerator:
-    """The accelerator of a training, with its output folder, log and tracker; writes `training_config.json`."""
+    """The accelerator of a training, with its output folder, log and tracker; writes `training_config.json`.
+
+    Raises ValueError where several processes were started that do not know of each other.
+    """
     output = Path(settings.output_dir)
     tracker = None if settings.report_to == "none" else settings.report_to
     accelerator = Accelerator(
@@ -183,6 +187,11 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
         log_with=tracker,
         project_config=ProjectConfiguration(str(output), str(output / "logs")),
     )
+    if accelerator.num_processes < int(os.environ.get("WORLD_SIZE", 1)):
+        raise ValueError(
+            "several processes were started, but without GPUs each would train alone, into the same folder: start one, "
+            "or set ACCELERATE_USE_CPU=true"
+        )
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
         (output / "training_config.json").write_text(json.dumps(asdict(settings), indent=1))

@@ -177,9 +177,8 @@ def test_pushing_uploads_safetensors_and_the_card(flat, monkeypatch):
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
     monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload_folder)
     assert flat.push_to_hub("me/my-nuclei") == "commit"
-    assert {"README.md", "model_index.json", "texture/unet/diffusion_pytorch_model.safetensors"} <= set(
-        seen["me/my-nuclei"]
-    )
+    wanted = {"README.md", "model_index.json", "texture/unet/diffusion_pytorch_model.safetensors"}
+    assert wanted | {"preview.png", "mask/README.md", "texture/README.md"} <= set(seen["me/my-nuclei"])
     flat.mask.push_to_hub("me/outlines")
     assert {"model_index.json", "unet/config.json"} <= set(seen["me/outlines"])
 

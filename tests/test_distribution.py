@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from conftest import tiny_texture
+from conftest import field_of_view, tiny_texture
+from scipy import ndimage
 
 from cascade.assets import embedded
 from cascade.evaluation.distribution import (
@@ -10,10 +11,13 @@ from cascade.evaluation.distribution import (
     frechet_distance,
     histogram_distance,
     kernel_distance,
+    patches,
     radial_spectrum,
     spectrum_distance,
 )
+from cascade.evaluation.segmenters import LabelledImage
 from cascade.evaluation.sources import Source
+from cascade.intensity import Window
 from cascade.pipelines.texture import TexturePipeline
 
 
@@ -36,6 +40,9 @@ def test_a_real_set_has_no_distance_to_itself(real_data):
     features = encoder_features(vae, all_orientations(np.clip(crops / crops.max(), 0, 1)))
     print(f"FID of a set to itself: {frechet_distance(features, features):.0e}")
     assert abs(frechet_distance(features, features)) < 1e-3
+    faint = encoder_features(vae, all_orientations(0.5 * crops[::3] / crops.max()))
+    print(f"FID to one half as bright: {frechet_distance(faint, features):.2f}")
+    assert frechet_distance(faint, features) > 0.05
 
 
 def test_the_kernel_distance_is_unbiased_and_sees_a_shift():
@@ -51,6 +58,17 @@ def test_features_are_of_the_crop_and_not_of_the_batch():
     features = encoder_features(vae, crops, batch_size=2)
     assert features.shape == (5, vae.config.block_out_channels[-1])
     np.testing.assert_allclose(features[3], encoder_features(vae, crops[3:4])[0], atol=1e-5)
+
+
+def test_patches_are_of_cells_in_images_that_are_large_enough():
+    image, labels = field_of_view(np.random.default_rng(0))
+    some = [LabelledImage(image, labels * 0, (1, 1)), LabelledImage(image, np.where(labels == 3, 3, 0), (1, 1))]
+    (found,) = patches(some, Window(0.0, 2000.0, 1.0), 32)
+    y, x = (int(c) for c in ndimage.center_of_mass(labels == 3))
+    around = np.pad(image, 16, mode="reflect")[y : y + 32, x : x + 32]
+    np.testing.assert_allclose(found, np.clip(around / 2000, 0, 1), atol=1e-6)
+    assert patches(some[:1], Window(0.0, 1.0), 32).shape == (0, 32, 32)
+    assert patches(some, Window(0.0, 1.0), 160).shape == (0, 160, 160)
 
 
 def test_spectra_tell_scale_and_histograms_shift():

@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -13,12 +14,12 @@ from conftest import ball_stack, field_of_view, tiny_texture, write_ctc_2d
 from PIL import Image
 from scipy import stats
 
-from cascade.cli import _few, _named
+from cascade.cli import _few, _named, main
 from cascade.data.frames import DataError
 from cascade.data.prepare import prepare
 from cascade.evaluation import experiment
+from cascade.evaluation.checks import check_apart, check_sets
 from cascade.evaluation.experiment import (
-    check_apart,
     distribution,
     evaluate,
     joined,
@@ -26,6 +27,7 @@ from cascade.evaluation.experiment import (
     populations,
     run_trainings,
 )
+from cascade.evaluation.pictures import window_of
 from cascade.evaluation.population import field_distances
 from cascade.evaluation.report import write_report
 from cascade.evaluation.segmenters import (
@@ -40,6 +42,7 @@ from cascade.evaluation.segmenters import (
     training_planes,
 )
 from cascade.evaluation.sources import Source
+from cascade.sampling import evenly
 
 
 def images(seed, count=3):
@@ -55,6 +58,40 @@ def test_sets_that_share_an_image_are_refused():
     stack = LabelledImage(np.stack([one.image for one in train]), np.stack([one.labels for one in train]), (1, 1, 1))
     with pytest.raises(ValueError, match="also training images"):
         check_apart(train[:1], [stack])  # a slice of a test stack
+    converted = [replace(train[1], image=train[1].image.astype(dtype)) for dtype in (np.int32, np.float64)]
+    with pytest.raises(ValueError, match="2 of 2"):
+        check_apart(train, converted)
+    scaled = [replace(one, image=one.image.astype(dtype) / 1000) for one, dtype in zip(train, "fd", strict=False)]
+    with pytest.raises(ValueError, match="1 of 1"):
+        check_apart(scaled[:1], [replace(train[0], image=train[0].image / 1000)])
+
+
+def test_what_is_apart_is_told_by_what_images_show(ctc_sparse_3d, tmp_path):
+    shutil.copytree(ctc_sparse_3d, tmp_path / "set")
+    seg = tmp_path / "set" / "01_GT" / "SEG"
+    (first, *_) = sorted(seg.iterdir())
+    shutil.copyfile(first, seg / "man_seg_000_020.tif")  # another slice of the same stack
+    found = Source(tmp_path / "set", spacing_um=(2, 1, 1)).load()
+    assert {one.image.shape for one in found} == {(96, 96)}
+    with pytest.raises(ValueError, match="1 of 6 test images are also"):
+        check_apart(found[:1], found[1:])
+    check_apart(found[:2], found[2:])
+    padded = [np.pad(one.whole, ((2, 2), (0, 0), (0, 0)), constant_values=7) for one in found[1:3]]
+    check_apart(*([LabelledImage(stack, stack * 0, (2, 1, 1))] for stack in padded))
+
+
+def test_sets_that_mix_planes_and_stacks_are_refused():
+    plane = images(0, 1)[0]
+    stack = LabelledImage(*ball_stack(np.random.default_rng(0)), (2.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match="synthetic holds planes and stacks: give sets of one kind"):
+        check_sets({"real_test": images(1), "synthetic": [plane, stack]}, {"synthetic"})
+
+
+def test_stacks_are_tested_on_stacks(ctc_sparse_3d):
+    slices = Source(ctc_sparse_3d, spacing_um=(2, 1, 1)).load()
+    stack = LabelledImage(*ball_stack(np.random.default_rng(7)), (2.0, 1.0, 1.0))
+    with pytest.raises(ValueError, match=r"whole annotated stacks.*--real_test_truth st"):
+        check_sets({"real_train": slices[3:], "real_test": slices[:3], "synthetic": [stack]}, {"synthetic"})
 
 
 def test_trainings_are_kept_and_not_repeated(tmp_path):
@@ -135,6 +172,26 @@ def test_an_evaluation_from_folders_to_the_report(stubbed, folders, tmp_path):
     assert record["intensities_bhattacharyya"] >= 0
 
 
+def test_the_last_process_reports_however_they_overtake_each_other(stubbed, folders, tmp_path, monkeypatch):
+    """Process 1 is done with "none" before process 0 is, and with all the rest after it."""
+    train, test, made = (Source(folders[name]) for name in ("train", "test", "made"))
+    other, network, others = Source(write_ctc_2d(tmp_path / "other", 6, 9)), experiment.cellpose3, []
+    given = dict(real_train=train, real_test=test, synthetic={"synthetic": made}, output_dir=tmp_path / "out")
+    given |= dict(generalist=other, seeds=2, world=2)
+
+    def overtaken(data, settings, seed, diameter_px=None):
+        if diameter_px is None and not others:
+            others.append("started")
+            others.append(evaluate(**given, rank=0))
+        return network(data, settings, seed, diameter_px)
+
+    monkeypatch.setattr(experiment, "cellpose3", overtaken)
+    monkeypatch.setattr(experiment, "distribution", lambda *sets: {})
+    assert evaluate(**given, rank=1).is_file()
+    assert others == ["started", None]
+    assert len(stubbed) == 2 * 4
+
+
 def test_what_cannot_be_compared_is_said_before_anything_is_trained(stubbed, folders, tmp_path):
     train, test, made = (Source(folders[name]) for name in ("train", "test", "made"))
     rng = np.random.default_rng(0)
@@ -155,6 +212,10 @@ def test_what_cannot_be_compared_is_said_before_anything_is_trained(stubbed, fol
         (dict(real_test=stacks), "synthetic holds planes, the test set stacks: give 3D sets"),
         (dict(synthetic={"synthetic": stacks}), "synthetic holds stacks, the test set planes: give 2D sets"),
         (dict(synthetic={"a/b": made}), "leave out the '/'"),
+        (dict(synthetic={"synthetic": made, "real_test": made}), "'real_test' is a row or a set of the evaluation's"),
+        (dict(synthetic={"synthetic": made, "both": made}), "'both' is a row or a set"),
+        (dict(synthetic={"synthetic": made, "sparse real": made}), "'sparse real' is a row or a set"),
+        (dict(sparse={"real": train, "both": made}), "'both' is a row or a set"),
         (dict(real_test=Source(empty)), "real_test: no image has a labelled cell"),
         (dict(generalist=made, pretrained="cyto3"), "give one of them"),
     ):
@@ -164,13 +225,21 @@ def test_what_cannot_be_compared_is_said_before_anything_is_trained(stubbed, fol
     assert not stubbed
 
 
-def test_a_cellpose_that_is_missing_or_another_is_named_with_its_extra(monkeypatch):
+def test_a_cellpose_that_is_missing_or_another_is_named_with_its_extra(monkeypatch, tmp_path, capsys):
+    version = metadata.version
+
     def missing(name):
-        raise metadata.PackageNotFoundError(name)
+        if name == "cellpose":
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
 
     monkeypatch.setattr(metadata, "version", missing)
     with pytest.raises(ImportError, match=r"not installed: pip install 'cascade-microscopy\[cellpose\]'"):
         cellpose3([], CellposeSettings(), 0)
+    sets = [f"--{name}={tmp_path / 'not read'}" for name in ("real_train", "real_test", "synthetic")]
+    for protocol, extra in (("narrow", "cellpose"), ("cellpose4", "cellpose4")):
+        assert main(["evaluate", *sets, "--output_dir", str(tmp_path / "out"), "--protocol", protocol]) == 1
+        assert f"not installed: pip install 'cascade-microscopy[{extra}]'" in capsys.readouterr().err
     monkeypatch.setattr(metadata, "version", lambda name: "3.1.1")
     with pytest.raises(ImportError, match=r"Cellpose 4 is needed: pip install 'cascade-microscopy\[cellpose4\]'"):
         cellpose4([], Cellpose4Settings(), 0)
@@ -199,7 +268,9 @@ def test_the_report_is_one_page_with_everything_in_it(tmp_path):
     assert record["scores"]["harmonics"]["ap_0.8"]["mean"] == 1
     assert record["rank_sum_p"] == dict.fromkeys([n for n in names if not n.endswith("real")], 1.0)
     assert set(record["population"]) == {"real train", "synthetic"}
-    assert all(value >= 0 for found in record["population"].values() for value in found.values())
+    for found in record["population"].values():
+        assert [name for name, value in found.items() if value is None] == ["cells_per_image"]  # they do not vary
+        assert all(value >= 0 for value in found.values() if value is not None)
     assert "| Real | 1.000 ± 0.000 |" in (tmp_path / "table.md").read_text()
 
 
@@ -242,7 +313,7 @@ def test_synthetic_sets_have_names_of_their_own(tmp_path):
     assert _named(["a/synthetic", f"{folder}", "scratch=b/synthetic"]) == {
         "synthetic": Path("a/synthetic"), "rho=0.7": folder, "scratch": Path("b/synthetic"),
     }  # fmt: skip
-    for wrong in (["a/x", "b/synthetic"], ["a", "real=b"], ["a", "c/d", "e/d"]):
+    for wrong in (["a/x", "b/synthetic"], ["a", "c/d", "e/d"]):
         with pytest.raises(ValueError, match="give it as NAME=FOLDER"):
             _named(wrong)
 
@@ -275,18 +346,83 @@ def test_prepared_crops_are_a_data_set_of_single_cells(tmp_path):
     found = Source(tmp_path / "crops").load()
     assert {one.image.shape for one in found} == {(64, 64)}
     assert all(set(np.unique(one.labels)) == {0, 1} for one in found)
-    whole = Source(source).load()[0].image
-    assert min(one.image.min() for one in found) > 0.5 * whole.min()
-    assert max(one.image.max() for one in found) > 0.5 * whole.max()
+    cells = [(one.image, one.labels == n) for one in Source(source).load() for n in np.unique(one.labels)]
+    for one in found:
+        cell = one.labels > 0
+        alike = [image[inside].mean() for image, inside in cells if inside.sum() == cell.sum()]
+        assert min(abs(one.image[cell].mean() / mean - 1) for mean in alike) < 0.1
+        assert one.image[~cell].mean() == pytest.approx(120, rel=0.3)  # nothing but background and the own halo
+        assert one.spacing_um == (0.5, 0.5)
+    some = Source(tmp_path / "crops", frames=3).load()
+    for one, n in zip(some, evenly(len(found), 3), strict=True):
+        np.testing.assert_array_equal(one.image, found[n].image)
 
 
 def test_single_slices_tell_nothing_of_a_population():
     rng = np.random.default_rng(0)
-    stacks = [LabelledImage(*ball_stack(rng), (2.0, 1.0, 1.0)) for _ in range(2)]
+    stacks = [LabelledImage(*ball_stack(rng, count=n), (2.0, 1.0, 1.0)) for n in (5, 8)]
     slices = [LabelledImage(one.image[12], one.labels[12], (1.0, 1.0)) for one in stacks]
     found = populations({"real test": stacks, "real train": slices, "synthetic": stacks})
     assert set(found) == {"real test", "synthetic"}
     assert set(field_distances(found["synthetic"], found["real test"]).values()) == {0.0}
+
+
+def test_every_set_is_measured_with_its_own_voxel_size():
+    """Twice as many pixels of half the size show the same."""
+    test = [replace(one, labels=np.where(one.labels > 5 + n, 0, one.labels)) for n, one in enumerate(images(1))]
+    finer = [LabelledImage(*(a.repeat(2, 0).repeat(2, 1) for a in (o.image, o.labels)), (0.25, 0.25)) for o in test]
+    found = populations({"real test": test, "synthetic": finer})
+    distances = field_distances(found["synthetic"], found["real test"])
+    for name in ("cells_per_image", "size", "nearest_neighbour", "pair_correlation"):
+        assert distances[name] == pytest.approx(0, abs=0.02)
+
+
+def lonely(seed, count):
+    """Images of one cell each, between some that show none."""
+    empty = LabelledImage(images(seed + 100, 1)[0].image, np.zeros((128, 128), np.uint16), (0.5, 0.5))
+    shown = [replace(one, labels=np.where(one.labels == 1, one.labels, 0)) for one in images(seed, count)]
+    return [empty] * 30 + shown
+
+
+def test_cells_without_neighbours_and_empty_images_leave_dashes(tmp_path):
+    test, made = lonely(1, 2), images(3)
+    conditions = dict.fromkeys(("real", "synthetic"), test)
+    seg = run_trainings(conditions, test, lambda data, seed: lambda one: one.labels, 1, tmp_path)
+    fields = populations({"real test": test, "real train": lonely(2, 4), "synthetic": made})
+    facts = distribution(images(0), test, {"synthetic": made}, tiny_texture().vae.eval(), size=128)
+    assert facts["kid_r2s"] is None
+    page = write_report(tmp_path, "", seg, facts | {"odd": float("inf")}, images(0), made, test, fields).read_text()
+    assert "<td>–</td>" in page
+    text = (tmp_path / "report.json").read_text()
+    assert not {"NaN", "Infinity"} & set(re.findall("[A-Za-z]+", text))
+    record = json.loads(text)
+    assert record["odd"] is None
+    for name in ("real train", "synthetic"):
+        assert record["population"][name]["nearest_neighbour"] is None
+        assert record["population"][name]["pair_correlation"] is None
+        assert record["population"][name]["background_level"] is not None
+
+
+def test_a_single_image_has_no_spread_to_measure_in():
+    found = populations({"real test": images(1, 1), "synthetic": images(2)})
+    distances = field_distances(found["synthetic"], found["real test"])
+    assert {name for name, value in distances.items() if value is None} == {
+        "cells_per_image", "background_level", "background_sd",
+    }  # fmt: skip
+    assert all(value < 100 for value in distances.values() if value is not None)
+
+
+def test_intensities_between_0_and_1_are_compared_as_any():
+    def unit(some):
+        return [replace(one, image=one.image.astype(np.float32) / 65535) for one in some]
+
+    vae = tiny_texture().vae.eval()
+    found, scaled = (
+        distribution(f(images(0)), f(images(1)), {"synthetic": f(images(2))}, vae, size=32) for f in (list, unit)
+    )
+    assert scaled["fid_r2s"] == pytest.approx(found["fid_r2s"], rel=0.01)
+    dark, bright = (np.percentile(unit(images(0))[0].image, q) for q in (5, 99))
+    assert np.ptp(window_of(unit(images(0))[0].image).stretch(np.array([dark, bright]))) > 0.5
 
 
 def test_distance_to_synthetic_images_grows_with_their_difference():
@@ -302,8 +438,28 @@ def test_distance_to_synthetic_images_grows_with_their_difference():
 def test_sources_are_read_as_they_were_asked_for(tmp_path):
     folder = write_ctc_2d(tmp_path / "set", frames=5)
     assert len(Source(folder).load()) == 5
-    picked = Source(folder, sequences=("01",), frames=2).load()
-    assert [one.labels.max() > 0 for one in picked] == [True, True]
+    shutil.copytree(folder / "01", folder / "02")
+    shutil.copytree(folder / "01_GT", folder / "02_GT")
+    assert len(Source(folder).load()) == 10
+    picked = Source(folder, sequences=("02",), frames=3).load()
+    for one, n in zip(picked, (0, 2, 4), strict=True):
+        np.testing.assert_array_equal(one.image, tifffile.imread(folder / "02" / f"t{n:03d}.tif"))
+    with pytest.raises(ValueError, match="at least one frame"):
+        Source(folder, frames=0).load()
+
+
+def test_the_voxel_size_that_is_given_wins(tmp_path, caplog):
+    folder = write_ctc_2d(tmp_path / "set", frames=1)
+    assert Source(folder).load()[0].spacing_um == (1.0, 1.0)
+    assert "taking 1 µm per pixel" in caplog.text
+    caplog.clear()
+    (folder / "dataset.json").write_text('{"spacing_um": [0.5, 0.25]}')
+    assert Source(folder).load()[0].spacing_um == (0.5, 0.25)
+    assert Source(folder, spacing_um=(0.3, 0.3)).load()[0].spacing_um == (0.3, 0.3)
+    assert not caplog.text
+    for wrong in ((1.0, 1.0, 1.0), (0.5,), (0.5, 0.0)):
+        with pytest.raises(DataError, match="needs 2 lengths above 0"):
+            Source(folder, spacing_um=wrong).load()
 
 
 def test_stacks_give_planes_of_equal_spacing():

@@ -2,11 +2,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
+from conftest import ball_stack, write_ctc_2d
 
 from cascade import embedded
 from cascade import fit as module
-from cascade.evaluation import experiment
+from cascade.evaluation import experiment, segmenters
 from cascade.evaluation.sources import Source
 from cascade.fit import STEPS, Plan, fit
 
@@ -24,6 +27,7 @@ def did(monkeypatch):
         return do
 
     monkeypatch.setattr(module, "_DO", {name: step(name) for name in STEPS})
+    monkeypatch.setattr(module, "_check_test", lambda plan: None)
     return calls
 
 
@@ -42,6 +46,41 @@ def test_it_goes_on_where_it_was_and_skips_what_it_is_told(did, tmp_path):
         fit(Plan(Path("images"), tmp_path, num_images=5, seed=1))
     with pytest.raises(ValueError, match="no step cook"):
         fit(Plan(Path("images"), tmp_path, skip=("cook",)))
+
+
+def test_a_test_that_cannot_be_used_is_refused_before_the_first_step(ctc_sparse_3d, monkeypatch, tmp_path):
+    done = []
+    monkeypatch.setattr(segmenters, "_major", lambda: 3)
+    monkeypatch.setattr(module, "_DO", {name: lambda *_, name=name: done.append(name) for name in STEPS})
+    planes = {name: write_ctc_2d(tmp_path / name, 2, seed) for seed, name in enumerate(("train", "test"))}
+    plan = Plan(planes["train"], tmp_path / "out", test=(planes["test"], "gt", ()))
+    slices = replace(plan, source=ctc_sparse_3d, spacing_um=(2, 1, 1), output_dir=tmp_path / "slices")
+    for wrong, message in (
+        (replace(plan, test=(planes["train"], "gt", ())), "also training images"),
+        (replace(plan, test=(tmp_path / "nowhere", "gt", ())), "nowhere: no such folder"),
+        (replace(plan, test=(planes["test"], "st", ())), "choose the other truth, gt"),
+        (replace(slices, test=(ctc_sparse_3d, "gt", ())), "also training images"),
+        (replace(slices, test=(_other_slices(tmp_path), "gt", ())), r"generated holds stacks.*--test_truth st"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(wrong)
+    assert not done
+    fit(replace(plan, test=(planes["train"], "gt", ()), skip=("evaluate",)))
+    assert "evaluate" not in done
+    done.clear()
+    fit(plan)
+    assert done == ["evaluate"]  # the rest is done
+    monkeypatch.setattr(segmenters, "_major", lambda: 4)
+    with pytest.raises(ImportError, match="Cellpose 3 is needed"):
+        fit(plan)
+
+
+def _other_slices(tmp_path):
+    image, labels = ball_stack(np.random.default_rng(8))
+    for name, array in (("01/t000.tif", image), ("01_GT/SEG/man_seg_000_012.tif", labels[12])):
+        (tmp_path / "other" / name).parent.mkdir(parents=True)
+        tifffile.imwrite(tmp_path / "other" / name, array)
+    return tmp_path / "other"
 
 
 def test_the_budget_decides_how_long_is_trained(monkeypatch, tmp_path):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tifffile
 from conftest import field_of_view, write_ctc_2d
+from skimage import io
 
 from cascade.data.frames import DataError, check_pair, find_frames, read_image, read_labels, spacing_of
 
@@ -31,7 +32,7 @@ def test_silver_truth_and_sequences_are_chosen(tmp_path):
     save(tmp_path / "a/02_ST/SEG/man_seg000.tif", np.ones((8, 8), np.uint16))
     assert len(find_frames(tmp_path / "a", "gt", ["01"])[0]) == 3
     assert find_frames(tmp_path / "a", "st", ["02"])[0][0].name == "02/t000"
-    with pytest.raises(DataError, match=r"02_GT.*use --truth st"):
+    with pytest.raises(DataError, match=r"02_GT.*choose the other truth, st"):
         find_frames(tmp_path / "a", "gt")
     with pytest.raises(DataError, match="no sequence 07"):
         find_frames(tmp_path / "a", "gt", ["07"])
@@ -47,6 +48,31 @@ def test_pairs_are_found_and_bare_images_counted(tmp_path):
     assert bare == 1
     save(tmp_path / "z_masks.tif", labels)
     with pytest.raises(DataError, match=r"z_masks.*there is no image z.tif"):
+        find_frames(tmp_path)
+    with pytest.raises(DataError, match=r"sequences need the Cell Tracking Challenge layout"):
+        find_frames(tmp_path, sequences=["01"])
+
+
+def test_pairs_are_found_as_cellpose_itself_names_them(tmp_path):
+    image, labels = field_of_view(np.random.default_rng(0))
+    for name, array in {
+        "000_img.png": image, "000_masks.png": labels, "x.tif": image, "x_cp_masks.png": labels,
+        "y.PNG": image, "y_cp_masks.tif": labels, "bare.tif": image,
+    }.items():  # fmt: skip
+        io.imsave(tmp_path / name, array, check_contrast=False)
+    frames, bare = find_frames(tmp_path)
+    assert [f.name for f in frames] == ["000_img", "x", "y"]
+    assert bare == 1
+    for frame in frames:
+        np.testing.assert_array_equal(frame.image(), image)
+        np.testing.assert_array_equal(frame.labels(), labels)
+        assert spacing_of(tmp_path, [frame], 2) == ((1.0, 1.0), "assumed")
+    save(tmp_path / "x_masks.tif", labels)
+    with pytest.raises(DataError, match=r"x.tif has labels in .*x_cp_masks.png, too"):
+        find_frames(tmp_path)
+    (tmp_path / "x_masks.tif").unlink()
+    save(tmp_path / "w_cp_masks.tif", labels)
+    with pytest.raises(DataError, match=r"there is no image w.tif"):
         find_frames(tmp_path)
 
 
@@ -89,6 +115,15 @@ def test_one_annotated_cell_is_no_binary_mask(tmp_path):
     )
 
 
+def test_ids_are_of_a_type_that_can_be_counted(tmp_path):
+    for dtype in ("u1", "u2", "u4", "i4", "i8"):
+        assert read_labels(save(tmp_path / "a.tif", LABELS.astype(dtype))).dtype == dtype
+    found = read_labels(save(tmp_path / "a.tif", LABELS.astype("u8")))
+    np.testing.assert_array_equal(np.bincount(found.ravel()), np.bincount(LABELS.ravel()))
+    with pytest.raises(DataError, match="ids up to 8589934592; number the cells"):
+        read_labels(save(tmp_path / "a.tif", LABELS.astype("u8") << 32))
+
+
 def test_truncated_and_coloured_images_are_refused_by_name(tmp_path):
     path = save(tmp_path / "x.tif", np.zeros((64, 64), np.uint16), compression="zlib")
     path.write_bytes(path.read_bytes()[:60])
@@ -123,3 +158,12 @@ def test_spacing_is_read_from_where_it_is_stored(tmp_path):
     (tmp_path / "dataset.json").unlink()
     save(tmp_path / "x.tif", stack)
     assert spacing_of(tmp_path, frames, 3)[1] == "assumed"
+    assert spacing_of(tmp_path, frames, 3, [3, 2, 1]) == ((3.0, 2.0, 1.0), "given")
+
+
+@pytest.mark.parametrize("text", ["{'spacing_um': [1, 1]}", "[1, 1]", '{"spacing_um": "no"}', '{"spacing_um": [0, 1]}'])
+def test_a_broken_record_of_the_spacing_is_named(tmp_path, text):
+    write_ctc_2d(tmp_path, frames=1)
+    (tmp_path / "dataset.json").write_text(text)
+    with pytest.raises(DataError, match=r"dataset.json: .*write"):
+        spacing_of(tmp_path, find_frames(tmp_path)[0], 2)

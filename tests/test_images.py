@@ -19,8 +19,22 @@ def test_paired_metrics_of_a_case_done_by_hand():
     same = paired_metrics(real, 1e-6 + real)
     assert same["ssim"] == pytest.approx(1)
     assert same["zncc"] == pytest.approx(1)
+    assert paired_metrics(real, made, data_range=200)["nrmse"] == pytest.approx(0.025)
     with pytest.raises(ValueError, match="one shape"):
         paired_metrics(real, made[:-1])
+
+
+def test_paired_stacks_may_have_few_slices():
+    rng = np.random.default_rng(0)
+    for slices in (3, 4, 5, 6, 7, 20):
+        real = rng.uniform(0, 100, (slices, 32, 32))
+        assert paired_metrics(real, real + 1e-6)["ssim"] == pytest.approx(1)
+        assert paired_metrics(real, rng.permuted(real, axis=1))["ssim"] < 0.5
+    with pytest.raises(ValueError, match=r"three pixels along each axis, got \(2, 32, 32\): compare slices"):
+        paired_metrics(real[:2], real[:2])
+    with pytest.raises(ValueError, match="not above 0: give data_range"):
+        paired_metrics(np.ones((9, 9)), real[0, :9, :9])
+    assert paired_metrics(np.ones((9, 9)), real[0, :9, :9], data_range=100)["nrmse"] > 0
 
 
 @pytest.fixture(params=["noise", "a real frame"])
@@ -63,6 +77,18 @@ def test_histogram_distances_are_those_of_gaussians():
     assert bhattacharyya(p, q) == pytest.approx(1 / 8, rel=0.03)  # (Δμ)² / 8σ²
     assert bhattacharyya(p, p) == pytest.approx(0, abs=1e-9)
     assert bhattacharyya(np.array([1.0, 0]), np.array([0, 1.0])) == float("inf")
+
+
+def test_a_hot_pixel_does_not_hide_a_difference():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(100, 5, (2, 200, 200)) + np.array([0, 5])[:, None, None]
+    clean = bhattacharyya(*histograms(a, b)[:2])
+    a[0, 0] = 65535
+    p, q, edges = histograms(a, b)
+    assert bhattacharyya(p, q) == pytest.approx(clean, rel=0.02)
+    assert edges[-1] < 200
+    assert p.sum() == pytest.approx(1)
+    assert q.sum() == pytest.approx(1)
 
 
 def test_a_profile_across_the_rim_finds_a_blurred_edge():

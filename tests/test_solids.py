@@ -25,6 +25,15 @@ def test_statistics_of_balls_and_ellipsoids():
     assert solid_statistics([lumpy], SPACING).roughness[0] > 1.5 * found.roughness[0]
 
 
+def test_a_thread_has_a_surface():
+    thread = np.zeros((30, 3, 3), bool)
+    thread[:, 1, 1] = True
+    found = solid_statistics([thread], (1.0, 1.0, 1.0))
+    assert found.volume[0] == 30
+    assert 0 < found.sphericity[0] < 0.8
+    assert found.elongation[0] > 10
+
+
 def test_equal_sets_are_at_no_distance():
     rng = np.random.default_rng(0)
     a = solid_statistics([solid(rng.uniform(6, 12, 3)) for _ in range(8)], SPACING)

@@ -6,7 +6,7 @@ import tifffile
 from conftest import field_of_view, write_ctc_2d
 
 from cascade.cli import main
-from cascade.data.frames import DataError
+from cascade.data.frames import DataError, read_labels
 from cascade.data.prepare import prepare
 from cascade.data.statistics import Statistics
 from cascade.data.thin import thin
@@ -43,6 +43,21 @@ def test_so_many_slices_remain(ctc_sparse_3d, tmp_path):
     assert len(names) == 2
     after = annotated(tmp_path / "two")
     assert after == {key: size for key, size in annotated(ctc_sparse_3d).items() if key[0] in names}
+
+
+def test_of_a_cell_in_two_pieces_the_larger_remains(tmp_path):
+    image, labels = field_of_view(np.random.default_rng(0))
+    labels[:] = 0
+    labels[20:30, 20:30], labels[100:108, 100:108] = 5, 5
+    (tmp_path / "set").mkdir()
+    tifffile.imwrite(tmp_path / "set" / "x.tif", image)
+    labels[60:70, 60:70] = 9
+    tifffile.imwrite(tmp_path / "set" / "x_masks.tif", labels)
+    for seed in range(8):
+        out = thin(tmp_path / "set", tmp_path / f"out{seed}", cells=1, seed=seed)
+        found = read_labels(out / "x_masks.tif")  # which takes one id in two pieces for a binary mask
+        assert found.dtype == labels.dtype
+        assert [int((found == n).sum()) for n in np.unique(found)[1:]] == [100]
 
 
 def test_what_cannot_be_thinned_is_refused(ctc_2d, tmp_path):

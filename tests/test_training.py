@@ -1,5 +1,8 @@
 import json
 import logging
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -168,6 +171,25 @@ def base(crops, tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
     run(train_ldm, "tiny_ldm", "--data", crops, "--output_dir", folder)
     return folder
+
+
+def test_two_processes_train_both_phases(crops, tmp_path):
+    """The autoencoder, then the diffusion model; all random states are in the checkpoint."""
+    few = ["--vae_max_train_steps", "2", "--max_train_steps", "2", "--checkpointing_steps", "2", "--preview_steps", "2"]
+    command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "cascade.training.train_ldm"]
+    options = ["--config", "configs/tiny_ldm.yaml", "--report_to", "none", "--data", str(crops), *few]
+    done = subprocess.run(
+        [sys.executable, *command, *options, "--output_dir", str(tmp_path)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "unet" / "config.json").is_file()
+    for phase in ("training_vae", "training_unet"):
+        states = (tmp_path / phase / "checkpoint-2").glob("random_states_*.pkl")
+        assert sorted(p.name for p in states) == ["random_states_0.pkl", "random_states_1.pkl"]
+    assert not list(tmp_path.rglob("partial-*"))
 
 
 def test_the_mask_script_makes_a_stage(crops, tmp_path):

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,9 @@ import tifffile
 from skimage import io, measure
 
 _IMAGE_SUFFIXES = (".tif", ".tiff", ".png")
-_MASK_TAG = "_masks"
+_MASK_TAGS = ("_masks", "_cp_masks")  # the second is what Cellpose's own window writes
+_IMAGE_TAGS = ("", "_img")  # the second is how Cellpose names its own data set, 000_img.png
+_MAX_ID = np.iinfo(np.int32).max
 
 
 class DataError(ValueError):
@@ -43,7 +45,8 @@ def find_frames(source: str | Path, truth: str = "gt", sequences: list[str] | No
     """The annotated frames under `source`, and how many images there have no annotation.
 
     Layouts: Cell Tracking Challenge (`01/t000.tif` with `01_GT/SEG/man_seg000.tif`, `man_seg_000_012.tif` for one
-    slice of a stack, or `01_ST/SEG/…` with `truth="st"`), or Cellpose pairs (`x.tif` with `x_masks.tif`).
+    slice of a stack, or `01_ST/SEG/…` with `truth="st"`), or Cellpose pairs (`x.tif` with `x_masks.tif` or
+    `x_cp_masks.tif`, `x_img.tif` with `x_masks.tif`; PNG as well).
     Raises DataError where nothing annotated is found.
     """
     source = Path(source)
@@ -53,7 +56,7 @@ def find_frames(source: str | Path, truth: str = "gt", sequences: list[str] | No
     if folders:
         return _ctc_frames(source, folders, truth, sequences)
     if sequences:
-        raise DataError(f"{source}: --sequences needs the Cell Tracking Challenge layout (folders 01, 02, …)")
+        raise DataError(f"{source}: sequences need the Cell Tracking Challenge layout (folders 01, 02, …)")
     return _pair_frames(source)
 
 
@@ -72,7 +75,7 @@ def _ctc_frames(source: Path, folders: list[Path], truth: str, sequences) -> tup
         if not seg.is_dir():
             other = "st" if truth == "gt" else "gt"
             there = (source / f"{folder.name}_{other.upper()}" / "SEG").is_dir()
-            mend = f"use --truth {other}" if there else "annotated masks belong there"
+            mend = f"choose the other truth, {other} (--…truth {other})" if there else "annotated masks belong there"
             raise DataError(f"{seg}: no such folder; {mend}")
         annotated = set()
         for path in sorted(seg.iterdir()):
@@ -87,24 +90,30 @@ def _ctc_frames(source: Path, folders: list[Path], truth: str, sequences) -> tup
             frames.append(Frame(name, images[time], path, int(match[2]) if match[2] else None))
         bare += len(images) - len(annotated)
     if not frames:
-        raise DataError(f"{source}: no man_seg*.tif under {_names(folders)} with --truth {truth}")
+        where = ", ".join(f"{p.name}_{truth.upper()}/SEG" for p in folders)
+        raise DataError(f"{source}: no man_seg000.tif or man_seg_000_000.tif under {where}; name the masks so")
     return frames, bare
 
 
 def _pair_frames(source: Path) -> tuple[list[Frame], int]:
-    paths = {p.stem: p for p in _images(source)}
-    masks = {stem: p for stem, p in paths.items() if stem.endswith(_MASK_TAG)}
+    paths = list(_images(source))
+    masks = [p for p in paths if p.stem.endswith(_MASK_TAGS)]
     if not masks:
         raise DataError(
             f"{source}: no annotated images; expected Cell Tracking Challenge folders (01, 01_GT) "
-            f"or pairs x.tif with x{_MASK_TAG}.tif"
+            f"or pairs x.tif with x{_MASK_TAGS[0]}.tif"
         )
-    for stem, path in masks.items():
-        if stem.removesuffix(_MASK_TAG) not in paths:
-            raise DataError(f"{path}: there is no image {stem.removesuffix(_MASK_TAG)}.tif for it")
-    images = {stem: p for stem, p in paths.items() if stem not in masks}
-    pairs = [(s, p, masks[s + _MASK_TAG]) for s, p in sorted(images.items()) if s + _MASK_TAG in masks]
-    return [Frame(stem, image, mask) for stem, image, mask in pairs], len(images) - len(pairs)
+    images = {p.stem: p for p in paths if not p.stem.endswith(_MASK_TAGS)}
+    pairs: dict[str, Path] = {}
+    for path in masks:
+        stems = [path.stem.removesuffix(mask) + tag for mask in _MASK_TAGS for tag in _IMAGE_TAGS]
+        stem = next((s for s in stems if s in images), None)
+        if stem is None:
+            raise DataError(f"{path}: there is no image {min(stems, key=len)}.tif for it")
+        if stem in pairs:
+            raise DataError(f"{path}: {images[stem]} has labels in {pairs[stem]}, too; keep one of them")
+        pairs[stem] = path
+    return [Frame(stem, images[stem], pairs[stem]) for stem in sorted(pairs)], len(images) - len(pairs)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -120,7 +129,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Instance labels, 0 = background; raises DataError for colour, float and binary label images."""
+    """Instance labels, 0 = background; raises DataError for colour, float and binary label images, and huge ids."""
     array = _read(path)
     if array.ndim == 3 and array.shape[-1] in (3, 4) and array.shape[0] > 4:
         raise DataError(f"{path}: labels in colour {array.shape}; save one integer id per cell (0 = background)")
@@ -130,7 +139,10 @@ def read_labels(path: Path) -> np.ndarray:
         raise DataError(f"{path}: a binary mask of several cells; give every cell its own id (skimage.measure.label)")
     if array.dtype.kind not in "ui" or (array.dtype.kind == "i" and array.size and array.min() < 0):
         raise DataError(f"{path}: labels are {array.dtype}; save unsigned integers (labels.astype('uint16'))")
-    return array
+    if array.size and array.max() > _MAX_ID:
+        raise DataError(f"{path}: ids up to {array.max()}; number the cells 1, 2, … (relabel_sequential)")
+    unsigned = array.dtype.kind == "u" and array.dtype.itemsize == 8  # which np.bincount does not take
+    return array.astype(np.int64) if unsigned else array
 
 
 def _is_binary(labels: np.ndarray) -> bool:
@@ -156,19 +168,37 @@ def check_pair(frame: Frame, image: np.ndarray, labels: np.ndarray) -> None:
         )
 
 
-def spacing_of(source: str | Path, frames: list[Frame], ndim: int) -> tuple[tuple[float, ...], str]:
-    """Voxel spacing in µm and where it was found: dataset.json, the TIFF's own metadata, or the fallback of 1 µm."""
+def spacing_of(
+    source: str | Path, frames: list[Frame], ndim: int, given: Sequence[float] | None = None
+) -> tuple[tuple[float, ...], str]:
+    """Voxel spacing in µm and where it is from: given, dataset.json, the TIFF's own metadata, or 1 µm, "assumed".
+
+    Raises DataError for a given one that does not fit `ndim` axes, and for a dataset.json that cannot be read.
+    """
+    if given:
+        if len(given) != ndim or not min(given) > 0:
+            raise DataError(f"--spacing_um {given}: {frames[0].image_path} needs {ndim} lengths above 0, in µm")
+        return tuple(float(s) for s in given), "given"
     record = Path(source) / "dataset.json"
-    if record.is_file():
-        spacing = json.loads(record.read_text()).get("spacing_um")
-        if spacing and len(spacing) >= ndim:
-            return tuple(float(s) for s in spacing[-ndim:]), "dataset.json"
+    spacing = _recorded_spacing(record, ndim) if record.is_file() else None
+    if spacing:
+        return spacing, "dataset.json"
     spacing = _tiff_spacing(frames[0].image_path, ndim)
     return (spacing, "TIFF metadata") if spacing else ((1.0,) * ndim, "assumed")
 
 
+def _recorded_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
+    try:
+        spacing = [float(length) for length in json.loads(path.read_text()).get("spacing_um") or ()]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f'{path}: cannot be read ({error}); write {{"spacing_um": [z, y, x]}}, in µm') from error
+    if spacing and not min(spacing) > 0:
+        raise DataError(f"{path}: spacing_um {spacing} is not above 0; write lengths in µm")
+    return tuple(spacing[-ndim:]) if len(spacing) >= ndim else None
+
+
 def _tiff_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
-    if path.suffix == ".png":
+    if path.suffix.lower() == ".png":
         return None
     with tifffile.TiffFile(path) as tiff:
         if tiff.ome_metadata:
@@ -190,7 +220,7 @@ def _tiff_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
 
 def _read(path: Path) -> np.ndarray:
     try:
-        return io.imread(path) if path.suffix == ".png" else tifffile.imread(path)
+        return io.imread(path) if path.suffix.lower() == ".png" else tifffile.imread(path)
     except Exception as error:  # tifffile and its codecs raise many kinds for a broken file
         raise DataError(f"{path}: cannot be read ({str(error).splitlines()[0]}); replace the file") from error
 

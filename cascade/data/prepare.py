@@ -87,15 +87,10 @@ def prepare(
 
 
 def _spacing(source, frames: list[Frame], given: list[float] | None) -> tuple[float, ...]:
-    ndim = frames[0].image().ndim
-    if given is None:
-        spacing, origin = spacing_of(source, frames, ndim)
-        if origin == "assumed":
-            log.warning("no voxel size stored with %s: taking 1 µm per pixel; --spacing_um sets it", source)
-        return spacing
-    if len(given) != ndim or min(given) <= 0:
-        raise DataError(f"--spacing_um {given}: {frames[0].image_path} needs {ndim} lengths above 0, in µm")
-    return tuple(float(s) for s in given)
+    spacing, origin = spacing_of(source, frames, frames[0].image().ndim, given)
+    if origin == "assumed":
+        log.warning("no voxel size stored with %s: taking 1 µm per pixel; --spacing_um sets it", source)
+    return spacing
 
 
 def _read_planes(

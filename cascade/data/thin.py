@@ -9,6 +9,7 @@ import tifffile
 from scipy import ndimage
 from tqdm.auto import tqdm
 
+from cascade.data.crops import one_piece
 from cascade.data.frames import DataError, Frame, check_pair, find_frames
 from cascade.rng import stream
 
@@ -24,8 +25,9 @@ def thin(
 ) -> Path:
     """Copy a data set and keep the annotation of `cells` cells, or of `frames` frames, chosen by seed.
 
-    Chosen cells lie whole in their image; they are scattered over all annotated frames, and images without a chosen
-    cell are left out. The layout stays, ids stay, and what was chosen is written to `thinned.json`.
+    Chosen cells lie whole in their image, and of one in several pieces the largest is kept; they are scattered over all
+    annotated frames, and images without a chosen cell are left out. The layout stays, ids stay, and what was chosen is
+    written to `thinned.json`.
 
     Raises DataError if the source cannot be read or has fewer annotations, ValueError unless one of both is given,
     FileExistsError if `output_dir` is not empty.
@@ -49,7 +51,7 @@ def thin(
     for n in tqdm(sorted(kept), desc="thinning", unit="frame"):
         frame, labels = found[n], found[n].labels()
         if kept[n] is not None:
-            labels = np.where(np.isin(labels, kept[n]), labels, 0).astype(labels.dtype)
+            labels = one_piece(np.where(np.isin(labels, kept[n]), labels, 0))[0].astype(labels.dtype)
         for path in (frame.image_path, frame.label_path):
             (partial / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(frame.image_path, partial / frame.image_path.relative_to(source))

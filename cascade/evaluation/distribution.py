@@ -98,7 +98,7 @@ def depth_correlation(image: np.ndarray, labels: np.ndarray, min_px: int = 30) -
 
 
 def patches(images: list[LabelledImage], window: Window, size: int, limit: int = 600) -> np.ndarray:
-    """Patches (N, size, size) in [0, 1] centred on cells, at most `limit`; ValueError if there is none."""
+    """Patches (N, size, size) in [0, 1] centred on cells, at most `limit`; none of images no larger than they are."""
     places = []  # (image, plane, centre), of every cell in every plane
     for number, one in enumerate(images):
         stack, masks = (array[None] if array.ndim == 2 else array for array in (one.image, one.labels))
@@ -109,8 +109,6 @@ def patches(images: list[LabelledImage], window: Window, size: int, limit: int =
                 if box is not None:
                     inside = np.argwhere(labels[box] == label).mean(0)
                     places.append((number, z, *(int(c + b.start) for c, b in zip(inside, box, strict=True))))
-    if not places:
-        raise ValueError(f"no cell in images larger than {size} pixels: nothing to compare")
     chosen = np.empty((min(limit, len(places)), size, size), np.float32)
     for patch, n in zip(chosen, np.linspace(0, len(places) - 1, len(chosen)).astype(int), strict=True):
         number, z, y, x = places[n]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from cascade.evaluation.checks import check_names, check_sets
 from cascade.evaluation.distribution import (
     all_orientations,
     encoder_features,
@@ -62,7 +63,7 @@ def evaluate(
     """Train Cellpose on real, synthetic and both, test all on `real_test`, and write a report.
 
     Args:
-        real_train, real_test: must share no image.
+        real_train, real_test: must share no image, nor have slices of the same stack.
         synthetic: data sets by name; "synthetic" is the one that is also joined with the real one, others are
             ablations.
         output_dir: gets `report.html`, `report.json`, `table.md`; finished trainings are kept in `runs`, and the same
@@ -77,7 +78,8 @@ def evaluate(
         rank, world: this is one of so many processes that share the trainings; the last to finish writes the report.
 
     Returns the path of the page, or None if other processes are not done. Raises ValueError for sets that share
-    images or mix 2D and 3D, DataError for files that cannot be used, all before anything is trained.
+    images, mix 2D and 3D or have a name that is taken, DataError for files that cannot be used, ImportError without the
+    Cellpose of the protocol, all before anything is trained.
     """
     from diffusers import AutoencoderKL
 
@@ -87,14 +89,15 @@ def evaluate(
     output, kinds = Path(output_dir), PROTOCOLS[protocol]
     network, version = (cellpose4, 4) if isinstance(kinds[0], Cellpose4Settings) else (cellpose3, 3)
     need_cellpose(version)
+    check_names(synthetic, sparse or {})
+    if generalist and pretrained:
+        raise ValueError("'none' is either --generalist or --pretrained: give one of them")
     train_set, test = real_train.load(), real_test.load()
     made = {name: source.load() for name, source in synthetic.items()}
     few = {f"sparse {name}": source.load() for name, source in (sparse or {}).items()}
     other = generalist.load() if generalist else []
-    if generalist and pretrained:
-        raise ValueError("'none' is either --generalist or --pretrained: give one of them")
     sets = {"real_train": train_set, "real_test": test} | made | few | ({"generalist": other} if other else {})
-    _check(sets, generated={*made, "sparse synthetic"})
+    check_sets(sets, generated={*made, "sparse synthetic"})
     conditions = {"real": train_set, **made, **few}
     for prefix in ("", "sparse "):
         real, synthetic_too = conditions.get(prefix + "real"), conditions.get(prefix + "synthetic")
@@ -137,34 +140,17 @@ def evaluate(
     return write_report(output, title, seg, facts, train_set, shown, test, fields)
 
 
-def _check(sets: dict[str, list[LabelledImage]], generated: set[str]) -> None:
-    """Raise ValueError, before hours of training, for sets that cannot be compared. Stacks are compared with generated
-    stacks; what is annotated may be their slices."""
-    test = sets["real_test"]
-    ndim = test[0].image.ndim
-    for name, images in sets.items():
-        if "/" in name:
-            raise ValueError(f"{name!r} is to name files, too: leave out the '/'")
-        if not any(one.labels.any() for one in images):
-            raise ValueError(f"{name}: no image has a labelled cell")
-        if name != "real_test":
-            check_apart(images, test)
-        own, kinds = images[0].image.ndim, {2: "planes", 3: "stacks"}
-        if own > ndim or (own < ndim and name in generated):
-            raise ValueError(f"{name} holds {kinds[own]}, the test set {kinds[ndim]}: give {ndim}D sets")
-
-
 def populations(sets: dict[str, list[LabelledImage]], limit: int = 24) -> dict[str, FieldStatistics]:
     """Statistics of whole fields of view, at most `limit` images of each set; sets of planes beside stacks are left
     out, single slices tell nothing of a population in space."""
-    first = next(iter(sets.values()))
+    first = [one for one in next(iter(sets.values())) if one.labels.any()]
     sizes = np.concatenate([np.bincount(one.labels.ravel())[1:] for one in first[:limit]])
-    ndim, spacing = first[0].image.ndim, first[0].spacing_um
-    reach = 6 * float(np.median(sizes[sizes > 0]) * np.prod(spacing)) ** (1 / ndim)
+    ndim = first[0].image.ndim
+    reach = 6 * float(np.median(sizes[sizes > 0]) * np.prod(first[0].spacing_um)) ** (1 / ndim)
     found = {}
     for name, images in sets.items():
         if images[0].image.ndim == ndim:
-            some = [images[n] for n in evenly(len(images), limit)]
+            some, spacing = [images[n] for n in evenly(len(images), limit)], images[0].spacing_um
             found[name] = field_statistics([o.image for o in some], [o.labels for o in some], spacing, reach)
     return found
 
@@ -204,19 +190,6 @@ def _key(what: str, data: list[LabelledImage], test: list[LabelledImage]) -> str
                 digest.update(np.ascontiguousarray(array).tobytes())
             digest.update(str(one.spacing_um).encode())
     return digest.hexdigest()
-
-
-def check_apart(train: list[LabelledImage], test: list[LabelledImage]) -> None:
-    """Raise ValueError if an image is in both sets, in whole or as one slice: the test would be worthless."""
-    seen = {digest for one in train for digest in _digests(one.image)}
-    shared = sum(bool(seen & _digests(one.image)) for one in test)
-    if shared:
-        raise ValueError(f"{shared} of {len(test)} test images are also training images: give sets that are apart")
-
-
-def _digests(image: np.ndarray) -> set[str]:
-    planes = [image] if image.ndim == 2 else list(image)
-    return {hashlib.sha256(np.ascontiguousarray(plane).tobytes()).hexdigest() for plane in planes if plane.any()}
 
 
 def run_trainings(
@@ -287,16 +260,14 @@ def distribution(
     """FID and KID between patches of `size` pixels around cells, real to real and real to synthetic.
 
     Features are those of an autoencoder's encoder (`vae`), see `encoder_features`, the mean over a patch's eight
-    orientations. Of `others`, "synthetic" gives `fid_r2s` and `kid_r2s`; whatever has images large enough is in
-    `distances`, by name. None where there are too few patches, or no image is large enough.
+    orientations. Of `others`, "synthetic" gives `fid_r2s` and `kid_r2s`; all are in `distances`, by name. None where
+    there are too few patches, as where no image with cells is large enough.
     """
     window = _window(real_train)
 
     def features(images: list[LabelledImage]) -> np.ndarray | None:
-        if min(images[0].image.shape[-2:]) <= size:
-            return None
         seen = patches(images, window, size)
-        return encoder_features(vae, all_orientations(seen)).reshape(8, len(seen), -1).mean(0)
+        return encoder_features(vae, all_orientations(seen)).reshape(8, len(seen), -1).mean(0) if len(seen) else None
 
     def compared(seen: np.ndarray | None) -> dict[str, float | None]:
         few = 0 if seen is None or test is None else min(len(seen), len(test))
@@ -318,4 +289,4 @@ def distribution(
 def _window(images: list[LabelledImage]) -> Window:
     values = np.concatenate([one.image.ravel()[:: max(one.image.size // 20_000, 1)] for one in images])
     low, high = np.percentile(values, [0.5, 99.9])
-    return Window(float(low), float(max(high, low + 1)))
+    return Window(float(low), float(high if high > low else low + 1))

@@ -8,17 +8,24 @@ from skimage import metrics, segmentation
 def paired_metrics(real: np.ndarray, made: np.ndarray, data_range: float | None = None) -> dict[str, float]:
     """PSNR (dB), SSIM, MAE, NRMSE and ZNCC of two images (Y, X) or (Z, Y, X) of the same place.
 
-    data_range: of the intensities; default that of the real image. Raises ValueError for different shapes.
+    data_range: of the intensities, which PSNR, SSIM and NRMSE are relative to; default that of the real image. SSIM is
+    of windows of seven pixels, of fewer where a stack has fewer slices. Raises ValueError for different shapes, less
+    than three pixels along an axis, or intensities without a range.
     """
     if real.shape != made.shape:
         raise ValueError(f"paired images need one shape, not {real.shape} and {made.shape}")
+    if min(real.shape) < 3:
+        raise ValueError(f"paired images need three pixels along each axis, got {real.shape}: compare slices as planes")
     real, made = real.astype(np.float64), made.astype(np.float64)
     scale = float(np.ptp(real)) if data_range is None else data_range
+    if not scale > 0:
+        raise ValueError(f"intensities span {scale:g}, not above 0: give data_range if the image is constant")
+    window = min(7, (min(real.shape) - 1) // 2 * 2 + 1)
     return {
         "psnr": float(metrics.peak_signal_noise_ratio(real, made, data_range=scale)),
-        "ssim": float(metrics.structural_similarity(real, made, data_range=scale)),
+        "ssim": float(metrics.structural_similarity(real, made, data_range=scale, win_size=window)),
         "mae": float(np.abs(real - made).mean()),
-        "nrmse": float(metrics.normalized_root_mse(real, made, normalization="min-max")),
+        "nrmse": float(np.sqrt(((real - made) ** 2).mean()) / scale),
         "zncc": zncc(real, made),
     }
 
@@ -30,9 +37,15 @@ def zncc(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def histograms(a: np.ndarray, b: np.ndarray, bins: int = 100) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Normalised histograms of two sets of intensities over their common range, and the bins' edges."""
-    edges = np.linspace(min(a.min(), b.min()), max(a.max(), b.max()), bins + 1)
-    p, q = (np.histogram(values, edges)[0] for values in (a, b))
+    """Normalised histograms of two sets of intensities over their common range, and the bins' edges.
+
+    The range is that of all but a thousandth at either end, which the outermost bins hold: a hot pixel would else
+    leave all others in the first one.
+    """
+    ends = np.percentile(a, [0.1, 99.9]), np.percentile(b, [0.1, 99.9])
+    low, high = np.min(ends), np.max(ends)
+    edges = np.linspace(low, high, bins + 1)
+    p, q = (np.histogram(np.clip(values, low, high), edges)[0] for values in (a, b))
     return p / p.sum(), q / q.sum(), edges
 
 

@@ -107,4 +107,4 @@ def _drawn(image: np.ndarray, truth: np.ndarray, found: np.ndarray | None, windo
 def window_of(image: np.ndarray) -> Window:
     """Grey values in which an image is shown."""
     low, high = np.percentile(image, [1, 99.7])
-    return Window(float(low), float(max(high, low + 1)), 0.7)
+    return Window(float(low), float(high if high > low else low + 1), 0.7)

@@ -74,16 +74,22 @@ def field_statistics(images, labels, spacing_um: tuple[float, ...], pair_range_u
     )
 
 
-def field_distances(a: FieldStatistics, b: FieldStatistics) -> dict[str, float]:
+def field_distances(a: FieldStatistics, b: FieldStatistics) -> dict[str, float | None]:
     """How far `a` is from `b`: Wasserstein distances in units of the spread of `b`, mean absolute differences of the
-    pair correlations, and of the spectra in decades."""
-    found = {}
-    for name, values in a.scalars().items():
-        spread = max(float(b.scalars()[name].std()), 1e-9)
-        found[name] = float(stats.wasserstein_distance(values, b.scalars()[name]) / spread)
-    found["pair_correlation"] = float(np.abs(a.pair_correlation - b.pair_correlation).mean())
+    pair correlations, and of the spectra in decades. None where either has no value, or `b` no spread: of cells that
+    are alone in their image there are no pairs, and a single image does not vary."""
+    found = {name: _in_spreads(values, b.scalars()[name]) for name, values in a.scalars().items()}
+    paired = len(a.nearest_neighbour) and len(b.nearest_neighbour)
+    found["pair_correlation"] = float(np.abs(a.pair_correlation - b.pair_correlation).mean()) if paired else None
     found["background_spectrum"] = float(np.abs(np.log10(a.background_spectrum / b.background_spectrum)).mean())
     return found
+
+
+def _in_spreads(values: np.ndarray, others: np.ndarray) -> float | None:
+    """Wasserstein distance in units of the spread of `others`."""
+    if not len(values) or not len(others) or np.ptp(others) == 0:
+        return None
+    return float(stats.wasserstein_distance(values, others) / others.std())
 
 
 def _random_pairs(extent: np.ndarray, edges: np.ndarray, draws: int = 40_000) -> np.ndarray:

@@ -60,7 +60,8 @@ def write_report(
     others are compared with. The predictions drawn are those that `run_trainings` kept.
 
     `report.json` has the SEG of None, Real, Synthetic and Both as `seg`, that of the sparse setting as `seg_sparse`,
-    of other rows as `ablations`, of mixtures as `ratios`, every score of every row as `scores`, and `rank_sum_p`.
+    of other rows as `ablations`, of mixtures as `ratios`, every score of every row as `scores`, and `rank_sum_p`; what
+    cannot be measured is null there, and a dash on the page.
     """
     output = Path(output_dir)
     fields, groups = fields or {}, _groups(seg)
@@ -74,7 +75,8 @@ def write_report(
     record |= {group: {short: seg[name]["seg"] for short, name in names.items()} for group, names in groups.items()}
     record |= {**facts, "rank_sum_p": p_values, "scores": {n: {k: v for k, v in s.items() if k != _EACH}
                                                            for n, s in seg.items()}}  # fmt: skip
-    (output / "report.json").write_text(json.dumps(record, indent=1))
+    finite = json.loads(json.dumps(record), parse_constant=lambda name: None)  # JSON knows no NaN, no Infinity
+    (output / "report.json").write_text(json.dumps(finite, indent=1, allow_nan=False))
     shown = {group: names for group, names in groups.items() if names}
     (output / "table.md").write_text("\n".join(_markdown(_table(seg, names, group)) for group, names in shown.items()))
     parts = [f"<h1>{html.escape(title)}</h1>"]
@@ -103,7 +105,7 @@ def write_report(
         parts.append(_html_table([list(row) for row in zip(*rows, strict=True)]))
         parts.append("<p>Wasserstein distances in units of the real spread; of the pair correlation the mean absolute "
                      "difference, of the background's spectrum in decades.</p>")  # fmt: skip
-    numbers = [(key, value) for key, value in facts.items() if isinstance(value, int | float | str)]
+    numbers = [(key, value) for key, value in facts.items() if isinstance(value, int | float | str | None)]
     parts.append(_html_table([["", "value"], *[[key, _number(value)] for key, value in numbers]]))
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
     path = output / "report.html"
@@ -170,7 +172,7 @@ def _picture(figure: Figure, caption: str) -> str:
 
 
 def _number(value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _curves(seg: dict[str, dict]) -> Figure:
@@ -200,22 +202,28 @@ def _ratios(seg: dict[int, dict]) -> Figure:
 def _populations(fields: dict[str, FieldStatistics]) -> Figure:
     figure = Figure(figsize=(12, 3), layout="tight")
     axes = figure.subplots(1, 4)
-    first = next(iter(fields.values()))
     for ax, name, label in zip(axes, ("nearest_neighbour", "brightness"), ("µm", "camera units"), strict=False):
-        edges = np.linspace(0, np.percentile(first.scalars()[name], 99), 31)
-        for who, found in fields.items():
-            heights = np.histogram(found.scalars()[name], edges, density=True)[0]
-            ax.stairs(heights, edges, label=who, color=_field_colour(who))
+        values = {who: found.scalars()[name] for who, found in fields.items() if len(found.scalars()[name])}
+        low, high = np.percentile(next(iter(values.values()), [0.0]), [1, 99])
+        edges = np.histogram_bin_edges([], 30, (min(low, 0), max(high, 0)))
+        for who, found in values.items():
+            ax.stairs(_density(found, edges), edges, label=who, color=_field_colour(who))
         ax.set(title=name.replace("_", " "), xlabel=label, yticks=[])
     for who, found in fields.items():
         distance = (np.arange(len(found.pair_correlation)) + 0.5) * found.pair_range_um / len(found.pair_correlation)
-        axes[2].plot(distance, found.pair_correlation, label=who, color=_field_colour(who))
+        if len(found.nearest_neighbour):
+            axes[2].plot(distance, found.pair_correlation, label=who, color=_field_colour(who))
         frequency = (np.arange(len(found.background_spectrum)) + 0.5) / (2 * len(found.background_spectrum))
-        axes[3].semilogy(frequency, found.background_spectrum, color=_field_colour(who))
+        axes[3].semilogy(frequency, found.background_spectrum, label=who, color=_field_colour(who))
     axes[2].set(title="pair correlation", xlabel="µm")
     axes[3].set(title="background spectrum", xlabel="1 / pixel")
-    axes[2].legend(frameon=False, fontsize=8)
+    axes[3].legend(frameon=False, fontsize=8)
     return figure
+
+
+def _density(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """A histogram that integrates to the share of values between its edges."""
+    return np.histogram(values, edges)[0] / np.diff(edges) / max(len(values), 1)
 
 
 def _field_colour(name: str) -> str:
@@ -223,10 +231,10 @@ def _field_colour(name: str) -> str:
 
 
 def _cells(test: list[LabelledImage], synthetic: list[LabelledImage], limit: int = 12) -> Figure:
-    some = {
-        name: [images[n] for n in evenly(len(images), limit)]
-        for name, images in (("real", test), ("synthetic", synthetic))
+    shown = {
+        name: [one for one in images if one.labels.any()] for name, images in (("real", test), ("synthetic", synthetic))
     }
+    some = {name: [images[n] for n in evenly(len(images), limit)] for name, images in shown.items()}
     shapes = {name: cell_shapes([o.labels for o in images], images[0].spacing_um) for name, images in some.items()}
     window = window_of(np.concatenate([one.image.ravel()[::5] for one in some["real"]]))
     figure = Figure(figsize=(14, 2.8), layout="tight")
@@ -234,16 +242,20 @@ def _cells(test: list[LabelledImage], synthetic: list[LabelledImage], limit: int
     for ax, key in zip(axes, shapes["real"], strict=False):
         edges = np.histogram_bin_edges(shapes["real"][key], 25)
         for name, found in shapes.items():
-            ax.stairs(np.histogram(found[key], edges, density=True)[0], edges, label=name, color=_COLOURS[name])
+            ax.stairs(_density(found[key], edges), edges, label=name, color=_COLOURS[name])
         ax.set(title=key.replace("_", " "), yticks=[])
     for name, images in some.items():
         distance, profiles = rim_profiles([o.image for o in images], [o.labels for o in images])
-        low, middle, high = np.nanpercentile(profiles, [25, 50, 75], 0)
-        axes[-2].plot(distance, middle, color=_COLOURS[name], label=name)
-        axes[-2].fill_between(distance, low, high, color=_COLOURS[name], alpha=0.15)
+        seen = ~np.isnan(profiles).all(0)  # small cells have no pixel far inside
+        if seen.any():
+            low, middle, high = np.nanpercentile(profiles[:, seen], [25, 50, 75], 0)
+            axes[-2].plot(distance[seen], middle, color=_COLOURS[name], label=name)
+            axes[-2].fill_between(distance[seen], low, high, color=_COLOURS[name], alpha=0.15)
         size = min(32, *(n - 1 for n in images[0].image.shape[-2:]))
-        power = radial_spectrum(patches(images, Window(window.low, window.high), size, 200))
-        axes[-1].semilogy(np.arange(len(power)) / size, power, color=_COLOURS[name])
+        around = patches(images, Window(window.low, window.high), size, 200)
+        if len(around):
+            power = radial_spectrum(around)
+            axes[-1].semilogy(np.arange(len(power)) / size, power, color=_COLOURS[name])
     axes[-2].set(title="light across the rim", xlabel="pixels, inside < 0")
     axes[-1].set(title="power spectrum", xlabel="1 / pixel")
     axes[0].legend(frameon=False, fontsize=8)

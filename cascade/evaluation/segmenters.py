@@ -13,11 +13,18 @@ from scipy import ndimage
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """One annotated image: a plane (Y, X) or a stack (Z, Y, X), its labels, and its voxel size in µm."""
+    """One annotated image: a plane (Y, X) or a stack (Z, Y, X), its labels, and its voxel size in µm. whole: of a plane
+    that is one slice of a stack, that stack."""
 
     image: np.ndarray
     labels: np.ndarray
     spacing_um: tuple[float, ...]
+    whole: np.ndarray | None = None
+
+    @property
+    def stored(self) -> np.ndarray:
+        """The image with whatever slices its file has beside it."""
+        return self.image if self.whole is None else self.whole
 
 
 Segment = Callable[[LabelledImage], np.ndarray]

@@ -59,7 +59,8 @@ def _measure(mask: np.ndarray, spacing: np.ndarray) -> tuple[float, ...]:
     volume = float(mask.sum() * spacing.prod())
     # Voxels are staircases: a slight blur of the same physical width for every mask gives comparable surfaces.
     soft = ndimage.gaussian_filter(mask.astype(np.float32), 0.8 / spacing * spacing.min())
-    vertices, faces, _, _ = measure.marching_cubes(soft, 0.5, spacing=tuple(spacing))
+    level = min(0.5, float(soft.max()) / 2)  # the blur leaves less than 0.5 of a thread
+    vertices, faces, _, _ = measure.marching_cubes(soft, level, spacing=tuple(spacing))
     surface = float(measure.mesh_surface_area(vertices, faces))
     places = np.argwhere(mask) * spacing
     centre = places.mean(0)

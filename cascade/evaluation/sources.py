@@ -1,23 +1,27 @@
 """Annotated data sets on disk, as labelled images to train and test on."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from cascade.data.frames import DataError, check_pair, find_frames, spacing_of
+from cascade.data.frames import DataError, Frame, check_pair, find_frames, spacing_of
 from cascade.data.statistics import FILE_NAME
 from cascade.evaluation.segmenters import LabelledImage
 from cascade.sampling import evenly
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Source:
     """A data set on disk: folder, which truth, which of its sequences, at most how many frames, evenly drawn, and the
-    voxel size (z), y, x in µm where its files do not say.
+    voxel size (z), y, x in µm, default as its files say.
 
-    A folder of `cascade prepare` gives its crops: images of one annotated cell each, the others removed.
+    A folder of `cascade prepare` gives its crops: images of one annotated cell each, the others removed, of the pixel
+    size that they were made with.
     """
 
     folder: Path
@@ -31,33 +35,33 @@ class Source:
 
         Raises DataError for what cannot be used, naming the file.
         """
+        if self.frames is not None and self.frames < 1:
+            raise ValueError(f"at least one frame of each set is needed, got {self.frames}")
         if (self.folder / FILE_NAME).is_file():
-            return _crops(self.folder)
-        frames, _ = find_frames(self.folder, self.truth, list(self.sequences) or None)
-        if self.frames is not None:
-            if self.frames < 1:
-                raise ValueError(f"at least one frame of each set is needed, got {self.frames}")
-            frames = [frames[n] for n in evenly(len(frames), self.frames)]
+            return self._some(_crops(self.folder))
+        frames = self._some(find_frames(self.folder, self.truth, list(self.sequences) or None)[0])
         images, spacing = [], ()
         for frame in tqdm(frames, desc=f"reading {self.folder.name}", unit="image"):
             image, labels = frame.image(), frame.labels()
             check_pair(frame, image, labels)
             spacing = spacing or self._spacing(frames, image.ndim)
             if frame.z is not None:
-                images.append(LabelledImage(image[frame.z], labels, spacing[1:]))
+                images.append(LabelledImage(image[frame.z], labels, spacing[1:], whole=image))
             else:
                 images.append(LabelledImage(image, labels, spacing))
         return images
 
-    def _spacing(self, frames, ndim: int) -> tuple[float, ...]:
-        spacing, origin = spacing_of(self.folder, frames, ndim)
-        if origin == "assumed" and len(self.spacing_um) == ndim:
-            return self.spacing_um
-        if origin == "assumed" and ndim == 3:
-            raise DataError(
-                f"{self.folder}: no voxel size; give --spacing_um z y x, or write {{'spacing_um': [z, y, x]}} to "
-                "dataset.json"
-            )
+    def _some(self, found: list) -> list:
+        return found if self.frames is None else [found[n] for n in evenly(len(found), self.frames)]
+
+    def _spacing(self, frames: list[Frame], ndim: int) -> tuple[float, ...]:
+        spacing, origin = spacing_of(self.folder, frames, ndim, self.spacing_um)
+        if origin == "assumed":
+            axes = "zyx"[-ndim:]
+            mend = f'give --spacing_um {" ".join(axes)}, or write {{"spacing_um": [{", ".join(axes)}]}} to dataset.json'
+            if ndim == 3:
+                raise DataError(f"{self.folder}: no voxel size; {mend}")
+            log.warning("no voxel size stored with %s: taking 1 µm per pixel; %s", self.folder, mend)
         return spacing
 
 
