@@ -96,10 +96,14 @@ def realism(data: Path, quick: bool, generated: Path | None) -> dict:
             made = field_statistics([s.image for s in samples], [s.labels for s in samples], spacing, reach)
         found[name] = {
             "images": count,
-            "generated": {k: round(v, 3) for k, v in field_distances(made, real["test"]).items()},
-            "real_floor": {k: round(v, 3) for k, v in field_distances(real["train"], real["test"]).items()},
+            "generated": _rounded(field_distances(made, real["test"])),
+            "real_floor": _rounded(field_distances(real["train"], real["test"])),
         }
     return found
+
+
+def _rounded(distances: dict[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else round(value, 3) for name, value in distances.items()}
 
 
 def _real(folder: Path, truth: str, sequences: list[str] | None, spacing, reach: float, count: int):
