@@ -49,7 +49,7 @@ def place(
         raise ValueError(f"max_overlap must be in [0, 1), got {max_overlap}")
     boxes = [_tight_box(mask) for mask in masks]
     tight = [mask[box] for mask, box in zip(masks, boxes, strict=True)]
-    widest = np.max([m.shape for m in tight], axis=0, initial=1)
+    widest = np.max([m.shape for m in tight] or [(1,) * len(canvas_shape)], axis=0)
     canvas = _Canvas(canvas_shape, widest, region, max_overlap)
     corners = np.full((len(masks), len(canvas_shape)), UNPLACED, np.int64)
     anchors = _Anchors()

@@ -78,6 +78,14 @@ def test_a_region_holds_all_centres():
     assert region.sum() == pytest.approx(np.pi * 50 * 80, rel=0.01)
 
 
+def test_no_cell_takes_no_place():
+    assert place([], (40, 40), 0.5, np.random.default_rng(0)).shape == (0, 2)
+    light, labels, placed = compose([], np.zeros((0, 2), int), (40, 40))
+    assert not placed
+    assert not light.any()
+    assert not labels.any()
+
+
 def test_cells_without_room_are_told_apart():
     rng = np.random.default_rng(5)
     masks = discs(60, rng, 8, 9)
