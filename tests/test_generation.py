@@ -98,7 +98,7 @@ def test_finished_shards_are_not_made_again(undisturbed):
 
 
 def test_another_job_or_another_folder_is_refused(undisturbed, tmp_path):
-    with pytest.raises(ValueError, match="made with other seed, settings; name another folder"):
+    with pytest.raises(ValueError, match="made with other rho, seed; name another folder, or remove it"):
         start(undisturbed, job(seed=6, settings={"rho": 1.0}))
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="holds something else"):
