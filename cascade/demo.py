@@ -8,13 +8,15 @@ import torch
 from cascade import __version__
 from cascade.assets import embedded
 from cascade.export.preview import sample_preview
-from cascade.export.save import save_samples
+from cascade.export.save import check_replaceable, save_samples
 from cascade.launch import load
 
 
 def demo(output_dir: Path, seed: int) -> None:
     """Generate, save and preview both; prints what was made and what to do next."""
     made = []
+    for kind in ("2d", "3d"):
+        check_replaceable(output_dir / kind)
     for name, kind, canvas, cells in (
         ("nuclei2d", "2d", (512, 512), 60),
         ("nuclei3d", "3d", (48, 160, 160), 14),

@@ -1,4 +1,4 @@
-"""`cascade doctor`: versions, device and embedded weights of this installation."""
+"""`cascade doctor`: versions, extras, device and embedded weights of this installation."""
 
 from importlib import metadata, util
 
@@ -7,6 +7,9 @@ import torch
 from cascade.assets import NAMES, embedded
 from cascade.export.viewer import open3d
 from cascade.launch import best_device
+
+
+EXTRAS = {"zarr": "zarr", "slurm": "submitit", "cellpose": "cellpose"}  # and the package that each brings
 
 
 def doctor() -> None:
@@ -23,6 +26,9 @@ def doctor() -> None:
         "open3d",
     ):
         print(f"  {name} {metadata.version(name)}")
+    for extra, name in EXTRAS.items():
+        there = metadata.version(name) if util.find_spec(name) else f"missing: pip install -e '.[{extra}]'"
+        print(f"  {name} (extra {extra}): {there}")
     if util.find_spec("torchvision"):
         print("  torchvision is installed: if diffusers fails to import, 'pip uninstall torchvision'")
     print(f"  device: {best_device()}, {torch.get_num_threads()} threads")

@@ -9,6 +9,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from cascade.hub import base_model_folder
+
 log = logging.getLogger(__name__)
 
 STEPS = ("prepare", "mask", "texture", "assemble", "generate", "evaluate")
@@ -50,15 +52,20 @@ def fit(plan: Plan) -> Path:
     """Carry out a plan; returns the folder of the synthetic data set.
 
     Every step that is finished is remembered in `fit.json`, trainings go on from their checkpoints: the same call
-    again does what is left. Raises ValueError for a folder that holds another plan's work, or a step that does not
-    exist, or a test that cannot be evaluated on, the last before anything is trained; RuntimeError if a step fails.
+    again does what is left. Raises ValueError, before anything is made, for a folder that holds another plan's work,
+    a step that does not exist, no time, a base model that is not there, or a test that cannot be evaluated on;
+    RuntimeError if a step fails.
     """
     unknown = set(plan.skip) - set(STEPS)
     if unknown:
         raise ValueError(f"no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
+    if not 0 < plan.budget_minutes < float("inf"):
+        raise ValueError(f"--budget {plan.budget_minutes:g}: give minutes above 0")
     output = Path(plan.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     state = _State(output / _STATE, plan)
+    if "texture" not in (*plan.skip, *state.done):
+        base_model_folder(_base(plan, "texture"))  # hours before it is asked for
     if plan.test is not None and "evaluate" not in plan.skip:
         _check_test(plan)
     for number, step in enumerate(STEPS, 1):
@@ -122,7 +129,7 @@ def _train(stage: str, plan: Plan, output: Path, state: _State) -> None:
     """Train within the budget: how long a step takes is measured first."""
     options = ["--data", str(output / "crops"), "--seed", str(plan.seed)]
     base = _base(plan, stage)
-    options += ["--base_model", str(base)] if base else []
+    options += ["--base_model", base] if base else []
     options += ["--sample_size", str(plan.crop_size // 2)] if stage == "mask" else []
     if stage not in state.record["train_steps"]:
         with tempfile.TemporaryDirectory() as folder:
@@ -144,21 +151,21 @@ def _train(stage: str, plan: Plan, output: Path, state: _State) -> None:
 
 
 def _launch(module: str, options: list[str]) -> None:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "-m", module]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "-m", module]
     if subprocess.run([*command, *options]).returncode:
         raise RuntimeError(f"{module} stopped: its message is above; the same command goes on from here")
 
 
-def _base(plan: Plan, stage: str) -> str | Path | None:
+def _base(plan: Plan, stage: str) -> str | None:
     """What a stage goes on from, or None: outlines of another size, or of no model, are trained from scratch."""
-    from cascade.assets import NAMES, embedded
+    from cascade.assets import stage_of
 
-    folder = embedded(plan.base_model) if plan.base_model in NAMES else Path(plan.base_model)
+    base = stage_of(plan.base_model, stage)
     if stage == "texture":
-        return folder / "texture" if (folder / "texture").is_dir() else plan.base_model
-    config = folder / "mask" / "unet" / "config.json"
+        return base
+    config = Path(base, "unet", "config.json")
     fits = config.is_file() and json.loads(config.read_text())["sample_size"] == plan.crop_size // 2
-    return folder / "mask" if fits else None
+    return base if fits else None
 
 
 def _assemble(plan: Plan, output: Path, state: _State) -> None:

@@ -17,17 +17,29 @@ class ModelError(ValueError):
 def model_folder(path_or_repo_id: str | Path, revision: str | None = None, token: str | None = None) -> Path:
     """The folder of a model; a Hub repository is downloaded into the cache first, its configs and safetensors only.
 
-    Raises ModelError if there is neither such a folder nor such a repository, or if a component has pickled weights
-    but no safetensors.
+    Raises ModelError if there is neither such a folder nor such a repository, if it holds crops, or if a component has
+    pickled weights but no safetensors.
     """
     folder = Path(path_or_repo_id)
     if not folder.is_dir():
         folder = _download(str(path_or_repo_id), revision, token)
+    if any(folder.glob("data/*.parquet")):
+        raise ModelError(
+            f"{folder}: holds crops of 'cascade prepare', not a model; train one on them: cascade train mask"
+        )
     for pickled in (p for suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl") for p in folder.rglob("*" + suffix)):
         if "checkpoint-" in str(pickled.relative_to(folder)):
             continue  # a training's own state, which is not read here
         if not any(pickled.parent.glob("*.safetensors")):
             raise ModelError(f"{pickled}: pickled weights are not read; save the model with safe_serialization=True")
+    return folder
+
+
+def base_model_folder(path_or_repo_id: str | Path) -> Path:
+    """The folder of a model in Stable Diffusion's layout; raises ModelError if its main parts are not there."""
+    folder = model_folder(path_or_repo_id)
+    parts = {"vae": "config.json", "unet": "config.json", "scheduler": "scheduler_config.json"}
+    check_components(folder, "Stable Diffusion base model", parts)
     return folder
 
 

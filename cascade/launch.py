@@ -23,6 +23,7 @@ from cascade.population import Cell
 from cascade.scene import Scene, plan_scene
 from cascade.tiles import compose_tiles
 
+_IN_3D = {"reading": "silhouette", "shapes": "multiview"}  # without meaning for planes
 _NO_IMAGE = 1 << 30  # cells of a bank are made under numbers that no image has
 
 
@@ -108,6 +109,11 @@ def _check(statistics: Statistics, job: generation.Job) -> None:
         raise ValueError(f"--correlation_length_um must be above 0, got {length}")
     if "coco" in job.formats and statistics.ndim == 3:
         raise ValueError("COCO describes planes, and this model makes stacks: give another --format")
+    deep = {"--correlation_length_um": length is not None, "--meshes": job.meshes}
+    deep |= {f"--{name}": job.settings[name] != usual for name, usual in _IN_3D.items()}
+    if statistics.ndim == 2 and any(deep.values()):
+        given = ", ".join(name for name, is_given in deep.items() if is_given)
+        raise ValueError(f"this model makes planes, and {given} is for stacks: leave it out")
 
 
 def _sequence_length(statistics: Statistics, job: generation.Job) -> int:
@@ -226,7 +232,7 @@ def _submit(folder, options) -> None:
     try:
         import submitit
     except ImportError as error:
-        raise ValueError("--slurm needs submitit: pip install 'cascade-microscopy[slurm]'") from error
+        raise ValueError("--slurm needs submitit: pip install -e '.[slurm]'") from error
     executor = submitit.AutoExecutor(options.output_dir / ".cascade" / "slurm")
     asked = {"slurm_gpus_per_node": options.slurm_gpus} if options.slurm_gpus else {}
     executor.update_parameters(
@@ -236,7 +242,9 @@ def _submit(folder, options) -> None:
     jobs = executor.map_array(
         run_part, [str(options.output_dir)] * tasks, [str(folder)] * tasks, range(tasks), [tasks] * tasks
     )
-    print(f"submitted {', '.join(j.job_id for j in jobs)}; the same command without --slurm shows what is done")
+    where = "" if executor.cluster == "slurm" else f" to this machine, as there is no sbatch ({executor.cluster})"
+    ids = ", ".join(j.job_id for j in jobs)
+    print(f"submitted {ids}{where}; the same command without --slurm shows what is done")
 
 
 def run_part(output_dir: str, model: str, rank: int, world: int) -> bool:
@@ -251,7 +259,12 @@ def load(folder, device: str | None = None, dtype: str = "float32", compile: boo
 
     compile: the texture networks by torch.compile, which takes a minute or two and pays on large data sets.
     """
-    pipeline = CascadePipeline.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device or best_device())
+    device = device or best_device()
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"--device {device}: this installation of torch sees no GPU; leave it out, or see cascade doctor"
+        )
+    pipeline = CascadePipeline.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
     for stage in pipeline.stages:
         stage.set_progress_bar_config(disable=True)
     if compile:

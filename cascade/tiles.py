@@ -22,8 +22,8 @@ def compose_tiles(
     Which cells of the bank are used, how and where, is the same as for a canvas in memory (`draw_uses`). Labels are
     1, 2, … in the order of placement, uint32 beyond 65,535.
 
-    Held in memory are one byte for each voxel, to find free sites, and one tile. Returns the sample's record, as
-    `DataSetWriter.write` does.
+    Held in memory are one byte for each voxel, to find free sites, eight more for each of a region, and one tile.
+    Returns the sample's record, as `DataSetWriter.write` does.
     """
     if scene.max_overlap > 0:
         raise ValueError("canvases made of tiles know no overlap: leave max_overlap at 0")

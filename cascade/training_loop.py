@@ -22,6 +22,12 @@ from cascade.rng import stream, torch_stream
 log = logging.getLogger(__name__)
 
 _STATE = "training_state.json"
+_CONFIG = "training_config.json"
+_FREE = {  # settings that may be others after a restart, and nothing learned is
+    "output_dir", "data", "max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "resume_from_checkpoint",
+    "logging_steps", "preview_steps", "dataloader_num_workers", "report_to", "push_to_hub", "hub_model_id",
+    "model_license", "num_validation_images",
+}  # fmt: skip
 
 
 @dataclass
@@ -106,6 +112,8 @@ def training_loop(
     start = _resume(settings, accelerator, output)
     if ema is not None:
         ema.to(device)  # a checkpoint's averages are read to the CPU
+    if accelerator.is_main_process:
+        _cut_log(output, start)
     if start >= settings.max_train_steps:
         if ema is not None:
             ema.copy_to(parameters)
@@ -177,9 +185,14 @@ def training_loop(
 def make_accelerator(settings: TrainingSettings) -> Accelerator:
     """The accelerator of a training, with its output folder, log and tracker; writes `training_config.json`.
 
-    Raises ValueError where several processes were started that do not know of each other.
+    Raises ValueError where several processes were started that do not know of each other, FileExistsError for a
+    folder that holds the checkpoints of a training that is not to be gone on with.
     """
     output = Path(settings.output_dir)
+    if settings.resume_from_checkpoint is None and _checkpoints(output):
+        raise FileExistsError(
+            f"{output}: holds a training; --resume_from_checkpoint latest goes on with it, or name another --output_dir"
+        )
     tracker = None if settings.report_to == "none" else settings.report_to
     accelerator = Accelerator(
         mixed_precision=settings.mixed_precision,
@@ -194,10 +207,21 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
         )
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
-        (output / "training_config.json").write_text(json.dumps(asdict(settings), indent=1))
+        _tell_changes(settings, output)
+        (output / _CONFIG).write_text(json.dumps(asdict(settings), indent=1))
     if tracker:
         accelerator.init_trackers("cascade")
     return accelerator
+
+
+def _tell_changes(settings: TrainingSettings, output: Path) -> None:
+    """Warn of a restart with settings that are not those that its checkpoints were trained with."""
+    if not _checkpoints(output) or not (output / _CONFIG).is_file():
+        return
+    before, now = json.loads((output / _CONFIG).read_text()), json.loads(json.dumps(asdict(settings)))
+    for name in sorted(now.keys() - _FREE):
+        if name in before and before[name] != now[name]:
+            log.warning("going on with --%s %s, where it was %s", name, now[name], before[name])
 
 
 def end_phase(accelerator: Accelerator) -> None:
@@ -273,6 +297,14 @@ def _log(accelerator: Accelerator, output: Path, step: int, loss: float, rate: f
     if accelerator.is_main_process:
         with (output / "log.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, **record}) + "\n")
+
+
+def _cut_log(output: Path, start: int) -> None:
+    """Take out of the log what a training that was cut off had done beyond the checkpoint it goes on from."""
+    log_file = output / "log.jsonl"
+    if log_file.is_file():
+        lines = log_file.read_text().splitlines(keepends=True)
+        log_file.write_text("".join(line for line in lines if json.loads(line)["step"] <= start))
 
 
 def _last_loss(output: Path) -> float:

@@ -242,6 +242,14 @@ class CascadePipeline(DiffusionPipeline):
                 cells = [used(bank, use, level) for use in draw_uses(bank, scene, statistics, seed, index)]
             bar.set_postfix_str("population")
             sample = take_picture(cells, scene, statistics, seed, index, counts)
+            if bank is None and len(cells) < 0.8 * scene.cells:
+                log.warning(
+                    "image %d: %d of %d cells could not be made: %s",
+                    index,
+                    scene.cells - len(cells),
+                    scene.cells,
+                    ", ".join(f"{number} {what}" for what, number in counts.items() if number),
+                )
             if sample.counts["cells without room"]:
                 log.warning(
                     "image %d: %d of %d cells found no room on a canvas of %s; enlarge canvas_size or ask for fewer",
@@ -271,7 +279,8 @@ class CascadePipeline(DiffusionPipeline):
         """Textured cells, not yet placed, as bright as those of real image `like` (None: of all); what was drawn again.
 
         Left out and counted are a cell whose solid could not be fitted, four times over, and one whose texture did
-        not show its mask, three times over. `tell` is called with the name of each stage.
+        not show its mask, three times over. `tell` is called with the name of each stage. Raises RuntimeError if that
+        is true of all of them, and they are more than a few.
         """
         if reading not in ("silhouette", "section"):
             raise ValueError(f'reading must be "silhouette" or "section", got {reading!r}')
@@ -385,6 +394,11 @@ class CascadePipeline(DiffusionPipeline):
         score = drawn.alignment
         counts |= {"textures drawn again": sum(drawn.failed[:-1]), "textures rejected": drawn.failed[-1]}
         counts["smaller than a voxel"] = sum(not one.voxels.any() for one in slices)
+        if drawn.failed[-1] == len(slices) >= 8:
+            raise RuntimeError(
+                "no texture shows its mask: the texture stage is not trained enough (--min_alignment 0 takes them as "
+                "they are)"
+            )
         return [
             textured_cell(
                 one,

@@ -197,6 +197,17 @@ def test_cells_without_room_are_reported(flat, caplog):
     assert "found no room on a canvas of 64×64" in caplog.text
 
 
+def test_textures_that_show_no_mask_are_no_data_set(flat, caplog):
+    with pytest.raises(RuntimeError, match="the texture stage is not trained enough"):
+        generate(flat, canvas_size=(128, 128), cells_per_image=8, num_inference_steps=2, min_alignment=1.0)
+    sample = generate(
+        flat, canvas_size=(128, 128), cells_per_image=2, num_inference_steps=2, min_alignment=1.0
+    ).samples[0]
+    assert sample.labels.max() == 0
+    assert "2 of 2 cells could not be made: " in caplog.text
+    assert "2 textures rejected" in caplog.text
+
+
 def test_outlines_read_as_sections_belong_to_larger_cells(deep):
     options = dict(canvas_size=(32, 96, 96), cells_per_image=4, num_inference_steps=2, min_alignment=0)
     sizes = {}

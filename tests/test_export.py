@@ -51,15 +51,35 @@ def test_cellposes_loader_reads_it(written, tmp_path):
     from cellpose import io
 
     _, samples = written
+    spacing = samples[0].spacing_um
     save_samples(samples, tmp_path / "set", ("cellpose",))
     images, labels, names, *_ = io.load_train_test_data(str(tmp_path / "set" / "train"))
-    assert len(images) == len(names) == 3  # the preview is not taken for an image
-    for image, found, one in zip(images, labels, samples, strict=True):
-        np.testing.assert_array_equal(image, one.image)
-        np.testing.assert_array_equal(np.asarray(found).astype(np.uint16), one.labels)
-    frames, bare = find_frames(tmp_path / "set" / "train")
+    whole = tmp_path / "set" / ("train" if len(spacing) == 2 else "stacks")
+    frames, bare = find_frames(whole)
     assert (len(frames), bare) == (3, 0)
-    assert spacing_of(tmp_path / "set" / "train", frames, 2)[0] == samples[0].spacing_um[-2:]
+    assert spacing_of(whole, frames, len(spacing))[0] == spacing
+    for frame, one in zip(frames, samples, strict=True):
+        np.testing.assert_array_equal(frame.image(), one.image)
+        np.testing.assert_array_equal(frame.labels(), one.labels)
+    if len(spacing) == 2:
+        assert len(images) == len(names) == 3  # the preview is not taken for an image
+        for image, found, one in zip(images, labels, samples, strict=True):
+            np.testing.assert_array_equal(image, one.image)
+            np.testing.assert_array_equal(np.asarray(found).astype(np.uint16), one.labels)
+        return
+    assert len(images) == 3 * 3 * 8
+    assert all(plane.ndim == 2 and np.max(found) > 0 for plane, found in zip(images, labels, strict=True))
+    by_name = {name.split("/")[-1]: (plane, found) for name, plane, found in zip(names, images, labels, strict=True)}
+    for name, (plane, found) in by_name.items():
+        one, axis, n = samples[int(name[7:13])], ["xy", "xz", "yz"].index(name[14:16]), int(name[16:19])
+        cut = np.take(one.labels, n, axis)
+        if axis == 0:
+            np.testing.assert_array_equal(plane, one.image[n])
+            np.testing.assert_array_equal(found, cut)
+        else:  # 2 µm along z, 0.8 across
+            assert found.shape == (round(cut.shape[0] * 2 / 0.8), cut.shape[1])
+            assert set(np.unique(found)) <= set(np.unique(cut))
+            assert np.count_nonzero(found) == pytest.approx(2.5 * np.count_nonzero(cut), rel=0.1, abs=5)
 
 
 def test_our_own_reader_reads_it_with_its_spacing(written):

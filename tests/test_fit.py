@@ -44,6 +44,10 @@ def test_it_goes_on_where_it_was_and_skips_what_it_is_told(did, tmp_path):
         fit(Plan(Path("other images"), tmp_path))
     with pytest.raises(ValueError, match=r"other num_images, seed"):
         fit(Plan(Path("images"), tmp_path, num_images=5, seed=1))
+    with pytest.raises(ValueError, match="give minutes above 0"):
+        fit(Plan(Path("images"), tmp_path / "other", budget_minutes=0))
+    with pytest.raises(ValueError, match=r"vae/config.json"):
+        fit(Plan(Path("images"), tmp_path / "other", base_model=str(tmp_path)))
     with pytest.raises(ValueError, match="no step cook"):
         fit(Plan(Path("images"), tmp_path, skip=("cook",)))
 
@@ -107,10 +111,10 @@ def test_the_budget_decides_how_long_is_trained(monkeypatch, tmp_path):
 def test_what_stages_go_on_from():
     base = embedded("nuclei3d")
     plan = Plan(Path("images"), Path("out"), base_model="nuclei3d")
-    assert module._base(plan, "texture") == base / "texture"
-    assert module._base(plan, "mask") == base / "mask"
+    assert module._base(plan, "texture") == str(base / "texture")
+    assert module._base(plan, "mask") == str(base / "mask")
     assert module._base(replace(plan, crop_size=128), "mask") is None  # outlines of another size
-    assert module._base(replace(plan, base_model=str(base)), "mask") == base / "mask"
+    assert module._base(replace(plan, base_model=str(base)), "mask") == str(base / "mask")
     hub = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     assert module._base(replace(plan, base_model=hub), "texture") == hub
     assert module._base(replace(plan, base_model=hub), "mask") is None

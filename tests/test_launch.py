@@ -71,6 +71,25 @@ def test_a_mistake_is_said_at_once_and_can_be_mended(tmp_path, capsys):
     assert main(arguments) == 0
 
 
+def test_what_planes_have_no_use_for_is_refused(tmp_path, capsys):
+    arguments = ["generate", *SMALL, "--output_dir", str(tmp_path / "set")]
+    assert main([*arguments, "--meshes", "--shapes", "harmonics"]) == 1
+    assert "makes planes, and --meshes, --shapes is for stacks" in capsys.readouterr().err
+    assert main([*arguments, "--correlation_length_um", "2"]) == 1
+    if not torch.cuda.is_available():
+        assert main([*arguments, "--device", "cuda"]) == 1
+        assert "sees no GPU" in capsys.readouterr().err
+    for wrong, message in (
+        (["--num_images", "few"], "few is no whole number from 1"),
+        (["--seed", "-1"], "-1 is no whole number from 0"),
+        (["--min_alignment", "6"], "6 is no number between 0 and 1"),
+        (["--num_image", "2"], "--num_image"),  # nothing is abbreviated
+    ):
+        with pytest.raises(SystemExit):
+            main([*arguments, *wrong])
+        assert message in capsys.readouterr().err
+
+
 def test_another_region_is_another_data_set(tmp_path, capsys):
     region = np.zeros((128, 128), np.uint8)
     region[:64] = 1

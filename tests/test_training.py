@@ -10,6 +10,7 @@ import torch
 from conftest import write_ctc_2d
 from diffusers import AutoencoderKL
 
+from cascade.assets import embedded
 from cascade.data.dataset import CropDataset
 from cascade.data.prepare import prepare
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline, clean_mask
@@ -156,6 +157,37 @@ def test_resuming_needs_a_checkpoint(tmp_path, caplog):
     assert not module.seen
 
 
+def test_a_training_is_not_written_over(tmp_path, caplog):
+    train(tmp_path, stop_after=8)
+    with pytest.raises(FileExistsError, match="--resume_from_checkpoint latest goes on with it"):
+        train(tmp_path)
+    train(tmp_path, resume_from_checkpoint="latest", preview_steps=6)
+    assert not caplog.records
+    train(tmp_path, resume_from_checkpoint="latest", learning_rate=0.01)
+    assert "--learning_rate 0.01, where it was 0.05" in caplog.text
+
+
+def test_a_log_tells_of_no_step_twice(tmp_path):
+    train(tmp_path, stop_after=14)  # two steps beyond the last log, six beyond the last checkpoint
+    train(tmp_path, resume_from_checkpoint="latest")
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert steps == [4, 8, 12, 16, 20, 24]
+
+
+def test_switches_need_no_true(tmp_path):
+    from cascade.training.settings import parse
+
+    given = ["--data", "crops", "--output_dir", "out", "--push_to_hub", "--from_scratch", "--use_ema", "false"]
+    made = parse(train_controlnet.Settings, "", given)
+    assert (made.push_to_hub, made.from_scratch, made.use_ema, made.gradient_checkpointing) == (
+        True,
+        True,
+        False,
+        False,
+    )
+    assert parse(train_controlnet.Settings, "", [*given, "--gradient_checkpointing"]).gradient_checkpointing
+
+
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory):
     folder = tmp_path_factory.mktemp("training")
@@ -201,6 +233,15 @@ def test_the_mask_script_makes_a_stage(crops, tmp_path):
     card = (tmp_path / "README.md").read_text()
     assert "Data" in card
     assert "300 steps" in card
+
+
+def test_an_embedded_model_is_gone_on_with(crops, tmp_path):
+    few = ["--max_train_steps", "1", "--learning_rate", "0", "--sample_size", "32"]
+    run(train_mask_ddpm, "tiny_mask_ddpm", "--data", crops, "--base_model", "nuclei2d", "--output_dir", tmp_path, *few)
+    made, base = (
+        MaskDDPMPipeline.from_pretrained(f).unet.state_dict() for f in (tmp_path, embedded("nuclei2d") / "mask")
+    )
+    assert all(torch.allclose(made[name], base[name], atol=1e-3) for name in base)
 
 
 def test_the_multiview_script_makes_a_stage(tmp_path):
@@ -261,7 +302,7 @@ def test_missing_and_unknown_settings_are_named_in_one_line(crops, base, tmp_pat
         (["--data", str(crops), "--output_dir", str(tmp_path)], "--base_model"),
         (["--base_model", str(base), "--output_dir", str(tmp_path)], "data"),
         (["--base_model", "b", "--data", "c", "--output_dir", "d", "--learning_rat", "1"], "learning_rat"),
-        (["--base_model", str(crops), "--data", str(crops), "--output_dir", str(tmp_path)], "vae/config.json"),
+        (["--base_model", str(crops), "--data", str(crops), "--output_dir", str(tmp_path)], "holds crops of"),
     ):
         with pytest.raises((SystemExit, ValueError)) as error:
             train_controlnet.main(arguments)

@@ -24,9 +24,18 @@ def parse(settings: type, description: str, argv: list[str] | None = None):
     for name in sorted(lists):  # --data A B, as well as a YAML list
         parser.add_argument(f"--{name}", nargs="+", type=str, required=True)
     parser.error = lambda message, error=None: sys.exit(f"{sys.argv[0]}: {message}")
-    values = parser.parse_args(argv).as_dict()
+    switches = {f"--{f.name}" for f in dataclasses.fields(settings) if f.type is bool}
+    values = parser.parse_args(_switched_on(sys.argv[1:] if argv is None else argv, switches)).as_dict()
     values.pop("config", None)
     return settings(**values)
+
+
+def _switched_on(argv: list[str], switches: set[str]) -> list[str]:
+    """`--push_to_hub` alone means `--push_to_hub true`."""
+    given = []
+    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+        given += [word, "true"] if word in switches and following.startswith("--") else [word]
+    return given
 
 
 def run(main, argv: list[str] | None = None) -> None:

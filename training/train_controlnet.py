@@ -3,7 +3,7 @@
     accelerate launch training/train_controlnet.py --base_model base --data crops --output_dir model/texture
 
 --base_model is a folder of `train_ldm.py`, or any Stable Diffusion such as stable-diffusion-v1-5/stable-diffusion-v1-5;
-or a texture stage such as cascade/assets/nuclei2d/texture, whose ControlNet is gone on with, too.
+or nuclei2d, nuclei3d or another cascade, or its texture stage, whose ControlNet is gone on with, too.
 """
 
 from collections import deque
@@ -14,6 +14,7 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 
 from cascade import hub
+from cascade.assets import stage_of
 from cascade.data.dataset import CropDataset
 from cascade.diffusion.conditioning import conditioning_image
 from cascade.diffusion.grain import measure_grain
@@ -36,7 +37,7 @@ class Settings(TrainingSettings):
     """Settings of the texture model."""
 
     base_model: str = ""
-    """Folder or Hub id of the pretrained model."""
+    """nuclei2d, nuclei3d, or folder or Hub id of the pretrained model."""
     data: list[str] = field(default_factory=list)
     """Folders of `cascade prepare`."""
     trainable_unet: str = "all"
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit("train_controlnet: --base_model is missing: a folder of train_ldm.py or a Stable Diffusion")
     output = Path(settings.output_dir)
     crops = CropDataset(settings.data)
-    vae, unet, controlnet, prompt, scheduler = _load_base(settings.base_model)
+    vae, unet, controlnet, prompt, scheduler = _load_base(stage_of(settings.base_model, "texture"))
     vae = _teach_decoder(vae, crops, settings)
     accelerator = make_accelerator(settings)
     device = accelerator.device
@@ -167,9 +168,7 @@ def _teach_decoder(vae: AutoencoderKL, crops: CropDataset, settings: Settings) -
 
 def _load_base(path_or_repo_id: str):
     """Autoencoder, UNet, ControlNet (None: there is none), empty prompt and scheduler of a Stable-Diffusion layout."""
-    folder = hub.model_folder(path_or_repo_id)
-    parts = {"vae": "config.json", "unet": "config.json", "scheduler": "scheduler_config.json"}
-    hub.check_components(folder, "Stable Diffusion base model", parts)
+    folder = hub.base_model_folder(path_or_repo_id)
     vae = AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True)
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
     if unet.config.in_channels != vae.config.latent_channels:

@@ -12,6 +12,7 @@ from diffusers import UNet2DModel
 from torch.nn import functional as F
 
 from cascade import hub
+from cascade.assets import stage_of
 from cascade.data.dataset import CropDataset
 from cascade.diffusion.losses import DenoisingLoss, OutlineEncoder, Outlines
 from cascade.diffusion.sampling import denoise, make_scheduler
@@ -32,7 +33,7 @@ class Settings(TrainingSettings):
     data: list[str] = field(default_factory=list)
     """Folders of `cascade prepare`."""
     base_model: str = ""
-    """A trained stage to go on from, folder or Hub id; its network is then kept, `unet` is not looked at."""
+    """A trained stage to go on from: nuclei2d, nuclei3d, folder or Hub id. `unet` is then not looked at."""
     representation: str = "distance"
     """distance: the signed distance to the outline; binary: the mask itself, as in the paper."""
     truncation_px: float = 8.0
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     torch.manual_seed(settings.seed)
     if settings.base_model:
-        unet = MaskDDPMPipeline.from_pretrained(settings.base_model).unet
+        unet = MaskDDPMPipeline.from_pretrained(stage_of(settings.base_model, "mask")).unet
         if unet.config.sample_size != side:
             raise ValueError(
                 f"{settings.base_model} draws at {unet.config.sample_size} pixels: make --sample_size {side} the same"

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from cascade import hub
+from cascade.assets import stage_of
 from cascade.cameras import view_set
 from cascade.diffusion.losses import DenoisingLoss
 from cascade.diffusion.sampling import denoise, make_scheduler
@@ -30,7 +31,7 @@ class Settings(TrainingSettings):
     """Settings of the multiview model."""
 
     base_model: str = ""
-    """A trained stage to go on from, folder or Hub id; `network` is then not looked at."""
+    """A trained stage to go on from: nuclei3d, folder or Hub id. `network` is then not looked at."""
     views: str = "hemisphere"
     """hemisphere, or ring (SyncDreamer's)."""
     num_views: int = 16
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
     accelerator = make_accelerator(settings)
     torch.manual_seed(settings.seed)
     if settings.base_model:
-        network = MultiviewPipeline.from_pretrained(settings.base_model).network
+        network = MultiviewPipeline.from_pretrained(stage_of(settings.base_model, "multiview")).network
     else:
         network = MultiviewNetwork(**settings.network)
     size, device = network.config.sample_size, accelerator.device

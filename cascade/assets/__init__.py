@@ -16,3 +16,10 @@ def embedded(name: str) -> Path:
     if not (folder / "model_index.json").is_file():
         raise FileNotFoundError(f"{folder} is not part of this installation: install cascade-microscopy anew")
     return folder
+
+
+def stage_of(model: str | Path, stage: str) -> str:
+    """What to load a stage ("mask", "multiview", "texture") from, where a whole cascade was named: an embedded one or a
+    folder; anything else as it is."""
+    folder = embedded(model) if model in NAMES else Path(model)
+    return str(folder / stage) if (folder / stage).is_dir() else str(model)

@@ -185,7 +185,7 @@ def _published(major: int | None, name: str):
 def need_cellpose(major: int | None) -> None:
     """Raise ImportError, naming the extra, unless Cellpose is there, of this major version if one is given."""
     extra = "cellpose4" if major == 4 else "cellpose"
-    mend = f"pip install 'cascade-microscopy[{extra}]'"
+    mend = f"pip install -e '.[{extra}]'"
     try:
         found = _major()
     except metadata.PackageNotFoundError as error:

@@ -98,7 +98,7 @@ sample = pipeline().samples[0]  # sample.image, sample.labels, sample.spacing_um
 
 Made from {statistics.source} (licence of the images: {statistics.licence}): images of {shape} voxels of
 {spacing} µm with {sum(statistics.cells_per_image) / len(statistics.cells_per_image):.0f} cells on average,
-{len(statistics.cell_area_um2)} annotated ones. The stages in `mask`, `texture` and, in 3D, `multiview` can be loaded
-on their own.
+sizes and light of {len(statistics.cell_area_um2)} annotated ones. The stages in `mask`, `texture` and, in 3D,
+`multiview` can be loaded on their own.
 """
     )

@@ -27,7 +27,7 @@ def check_installed() -> types.ModuleType:
     try:
         import zarr
     except ImportError as error:
-        raise ImportError("OME-Zarr needs zarr: pip install 'cascade-microscopy[zarr]'", name="zarr") from error
+        raise ImportError("OME-Zarr needs zarr: pip install -e '.[zarr]'", name="zarr") from error
     return zarr
 
 

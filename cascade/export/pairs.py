@@ -7,17 +7,36 @@ import numpy as np
 from skimage import segmentation
 
 from cascade.export.tiff import write_ome_tiff, write_tiff
+from cascade.grid import resample
+
+_PLANES = 8  # of a stack, in each of the three orientations
 
 
 def write_cellpose(sample, number: int, folder: Path) -> None:
     """`train/sample_000000.tif` beside `train/sample_000000_masks.tif`: what `cellpose --train --dir …/train` reads.
 
-    Cellpose takes every picture in a folder for an image, so nothing else is put there.
+    Cellpose trains on planes, also for its 3D mode: of a stack `train` gets eight each along xy, xz and yz, evenly
+    spread over those that show cells, with square pixels; the stack itself lies in `stacks`. Cellpose takes every
+    picture in a folder for an image, so nothing else is put there.
     """
-    folder = folder / "train"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tiff(folder / f"{_name(number)}.tif", sample.image, sample.spacing_um)
-    write_tiff(folder / f"{_name(number)}_masks.tif", sample.labels, sample.spacing_um)
+    if sample.image.ndim == 2:
+        return _write_cellpose_pair(folder / "train" / _name(number), sample.image, sample.labels, sample.spacing_um)
+    _write_cellpose_pair(folder / "stacks" / _name(number), sample.image, sample.labels, sample.spacing_um)
+    side = sample.spacing_um[-2:]
+    for axis, name in enumerate(("xy", "xz", "yz")):
+        spacing = tuple(np.delete(sample.spacing_um, axis))
+        shown = np.flatnonzero(sample.labels.any(tuple({0, 1, 2} - {axis})))
+        for n in np.unique(shown[np.linspace(0, len(shown) - 1, _PLANES).round().astype(int)] if len(shown) else []):
+            image, labels = (np.take(array, int(n), axis) for array in (sample.image, sample.labels))
+            image = np.rint(resample(image, spacing, side)).astype(sample.image.dtype)
+            labels = resample(labels, spacing, side, order=0)
+            _write_cellpose_pair(folder / "train" / f"{_name(number)}_{name}{int(n):03d}", image, labels, side)
+
+
+def _write_cellpose_pair(path: Path, image: np.ndarray, labels: np.ndarray, spacing_um: tuple[float, ...]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_tiff(path.with_name(f"{path.name}.tif"), image, spacing_um)
+    write_tiff(path.with_name(f"{path.name}_masks.tif"), labels, spacing_um)
 
 
 def write_stardist(sample, number: int, folder: Path) -> None:
@@ -64,8 +83,11 @@ def finish_nnunet(folder: Path, records: list[dict], spacing_um: tuple[float, ..
 
 
 def finish_cellpose(folder: Path, records: list[dict], spacing_um: tuple[float, ...], about: dict) -> None:
-    """`train/dataset.json`, beside the pairs."""
-    finish(folder / "train", records, spacing_um, about)
+    """`dataset.json` beside the pairs, in `train` and, in 3D, in `stacks`."""
+    (folder / "train").mkdir(parents=True, exist_ok=True)  # if no stack has shown a cell
+    finish(folder / "train", records, spacing_um[-2:], about)
+    if len(spacing_um) == 3:
+        finish(folder / "stacks", records, spacing_um, about)
 
 
 def finish(folder: Path, records: list[dict], spacing_um: tuple[float, ...], about: dict) -> None:
