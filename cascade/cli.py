@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         "--budget", type=float, default=60, metavar="MINUTES", help="for the two trainings; the rest comes on top"
     )
     fit.add_argument(
-        "--base_model", default="nuclei2d", help="what is finetuned: nuclei2d, nuclei3d, a folder, a Hub id"
+        "--base_model", help="what is finetuned: a folder, a Hub id; default nuclei2d for planes, nuclei3d for stacks"
     )
     fit.add_argument("--num_images", type=_count, default=100)
     fit.add_argument("--bank", type=_count, metavar="CELLS", help="make so many cells once and use them in all images")
@@ -291,7 +291,7 @@ def _thin(options) -> None:
 
 
 def _fit(options) -> None:
-    from cascade.fit import Plan, fit
+    from cascade.fit import Plan, fit, usual_base
 
     test = (options.test, options.test_truth, tuple(options.test_sequences)) if options.test else None
     folder = fit(
@@ -306,7 +306,7 @@ def _fit(options) -> None:
             sparse=options.sparse,
             licence=options.licence,
             budget_minutes=options.budget,
-            base_model=options.base_model,
+            base_model=options.base_model or usual_base(options.source, options.truth, options.sequences),
             num_images=options.num_images,
             bank=options.bank,
             seed=options.seed,

@@ -8,7 +8,6 @@ from cascade.assets import NAMES, embedded
 from cascade.export.viewer import open3d
 from cascade.launch import best_device
 
-
 EXTRAS = {"zarr": "zarr", "slurm": "submitit", "cellpose": "cellpose"}  # and the package that each brings
 
 

@@ -78,6 +78,14 @@ def fit(plan: Plan) -> Path:
     return output / "synthetic"
 
 
+def usual_base(source: Path, truth: str, sequences: list[str]) -> str:
+    """The embedded model that is nearest to a data set: that of planes, or that of stacks."""
+    from cascade.data.frames import find_frames
+
+    frames, _ = find_frames(source, truth, sequences or None)
+    return f"nuclei{frames[0].image().ndim}d"
+
+
 class _State:
     """Finished steps, and how many training steps fit into the budget."""
 

@@ -9,6 +9,7 @@ from conftest import ball_stack, write_ctc_2d
 
 from cascade import embedded
 from cascade import fit as module
+from cascade.cli import main
 from cascade.evaluation import experiment, segmenters
 from cascade.evaluation.sources import Source
 from cascade.fit import STEPS, Plan, fit
@@ -133,3 +134,12 @@ def test_single_cells_are_compared_with_their_crops(sparse, monkeypatch, tmp_pat
     )
     assert (made, output) == ({"synthetic": Source(tmp_path / "synthetic")}, tmp_path / "report")
     assert seen["sparse"] == ({"crops": Source(tmp_path / "crops")} if sparse else None)
+
+
+def test_stacks_go_on_from_the_model_of_stacks(ctc_sparse_3d, monkeypatch, tmp_path):
+    plans = []
+    monkeypatch.setattr(module, "fit", lambda plan: plans.append(plan) or tmp_path)
+    for source in (ctc_sparse_3d, write_ctc_2d(tmp_path / "planes")):
+        assert main(["fit", str(source), "--output_dir", str(tmp_path / "out")]) == 0
+    assert main(["fit", str(source), "--output_dir", str(tmp_path / "out"), "--base_model", "nuclei3d"]) == 0
+    assert [plan.base_model for plan in plans] == ["nuclei3d", "nuclei2d", "nuclei3d"]
