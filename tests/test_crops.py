@@ -3,7 +3,7 @@ import pytest
 from conftest import ellipse
 from scipy import ndimage, stats
 
-from cascade.data.crops import cut_crops, fit_halo, one_piece, plane_of
+from cascade.data.crops import cut_crops, fit_halo, longer_sides_um, one_piece, plane_of
 
 LEVEL = 100.0
 
@@ -77,3 +77,4 @@ def test_cells_that_cannot_be_cut_are_counted():
     crops, skipped = cut_crops(plane, (1.0, 1.0), 32, 1.0, fit_halo([plane]), LEVEL)
     assert [crop.label for crop in crops] == [4]
     assert list(skipped.values()) == [1, 1, 1]
+    assert sorted(longer_sides_um(plane, (0.5, 0.25))) == [5, 25]  # of 4 and 2

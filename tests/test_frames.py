@@ -94,7 +94,8 @@ LABELS[2:6, 2:6], LABELS[10:15, 10:15] = 1, 2
     ("labels", "message"),
     [
         (LABELS.astype(np.float32), "float32; save unsigned integers"),
-        (LABELS.astype(np.int16) - 1, "int16"),
+        (LABELS.astype(np.int16) - 1, r"ids down to -1; .*labels.clip\(0\)"),
+        (LABELS.astype(np.uint32) * 1_000_000_000, "ids up to 2000000000; number the cells"),
         (LABELS > 0, "binary mask"),
         ((LABELS > 0).astype(np.uint8) * 255, "binary mask"),
         (np.stack([LABELS] * 3, -1).astype(np.uint8), "labels in colour"),
@@ -135,6 +136,81 @@ def test_truncated_and_coloured_images_are_refused_by_name(tmp_path):
         read_image(save(tmp_path / "n.tif", np.full((8, 8), np.nan, np.float32)))
 
 
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((3, 16, 16), dict(imagej=True, metadata={"axes": "CYX"}), "3 channels .*export the one"),
+        ((2, 16, 16), dict(ome=True, metadata={"axes": "CYX"}), "2 channels .*export the one"),
+        ((3, 16, 16), dict(photometric="rgb", planarconfig="separate"), "3 channels .*export the one"),
+        ((5, 2, 16, 16), dict(imagej=True, metadata={"axes": "ZCYX"}), "2 channels .*export the one"),
+        ((9, 16, 16), dict(imagej=True, metadata={"axes": "TYX"}), "a time series of 9 frames .*save each frame"),
+        ((9, 5, 16, 16), dict(ome=True, metadata={"axes": "TZYX"}), "a time series of 9 frames .*save each frame"),
+        ((3, 16, 16), dict(imagej=True, metadata={"axes": "ZYX"}), None),
+        ((9, 16, 16), dict(imagej=True), None),  # whose axes tifffile calls CYX
+        ((1, 5, 1, 16, 16), dict(imagej=True, metadata={"axes": "TZCYX"}), None),
+    ],
+)
+def test_channels_and_times_are_no_slices(tmp_path, shape, options, message):
+    path = save(tmp_path / "x.tif", np.zeros(shape, np.uint8), **options)
+    if message is None:
+        assert read_image(path).ndim == 3
+    else:
+        with pytest.raises(DataError, match=rf"x.tif: {message}"):
+            read_image(path)
+
+
+def test_png_with_transparency_is_no_stack(tmp_path):
+    io.imsave(tmp_path / "x.png", np.zeros((8, 8, 2), np.uint8), check_contrast=False)
+    with pytest.raises(DataError, match="colour image"):
+        read_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["x.tif", "x_mask.tif"], "x_mask.tif: if these are the labels of x.tif, rename them to x_masks.tif"),
+        (["x_img.png", "x_labels.png"], "labels of x_img.png, rename them to x_masks.png"),
+        (["y.tif", "y_masks.tif", "x.ome.tif", "x_mask.tif"], "labels of x.ome.tif, rename them to x_masks.tif"),
+        (["images/x.tif", "masks/x.tif"], "they lie in images, masks: put pairs x.tif, x_masks.tif into one folder"),
+        (["x.jpg", "x_masks.png"], "no image x.tif for it; x.jpg is not read: export TIFF or PNG .*JPEG.* is lossy"),
+        (["x.JPEG"], "no annotated images; .*x.JPEG is not read: export TIFF"),
+        (["x.czi"], "x.czi is not read: export TIFF"),
+        (["01/t000.jpg"], "t001.tif, …; t000.jpg is not read: export TIFF"),
+    ],
+)
+def test_layouts_that_nearly_match_are_told_how(tmp_path, files, message):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=message):
+        find_frames(tmp_path)
+
+
+def test_a_sequence_alone_and_one_without_truth_are_told_how(tmp_path):
+    write_ctc_2d(tmp_path)
+    with pytest.raises(DataError, match=r"name .*, which holds the truth of 01, too"):
+        find_frames(tmp_path / "01")
+    save(tmp_path / "02/t000.tif", np.zeros((8, 8), np.uint16))
+    with pytest.raises(DataError, match=r"02_GT.*only the annotated sequences \(--…sequences 01\)"):
+        find_frames(tmp_path)
+
+
+@pytest.mark.parametrize("masks", ["x_masks.tif", "x_masks.ome.tif", "x.ome_masks.tif", "x_cp_masks.png"])
+def test_ome_tiff_makes_pairs(tmp_path, masks):
+    for name in ("x.ome.tif", masks, "x_preview.tif"):
+        (tmp_path / name).touch()
+    (frame,), bare = find_frames(tmp_path)
+    assert (frame.name, frame.image_path.name, frame.label_path.name, bare) == ("x.ome", "x.ome.tif", masks, 1)
+
+
+def test_one_plane_of_labels_for_a_stack_is_told_how(tmp_path):
+    save(tmp_path / "x.tif", np.zeros((5, 8, 8), np.uint16))
+    save(tmp_path / "x_masks.tif", np.ones((8, 8), np.uint16))
+    (frame,) = find_frames(tmp_path)[0]
+    with pytest.raises(DataError, match=r"one plane of labels \(8, 8\) for the stack .*man_seg_000_012.tif"):
+        check_pair(frame, frame.image(), frame.labels())
+
+
 def test_shapes_that_do_not_fit_are_named(tmp_path):
     save(tmp_path / "x.tif", np.zeros((8, 9), np.uint16))
     save(tmp_path / "x_masks.tif", np.ones((8, 8), np.uint16))
@@ -158,10 +234,41 @@ def test_spacing_is_read_from_where_it_is_stored(tmp_path):
     (tmp_path / "dataset.json").unlink()
     save(tmp_path / "x.tif", stack)
     assert spacing_of(tmp_path, frames, 3)[1] == "assumed"
+    for wrong in ([1, 1], [1, 1, 0], [np.nan, 1, 1], [1, np.inf, 1]):
+        with pytest.raises(DataError, match="needs 3 lengths above 0"):
+            spacing_of(tmp_path, frames, 3, wrong)
     assert spacing_of(tmp_path, frames, 3, [3, 2, 1]) == ((3.0, 2.0, 1.0), "given")
 
 
-@pytest.mark.parametrize("text", ["{'spacing_um': [1, 1]}", "[1, 1]", '{"spacing_um": "no"}', '{"spacing_um": [0, 1]}'])
+ELSEWHERE = (
+    '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+    '<BinaryOnly MetadataFile="other.ome.tif" UUID="urn:uuid:0"/></OME>'
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "tag"),
+    [
+        (dict(imagej=True, resolution=(4.0, 4.0), metadata={"unit": "um", "axes": "YX"}), "YResolution"),
+        (dict(imagej=True, resolution=(4.0, 4.0), metadata={"unit": "um", "axes": "YX"}), "XResolution"),
+        (dict(ome=True, metadata={"axes": "YX", "PhysicalSizeX": 0.5}), None),
+        (dict(metadata=None, description=ELSEWHERE), None),
+    ],
+)
+def test_half_a_voxel_size_is_none(tmp_path, options, tag):
+    save(tmp_path / "x_masks.tif", np.ones((8, 8), np.uint16))
+    path = save(tmp_path / "x.tif", np.zeros((8, 8), np.uint16), **options)
+    if tag:  # struck out by renaming it to one that nobody knows
+        with tifffile.TiffFile(path, mode="r+b") as tiff:
+            tiff.filehandle.seek(tiff.pages[0].tags[tag].offset)
+            tiff.filehandle.write(np.array([65000], tiff.byteorder + "u2").tobytes())
+    assert spacing_of(tmp_path, find_frames(tmp_path)[0], 2) == ((1.0, 1.0), "assumed")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"spacing_um": [NaN, 1]}', "{'spacing_um': [1, 1]}", "[1, 1]", '{"spacing_um": "no"}', '{"spacing_um": [0, 1]}'],
+)
 def test_a_broken_record_of_the_spacing_is_named(tmp_path, text):
     write_ctc_2d(tmp_path, frames=1)
     (tmp_path / "dataset.json").write_text(text)

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from cascade.data.fit import _clustering_of_stacks, _soft_ellipsoid
 from cascade.data.frames import DataError
 from cascade.data.prepare import prepare
 from cascade.data.statistics import Statistics
+from cascade.data.validate import validate
 from cascade.population import compose, place
 
 
@@ -96,8 +98,10 @@ def test_a_failing_run_leaves_nothing_and_keeps_what_was_there(tmp_path, capsys)
         main(["prepare", str(source), "--output_dir", str(crops), "--crop_size", "32", "--spacing_um", "1", "1"]) == 0
     )
     before = (crops / "statistics.json").read_bytes()
-    assert main(["prepare", str(source), "--output_dir", str(crops), "--crop_size", "6", "--spacing_um", "1", "1"]) == 1
-    assert "no cell fits a 6 px crop" in capsys.readouterr().err
+    assert (
+        main(["prepare", str(source), "--output_dir", str(crops), "--crop_size", "32", "--pixel_size_um", "0.2"]) == 1
+    )
+    assert "cells are larger than a 32 px crop" in capsys.readouterr().err
     assert (crops / "statistics.json").read_bytes() == before
     assert not crops.with_name("crops.partial").exists()
     (tmp_path / "thesis").mkdir()
@@ -186,11 +190,104 @@ def test_intensities_that_would_be_lost_are_refused(tmp_path):
     write_ctc_2d(tmp_path / "S", 1)
     path = tmp_path / "S" / "01" / "t000.tif"
     image = tifffile.imread(path)
-    for wrong in ((image / 65535).astype(np.float32), image.astype(np.uint32) * 1000):
+    for wrong, message in (
+        ((image / 65535).astype(np.float32), "intensities up to .*; save it as uint16"),
+        (image.astype(np.uint32) * 1000, "intensities up to .*; save it as uint16"),
+        (image.astype(np.int16) - 300, "intensities down to -[0-9]+; subtract the lowest"),
+        (image.astype(np.float32) - 300.5, "intensities down to -[0-9.]+; subtract the lowest"),
+        (np.full_like(image, 7), "all pixels are 7; export it again"),
+    ):
         tifffile.imwrite(path, wrong)
-        with pytest.raises(DataError, match=r"t000.tif: intensities up to .*; save it as uint16"):
+        with pytest.raises(DataError, match=f"t000.tif: {message}"):
             prepare(tmp_path / "S", tmp_path / "crops", crop_size=32)
         assert not (tmp_path / "crops").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(crop_size=100), "--crop_size 100: give a multiple of 16 from 32 on"),
+        (dict(crop_size=16), "--crop_size 16: give a multiple of 16 from 32 on"),
+        (dict(crop_size=32, pixel_size_um=0.0), "--pixel_size_um 0.0: give a length above 0"),
+        (dict(crop_size=32, pixel_size_um=float("nan")), "--pixel_size_um nan: give a length above 0"),
+        (dict(crop_size=32, spacing_um=[1, float("inf")]), "needs 2 lengths above 0"),
+        (dict(crop_size=32, pixel_size_um=160.0, spacing_um=[0.5, 0.5]), "cells are .* pixels wide at 160 µm"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(ctc_2d, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(ctc_2d, tmp_path / "crops", **options)
+    assert not (tmp_path / "crops").exists()
+
+
+def test_that_many_cells_are_too_large_is_an_error_that_says_what_fits(tmp_path, caplog):
+    write_ctc_2d(tmp_path / "S")
+    options = dict(crop_size=32, spacing_um=[0.5, 0.5])
+    with pytest.raises(DataError, match=r"of .* cells are larger than a 32 px crop at 0.3 µm") as error:
+        prepare(tmp_path / "S", tmp_path / "crops", pixel_size_um=0.3, **options)
+    pixel, size = re.search(r"--pixel_size_um ([0-9.]+), or with --crop_size ([0-9]+)$", str(error.value)).groups()
+    for mended in (dict(options, pixel_size_um=float(pixel)), dict(options, pixel_size_um=0.3, crop_size=int(size))):
+        prepare(tmp_path / "S", tmp_path / "crops", **mended)
+    assert set(re.findall("([0-9]+) cells larger than the crop", caplog.text)) <= {"1"}
+
+
+def test_where_every_cell_is_cut_it_says_so(tmp_path):
+    image, labels = field_of_view(np.random.default_rng(0))
+    y, x = np.argwhere(labels == 1)[0]
+    for name, array in (("x.tif", image), ("x_masks.tif", np.where(labels == 1, labels, 0))):
+        tifffile.imwrite(tmp_path / name, array[y + 3 :, x:])
+    with pytest.raises(DataError, match="no cell can be cut out: 1 cells cut by the border; annotate whole cells"):
+        prepare(tmp_path, tmp_path / "crops", crop_size=32)
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        ({}, "no voxel size; give --spacing_um Z Y X"),
+        (
+            dict(imagej=True, resolution=(2.0, 4.0), metadata={"axes": "ZYX", "unit": "um"}),
+            "its y and x are of 0.25 0.5 µm, but it has no z step; give --spacing_um Z 0.25 0.5",
+        ),
+        (
+            dict(ome=True, metadata={"axes": "ZYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.25}),
+            "its y and x are of 0.25 0.5 µm, but it has no z step; give --spacing_um Z 0.25 0.5",
+        ),
+    ],
+)
+def test_stacks_need_a_voxel_size(tmp_path, stored, message):
+    image, labels = ball_stack(np.random.default_rng(0))
+    tifffile.imwrite(tmp_path / "x.tif", image, **stored)
+    tifffile.imwrite(tmp_path / "x_masks.tif", labels)
+    with pytest.raises(DataError, match=f"x.tif: {message}, in µm"):
+        prepare(tmp_path, tmp_path / "crops", crop_size=32)
+    assert any("prepare --spacing_um Z Y X" in line for line in validate(tmp_path).warnings)
+
+
+def test_planes_and_stacks_are_prepared_apart(tmp_path):
+    for name, (image, labels) in (
+        ("a", field_of_view(np.random.default_rng(0))),
+        ("b", ball_stack(np.random.default_rng(0))),
+    ):
+        tifffile.imwrite(tmp_path / f"{name}.tif", image)
+        tifffile.imwrite(tmp_path / f"{name}_masks.tif", labels)
+    with pytest.raises(DataError, match=r"b.tif: 3 axes, but .*a.tif has 2; prepare planes and stacks apart"):
+        prepare(tmp_path, tmp_path / "crops", crop_size=32)
+
+
+@pytest.mark.parametrize("classes", [lambda m: m * 0 + 1 + (m > 0), lambda m: (m > 0) * (1 + m % 2)])
+def test_classes_are_no_cells(tmp_path, classes):
+    image, labels = field_of_view(np.random.default_rng(0))
+    tifffile.imwrite(tmp_path / "x.tif", image)
+    tifffile.imwrite(tmp_path / "x_masks.tif", classes(labels).astype(np.uint8))
+    with pytest.raises(DataError, match=r"x_masks.tif: ids .* lie in many pieces each, as classes do"):
+        prepare(tmp_path, tmp_path / "crops", crop_size=32)
+
+
+def test_cells_in_a_few_pieces_are_cells(tmp_path):
+    image, labels = field_of_view(np.random.default_rng(0), (200, 200), 20)
+    tifffile.imwrite(tmp_path / "x.tif", image)
+    tifffile.imwrite(tmp_path / "x_masks.tif", (labels + 3) // 4)  # up to four pieces each
+    assert prepare(tmp_path, tmp_path / "crops", crop_size=32).is_dir()
 
 
 def test_a_trained_stage_is_no_folder_of_crops(ctc_2d, tmp_path):
@@ -209,7 +306,7 @@ def test_whole_stacks_are_not_sparse(tmp_path):
     tifffile.imwrite(tmp_path / "S" / "01" / "t000.tif", image)
     tifffile.imwrite(tmp_path / "S" / "01_GT" / "SEG" / "man_seg000.tif", labels)
     with pytest.raises(DataError, match="--sparse is for planes"):
-        prepare(tmp_path / "S", tmp_path / "crops", crop_size=32, sparse=True)
+        prepare(tmp_path / "S", tmp_path / "crops", crop_size=32, spacing_um=[2, 1, 1], sparse=True)
 
 
 @pytest.mark.parametrize("truth", [0.0, 1.0])

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import tifffile
-from conftest import field_of_view, write_ctc_2d
+from conftest import ball_stack, field_of_view, write_ctc_2d
 
 from cascade.cli import main
 from cascade.data.frames import DataError, read_labels
@@ -43,6 +43,18 @@ def test_so_many_slices_remain(ctc_sparse_3d, tmp_path):
     assert len(names) == 2
     after = annotated(tmp_path / "two")
     assert after == {key: size for key, size in annotated(ctc_sparse_3d).items() if key[0] in names}
+
+
+def test_cells_are_kept_of_slices_but_not_of_whole_stacks(ctc_sparse_3d, tmp_path):
+    thin(ctc_sparse_3d, tmp_path / "two", cells=2)
+    assert len(annotated(tmp_path / "two")) == 2
+    (tmp_path / "set").mkdir()
+    for name, array in zip(("x.tif", "x_masks.tif"), ball_stack(np.random.default_rng(0)), strict=True):
+        tifffile.imwrite(tmp_path / "set" / name, array)
+    with pytest.raises(DataError, match=r"x_masks.tif: a whole stack.*give --frames"):
+        thin(tmp_path / "set", tmp_path / "out", cells=1)
+    assert not (tmp_path / "out").exists()
+    thin(tmp_path / "set", tmp_path / "out", frames=1)
 
 
 def test_of_a_cell_in_two_pieces_the_larger_remains(tmp_path):

@@ -4,6 +4,8 @@ import tifffile
 from conftest import write_ctc_2d
 
 from cascade.cli import main
+from cascade.data.frames import DataError
+from cascade.data.prepare import prepare
 from cascade.data.validate import validate
 
 
@@ -24,6 +26,8 @@ def test_a_sound_set_is_called_sound(tmp_path, capsys):
         (lambda m: np.where(m == 2, 1, m), "errors", "ids in several pieces: 1"),
         (lambda m: m[:-3], "errors", "does not fit"),
         (lambda m: m.astype(np.float32), "errors", "save unsigned integers"),
+        (lambda m: m.astype(np.int16) - 1, "errors", "ids down to -1"),
+        (lambda m: (m > 0) * (1 + m % 2).astype(np.uint8), "errors", "ids 1, 2 lie in many pieces each, as classes do"),
         (lambda m: m * 0, "warnings", "an empty frame"),
     ],
 )
@@ -37,6 +41,32 @@ def test_mistakes_are_named(tmp_path, capsys, spoil, kind, words):
     assert str(path) in line
     assert main(["validate", str(folder)]) == (1 if kind == "errors" else 0)
     assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda image: image.astype(np.int16) - 200, "intensities down to -"),
+        (lambda image: (image / 65535).astype(np.float32), "save it as uint16"),
+        (lambda image: np.stack([image] * 3), "3 channels"),
+    ],
+)
+def test_images_that_prepare_refuses_are_wrong(tmp_path, spoil, words):
+    path = write_ctc_2d(tmp_path / "set") / "01/t001.tif"
+    image = spoil(tifffile.imread(path))
+    tifffile.imwrite(path, image, photometric="minisblack", metadata={"axes": "CYX"[-image.ndim :]})
+    (line,) = validate(tmp_path / "set").errors
+    assert f"{path}: " in line
+    assert words in line
+    with pytest.raises(DataError, match=words):
+        prepare(tmp_path / "set", tmp_path / "crops", crop_size=32)
+
+
+def test_a_broken_record_of_the_spacing_is_wrong(tmp_path):
+    folder = write_ctc_2d(tmp_path / "set")
+    (folder / "dataset.json").write_text("no")
+    (line,) = validate(folder).errors
+    assert "dataset.json: cannot be read" in line
 
 
 def test_blank_images_and_missing_spacing_are_noticed(tmp_path):

@@ -133,7 +133,7 @@ def cut_crops(
         if region.area < 12:
             skipped["smaller than 12 pixels"] += 1
             continue
-        if min(y0, x0) == 0 or y1 == shape[0] or x1 == shape[1]:
+        if _cut(region.bbox, shape):
             skipped["cut by the border"] += 1
             continue
         if max((y1 - y0) / scale[0], (x1 - x0) / scale[1]) > size - 4:
@@ -166,6 +166,19 @@ def cut_crops(
             )
         )
     return crops, skipped
+
+
+def longer_sides_um(plane: Plane, spacing_um: tuple[float, float]) -> list[float]:
+    """The longer side of the box around every whole cell that `cut_crops` would cut, µm."""
+    regions = [r for r in measure.regionprops(plane.labels) if plane.chosen is None or r.label in plane.chosen]
+    boxes = [r.bbox for r in regions if r.area >= 12 and not _cut(r.bbox, plane.labels.shape)]
+    return [max((y1 - y0) * spacing_um[0], (x1 - x0) * spacing_um[1]) for y0, x0, y1, x1 in boxes]
+
+
+def _cut(bbox: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Does the border cut a cell?"""
+    y0, x0, y1, x1 = bbox
+    return min(y0, x0) == 0 or y1 == shape[0] or x1 == shape[1]
 
 
 def _of_area(distance: np.ndarray, pixels: float) -> np.ndarray:

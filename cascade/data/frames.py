@@ -13,7 +13,9 @@ from skimage import io, measure
 _IMAGE_SUFFIXES = (".tif", ".tiff", ".png")
 _MASK_TAGS = ("_masks", "_cp_masks")  # the second is what Cellpose's own window writes
 _IMAGE_TAGS = ("", "_img")  # the second is how Cellpose names its own data set, 000_img.png
-_MAX_ID = np.iinfo(np.int32).max
+_NEAR_TAGS = ("_mask", "_label", "_labels", "_seg", "_gt")  # of masks named otherwise
+_FOREIGN = (".jpg", ".jpeg", ".bmp", ".gif", ".czi", ".nd2", ".lif", ".lsm", ".ims", ".npy")
+_MAX_ID = 2**20  # every plane is gone through by id, up to the highest: minutes an image beyond this
 
 
 class DataError(ValueError):
@@ -46,7 +48,7 @@ def find_frames(source: str | Path, truth: str = "gt", sequences: list[str] | No
 
     Layouts: Cell Tracking Challenge (`01/t000.tif` with `01_GT/SEG/man_seg000.tif`, `man_seg_000_012.tif` for one
     slice of a stack, or `01_ST/SEG/…` with `truth="st"`), or Cellpose pairs (`x.tif` with `x_masks.tif` or
-    `x_cp_masks.tif`, `x_img.tif` with `x_masks.tif`; PNG as well).
+    `x_cp_masks.tif`, `x_img.tif` with `x_masks.tif`; `.ome.tif` and PNG as well).
     Raises DataError where nothing annotated is found.
     """
     source = Path(source)
@@ -70,12 +72,14 @@ def _ctc_frames(source: Path, folders: list[Path], truth: str, sequences) -> tup
     for folder in folders:
         images = {int(p.stem[1:]): p for p in _images(folder) if re.fullmatch(r"t\d{3,}", p.stem)}
         if not images:
-            raise DataError(f"{folder}: no images named t000.tif, t001.tif, …")
+            raise DataError(f"{folder}: no images named t000.tif, t001.tif, …{_foreign(folder)}")
         seg = source / f"{folder.name}_{truth.upper()}" / "SEG"
         if not seg.is_dir():
             other = "st" if truth == "gt" else "gt"
             there = (source / f"{folder.name}_{other.upper()}" / "SEG").is_dir()
             mend = f"choose the other truth, {other} (--…truth {other})" if there else "annotated masks belong there"
+            known = [p.name for p in folders if (source / f"{p.name}_{truth.upper()}" / "SEG").is_dir()]
+            mend += f", or only the annotated sequences (--…sequences {' '.join(known)})" if known else ""
             raise DataError(f"{seg}: no such folder; {mend}")
         annotated = set()
         for path in sorted(seg.iterdir()):
@@ -97,30 +101,74 @@ def _ctc_frames(source: Path, folders: list[Path], truth: str, sequences) -> tup
 
 def _pair_frames(source: Path) -> tuple[list[Frame], int]:
     paths = list(_images(source))
-    masks = [p for p in paths if p.stem.endswith(_MASK_TAGS)]
-    if not masks:
-        raise DataError(
-            f"{source}: no annotated images; expected Cell Tracking Challenge folders (01, 01_GT) "
-            f"or pairs x.tif with x{_MASK_TAGS[0]}.tif"
-        )
-    images = {p.stem: p for p in paths if not p.stem.endswith(_MASK_TAGS)}
+    masks = [p for p in paths if _image_stems(p, _MASK_TAGS)]
+    images = {p.stem: p for p in paths if not _image_stems(p, _MASK_TAGS)}
     pairs: dict[str, Path] = {}
     for path in masks:
-        stems = [path.stem.removesuffix(mask) + tag for mask in _MASK_TAGS for tag in _IMAGE_TAGS]
+        stems = _image_stems(path, _MASK_TAGS)
         stem = next((s for s in stems if s in images), None)
         if stem is None:
-            raise DataError(f"{path}: there is no image {min(stems, key=len)}.tif for it")
+            name = min(stems, key=len)
+            raise DataError(f"{path}: there is no image {name}.tif for it{_foreign(source, name)}")
         if stem in pairs:
             raise DataError(f"{path}: {images[stem]} has labels in {pairs[stem]}, too; keep one of them")
         pairs[stem] = path
+    for path in images.values():
+        stem = next((s for s in _image_stems(path, _NEAR_TAGS) if s in images and s not in pairs), None)
+        if stem and path.stem not in pairs:
+            right = re.sub("_[a-z]+$", _MASK_TAGS[0], path.stem.removesuffix(".ome")) + path.suffix
+            raise DataError(
+                f"{path}: if these are the labels of {images[stem].name}, rename them to {right}, else move them away"
+            )
+    if not pairs:
+        raise DataError(f"{source}: no annotated images; {_expected(source)}")
     return [Frame(stem, images[stem], pairs[stem]) for stem in sorted(pairs)], len(images) - len(pairs)
 
 
+def _image_stems(mask: Path, tags: tuple[str, ...]) -> list[str]:
+    """Names that the image of a mask may have, without suffix; none if the mask's ends with no tag."""
+    stem = mask.stem.removesuffix(".ome")
+    bases = [stem.removesuffix(tag) for tag in tags if stem.endswith(tag)]
+    return [base + tag + ome for ome in ("", ".ome") for base in bases for tag in _IMAGE_TAGS]
+
+
+def _expected(source: Path) -> str:
+    """How to name a folder without pairs, or what is in it."""
+    sequence = source.resolve()
+    if any(sequence.with_name(sequence.name + truth).is_dir() for truth in ("_GT", "_ST")):
+        return f"name {sequence.parent}, which holds the truth of {sequence.name}, too"
+    folders = [p for p in sorted(source.iterdir()) if p.is_dir() and any(_images(p))]
+    if folders:
+        return f"they lie in {_names(folders)}: put pairs x.tif, x{_MASK_TAGS[0]}.tif into one folder, and name that"
+    layouts = f"Cell Tracking Challenge folders (01, 01_GT) or pairs x.tif with x{_MASK_TAGS[0]}.tif"
+    return f"expected {layouts}{_foreign(source)}"
+
+
+def _foreign(folder: Path, stem: str | None = None) -> str:
+    """What to do with images of other formats in a folder, or that of a name; nothing if there are none."""
+    found = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in _FOREIGN and stem in (None, p.stem))
+    path = next(found, None)
+    return f"; {path.name} is not read: export TIFF or PNG (never JPEG, which is lossy)" if path else ""
+
+
 def read_image(path: Path) -> np.ndarray:
-    """A greyscale image or stack; raises DataError for files that are truncated, coloured or not images."""
+    """A greyscale image or stack; raises DataError for files that are truncated, coloured, of several channels or
+    times, or not images."""
     array = _read(path)
-    if array.ndim == 3 and array.shape[-1] in (3, 4) and array.shape[0] > 4:
+    if _in_colour(path, array):
         raise DataError(f"{path}: a colour image {array.shape}; convert it to greyscale")
+    axes = _axes(path) if array.ndim > 2 else {}
+    channels = max(axes.get("C", 1), axes.get("S", 1))
+    if 1 < channels <= 4:  # stacks whose axes were not given are written as channels, too, but of more planes
+        raise DataError(
+            f"{path}: {channels} channels {array.shape}; export the one that shows the cells (or, if these are slices, "
+            f"save them with axes ZYX)"
+        )
+    if axes.get("T", 1) > 1:
+        raise DataError(
+            f"{path}: a time series of {axes['T']} frames {array.shape}; save each frame to a file of its own (or, if "
+            f"these are slices, save them with axes ZYX: in Fiji, Image > Properties)"
+        )
     if array.ndim not in (2, 3):
         raise DataError(f"{path}: {array.ndim} axes {array.shape}; an image is (Y, X) or (Z, Y, X), one channel")
     if array.dtype.kind not in "uif" or not np.isfinite(array).all():
@@ -129,15 +177,18 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Instance labels, 0 = background; raises DataError for colour, float and binary label images, and huge ids."""
+    """Instance labels, 0 = background; raises DataError for colour, float and binary label images, and ids that are
+    negative or above 2²⁰."""
     array = _read(path)
-    if array.ndim == 3 and array.shape[-1] in (3, 4) and array.shape[0] > 4:
+    if _in_colour(path, array):
         raise DataError(f"{path}: labels in colour {array.shape}; save one integer id per cell (0 = background)")
     if array.ndim not in (2, 3):
         raise DataError(f"{path}: {array.ndim} axes {array.shape}; labels are (Y, X) or (Z, Y, X)")
     if _is_binary(array):
         raise DataError(f"{path}: a binary mask of several cells; give every cell its own id (skimage.measure.label)")
-    if array.dtype.kind not in "ui" or (array.dtype.kind == "i" and array.size and array.min() < 0):
+    if array.dtype.kind == "i" and array.size and array.min() < 0:
+        raise DataError(f"{path}: ids down to {array.min()}; make what is no cell 0 (labels.clip(0))")
+    if array.dtype.kind not in "ui":
         raise DataError(f"{path}: labels are {array.dtype}; save unsigned integers (labels.astype('uint16'))")
     if array.size and array.max() > _MAX_ID:
         raise DataError(f"{path}: ids up to {array.max()}; number the cells 1, 2, … (relabel_sequential)")
@@ -161,6 +212,12 @@ def check_pair(frame: Frame, image: np.ndarray, labels: np.ndarray) -> None:
         raise DataError(f"{frame.label_path}: slice {frame.z} is not in {frame.image_path} of shape {image.shape}")
     else:
         expected = image.shape[1:]
+    if len(expected) == 3 and labels.ndim == 2:
+        channels = "; or, if these are channels, export one" if len(image) <= 4 else ""
+        raise DataError(
+            f"{frame.label_path}: one plane of labels {labels.shape} for the stack {frame.image_path} {expected}; name "
+            f"the labels of slice 12 of 01/t000.tif 01_GT/SEG/man_seg_000_012.tif{channels}"
+        )
     if labels.shape != expected:
         raise DataError(
             f"{frame.label_path}: shape {labels.shape} does not fit {frame.image_path} with {expected}; "
@@ -176,14 +233,14 @@ def spacing_of(
     Raises DataError for a given one that does not fit `ndim` axes, and for a dataset.json that cannot be read.
     """
     if given:
-        if len(given) != ndim or not min(given) > 0:
+        if len(given) != ndim or not _are_lengths(given):
             raise DataError(f"--spacing_um {given}: {frames[0].image_path} needs {ndim} lengths above 0, in µm")
         return tuple(float(s) for s in given), "given"
     record = Path(source) / "dataset.json"
     spacing = _recorded_spacing(record, ndim) if record.is_file() else None
     if spacing:
         return spacing, "dataset.json"
-    spacing = _tiff_spacing(frames[0].image_path, ndim)
+    spacing = tiff_spacing(frames[0].image_path, ndim)
     return (spacing, "TIFF metadata") if spacing else ((1.0,) * ndim, "assumed")
 
 
@@ -192,21 +249,22 @@ def _recorded_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
         spacing = [float(length) for length in json.loads(path.read_text()).get("spacing_um") or ()]
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f'{path}: cannot be read ({error}); write {{"spacing_um": [z, y, x]}}, in µm') from error
-    if spacing and not min(spacing) > 0:
+    if not _are_lengths(spacing):
         raise DataError(f"{path}: spacing_um {spacing} is not above 0; write lengths in µm")
     return tuple(spacing[-ndim:]) if len(spacing) >= ndim else None
 
 
-def _tiff_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
+def tiff_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
+    """Spacing of the last `ndim` of z, y, x in µm as a TIFF's ImageJ or OME metadata say, None where they do not."""
     if path.suffix.lower() == ".png":
         return None
     with tifffile.TiffFile(path) as tiff:
         if tiff.ome_metadata:
-            pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]
-            pixels = (pixels[0] if isinstance(pixels, list) else pixels)["Pixels"]
-            sizes = [pixels.get(f"PhysicalSize{axis}") for axis in "ZYX"[-ndim:]]
+            pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"].get("Image", {})  # which may be in another file
+            pixels = (pixels[0] if isinstance(pixels, list) else pixels).get("Pixels", {})
+            spacing = tuple(float(pixels.get(f"PhysicalSize{axis}", 0)) for axis in "ZYX"[-ndim:])
             units = {pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"[-ndim:]}
-            return tuple(float(s) for s in sizes) if all(sizes) and units == {"µm"} else None
+            return spacing if _are_lengths(spacing) and units == {"µm"} else None
         meta, page = tiff.imagej_metadata or {}, tiff.pages[0]
         if meta.get("unit") not in ("um", "µm", "micron", "\\u00B5m"):
             return None
@@ -215,7 +273,24 @@ def _tiff_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
             count, per = page.tags[tag].value if tag in page.tags else (0, 1)
             plane.append(per / count if count else 0.0)
         spacing = (float(meta.get("spacing", 0)), *plane) if ndim == 3 else tuple(plane)
-        return spacing if all(spacing) else None
+        return spacing if _are_lengths(spacing) else None
+
+
+def _are_lengths(values: Sequence[float]) -> bool:
+    return all(0 < value < np.inf for value in values)
+
+
+def _axes(path: Path) -> dict[str, int]:
+    """A TIFF's axes and their lengths as its metadata say, {"T": 9, "Y": 64, "X": 64}; none for PNG."""
+    if path.suffix.lower() == ".png":
+        return {}
+    with tifffile.TiffFile(path) as tiff:
+        return dict(zip(tiff.series[0].axes, tiff.series[0].shape, strict=True))
+
+
+def _in_colour(path: Path, array: np.ndarray) -> bool:
+    png = path.suffix.lower() == ".png"
+    return array.ndim == 3 and (png or (array.shape[-1] in (3, 4) and array.shape[0] > 4))
 
 
 def _read(path: Path) -> np.ndarray:

@@ -11,11 +11,12 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from cascade.data.axial import StackCells
-from cascade.data.crops import Crop, Plane, cut_crops, fit_halo, one_piece, plane_of
+from cascade.data.crops import Crop, Plane, cut_crops, fit_halo, longer_sides_um, one_piece, plane_of
 from cascade.data.fit import Annotated, fit_statistics
-from cascade.data.frames import DataError, Frame, check_pair, find_frames, spacing_of
+from cascade.data.frames import DataError, Frame, find_frames, spacing_of, tiff_spacing
 from cascade.data.statistics import FILE_NAME, Statistics
 from cascade.data.unlabelled import with_unlabelled
+from cascade.data.validate import check_frame
 from cascade.rng import stream
 
 log = logging.getLogger(__name__)
@@ -44,9 +45,9 @@ def prepare(
             has succeeded.
         truth: "gt" or "st", the Cell Tracking Challenge's gold or silver truth.
         sequences: which of its sequences, default all.
-        crop_size: pixels.
+        crop_size: pixels, a multiple of 16 from 32 on.
         pixel_size_um: resample to this pixel size, default the data set's own.
-        spacing_um: voxel spacing, (Y, X) or (Z, Y, X); default as stored with the images.
+        spacing_um: voxel spacing, (Y, X) or (Z, Y, X); default as stored with the images, for planes else 1 µm.
         slices_per_cell: how many planes of a cell are used where whole volumes are annotated.
         licence: of the images, and whom to cite; carried over to the cards of models trained on the crops.
         seed: of the choice of planes and of the clustering fit.
@@ -55,7 +56,9 @@ def prepare(
 
     Raises:
         DataError: input that cannot be used, naming the file and the mend.
+        ValueError: a size that cannot be.
     """
+    _check_sizes(crop_size, pixel_size_um)
     output_dir = Path(output_dir)
     frames, bare = find_frames(source, truth, sequences)
     _check_replaceable(output_dir)
@@ -64,6 +67,7 @@ def prepare(
     pixel_um = pixel_size_um or spacing[-1]
 
     planes, names, images = _read_planes(frames, spacing, slices_per_cell, stream(seed, "planes"), notes, sparse)
+    _check_fit(source, planes, spacing[-2:], crop_size, pixel_um)
     halo = fit_halo(planes)
     statistics, found = fit_statistics(Path(source).name, licence, images, planes, spacing, halo, seed)
     heights = _relative_heights(images, found)
@@ -75,10 +79,8 @@ def prepare(
         notes.update({f"cells {reason}": count for reason, count in skipped.items()})
         notes["ids in several pieces (largest kept)"] += plane.split
     if not rows:
-        raise DataError(
-            f"{source}: no cell fits a {crop_size} px crop at {pixel_um:g} µm per pixel; "
-            f"raise --crop_size or --pixel_size_um"
-        )
+        why = ", ".join(f"{count} {reason}" for reason, count in sorted(notes.items()) if count)
+        raise DataError(f"{source}: no cell can be cut out: {why}; annotate whole cells")
     _write(output_dir, rows, _with_cells(statistics, rows, numbers), notes)
     for reason, count in sorted(notes.items()):
         if count:
@@ -88,6 +90,11 @@ def prepare(
 
 def _spacing(source, frames: list[Frame], given: list[float] | None) -> tuple[float, ...]:
     spacing, origin = spacing_of(source, frames, frames[0].image().ndim, given)
+    if origin == "assumed" and len(spacing) == 3:
+        path = frames[0].image_path
+        plane = " ".join(f"{length:g}" for length in tiff_spacing(path, 2) or ())
+        found = f"its y and x are of {plane} µm, but it has no z step" if plane else "no voxel size"
+        raise DataError(f"{path}: {found}; give --spacing_um Z {plane or 'Y X'}, in µm")
     if origin == "assumed":
         log.warning("no voxel size stored with %s: taking 1 µm per pixel; --spacing_um sets it", source)
     return spacing
@@ -104,9 +111,11 @@ def _read_planes(
     for frame in tqdm(frames, desc="reading", unit="frame"):
         image, labels = frame.image(), frame.labels()
         if image.ndim != len(spacing):
-            raise DataError(f"{frame.image_path}: {image.ndim} axes, but {frames[0].image_path} has {len(spacing)}")
-        check_pair(frame, image, labels)
-        _check_range(frame, image)
+            raise DataError(
+                f"{frame.image_path}: {image.ndim} axes, but {frames[0].image_path} has {len(spacing)}; "
+                f"prepare planes and stacks apart"
+            )
+        check_frame(frame, image, labels)
         if not labels.any():
             notes["empty frames"] += 1
             continue
@@ -133,13 +142,33 @@ def _read_planes(
     return planes, names, [Annotated(path, group) for path, group in images.items()]
 
 
-def _check_range(frame: Frame, image: np.ndarray) -> None:
-    """Crops are stored as uint16: an image that would lose by that is refused."""
-    highest = float(image.max())
-    if image.dtype.kind == "f" and highest <= 16:
-        raise DataError(f"{frame.image_path}: intensities up to {highest:g}; save it as uint16, stretched to 0…65535")
-    if highest > np.iinfo(np.uint16).max:
-        raise DataError(f"{frame.image_path}: intensities up to {highest:g}; save it as uint16, divided to fit 65535")
+def _check_sizes(crop_size: int, pixel_size_um: float | None) -> None:
+    if crop_size < 32 or crop_size % 16:
+        raise ValueError(
+            f"--crop_size {crop_size}: give a multiple of 16 from 32 on; the networks halve crops four times"
+        )
+    if pixel_size_um is not None and not 0 < pixel_size_um < np.inf:
+        raise ValueError(f"--pixel_size_um {pixel_size_um}: give a length above 0, in µm")
+
+
+def _check_fit(source, planes: list[Plane], spacing: tuple[float, float], crop_size: int, pixel_um: float) -> None:
+    """Few cells may be too large to be cut: without them, crops would show another population."""
+    sides = np.array([side for plane in planes for side in longer_sides_um(plane, spacing)])
+    large = int((sides > (crop_size - 4) * pixel_um).sum())
+    if large == len(sides) > 0 or (len(sides) >= 10 and large > 0.1 * len(sides)):
+        side = float(np.percentile(sides, 95, method="higher"))
+        digit = 10 ** (np.floor(np.log10(side / (crop_size - 4))) - 1)
+        coarser = np.ceil(side / (crop_size - 4) / digit) * digit
+        larger = 16 * int(np.ceil((side / pixel_um + 4) / 16))
+        raise DataError(
+            f"{source}: {large} of {len(sides)} cells are larger than a {crop_size} px crop at {pixel_um:g} µm per "
+            f"pixel; nearly all fit with --pixel_size_um {coarser:.3g}, or with --crop_size {larger}"
+        )
+    if len(sides) and np.median(sides) < 4 * pixel_um:
+        raise DataError(
+            f"{source}: cells are {np.median(sides) / pixel_um:.2g} pixels wide at {pixel_um:g} µm per pixel; "
+            f"give a smaller --pixel_size_um"
+        )
 
 
 def _chosen_slices(labels: np.ndarray, count: int, rng: np.random.Generator) -> dict[int, list[int]]:

@@ -29,8 +29,8 @@ def thin(
     annotated frames, and images without a chosen cell are left out. The layout stays, ids stay, and what was chosen is
     written to `thinned.json`.
 
-    Raises DataError if the source cannot be read or has fewer annotations, ValueError unless one of both is given,
-    FileExistsError if `output_dir` is not empty.
+    Raises DataError if the source cannot be read or has fewer annotations, or for `cells` of whole stacks; ValueError
+    unless one of both is given, FileExistsError if `output_dir` is not empty.
     """
     source, output = Path(source), Path(output_dir)
     if (cells is None) == (frames is None) or min(n for n in (cells, frames) if n is not None) < 1:
@@ -73,6 +73,10 @@ def _choose_cells(source: Path, frames: list[Frame], count: int, rng: np.random.
     for n, frame in enumerate(tqdm(frames, desc="reading", unit="frame")):
         labels = frame.labels()
         check_pair(frame, frame.image(), labels)
+        if labels.ndim == 3:
+            raise DataError(
+                f"{frame.label_path}: a whole stack, of which `prepare --sparse` takes no single cells; give --frames"
+            )
         for label, box in enumerate(ndimage.find_objects(labels), 1):
             if box is not None and all(
                 b.start > 0 and b.stop < size for b, size in zip(box, labels.shape, strict=True)
