@@ -6,7 +6,8 @@ import pytest
 import tifffile
 from conftest import ball_stack, field_of_view
 
-from cascade.data.frames import find_frames, spacing_of
+from cascade.data.frames import find_frames
+from cascade.data.spacing import spacing_of
 from cascade.export import ctc
 from cascade.export.formats import FORMATS, DataSetWriter
 from cascade.export.mesh import solid_mesh

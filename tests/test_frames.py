@@ -4,7 +4,8 @@ import tifffile
 from conftest import field_of_view, write_ctc_2d
 from skimage import io
 
-from cascade.data.frames import DataError, check_pair, find_frames, read_image, read_labels, spacing_of
+from cascade.data.frames import DataError, check_pair, find_frames, read_image, read_labels
+from cascade.data.spacing import spacing_of
 
 
 def save(path, array, **options):

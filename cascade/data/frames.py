@@ -1,8 +1,7 @@
 """Annotated frames of a data set, found by layout and read with their mistakes named."""
 
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -223,61 +222,6 @@ def check_pair(frame: Frame, image: np.ndarray, labels: np.ndarray) -> None:
             f"{frame.label_path}: shape {labels.shape} does not fit {frame.image_path} with {expected}; "
             f"export both from the same image"
         )
-
-
-def spacing_of(
-    source: str | Path, frames: list[Frame], ndim: int, given: Sequence[float] | None = None
-) -> tuple[tuple[float, ...], str]:
-    """Voxel spacing in µm and where it is from: given, dataset.json, the TIFF's own metadata, or 1 µm, "assumed".
-
-    Raises DataError for a given one that does not fit `ndim` axes, and for a dataset.json that cannot be read.
-    """
-    if given:
-        if len(given) != ndim or not _are_lengths(given):
-            raise DataError(f"--spacing_um {given}: {frames[0].image_path} needs {ndim} lengths above 0, in µm")
-        return tuple(float(s) for s in given), "given"
-    record = Path(source) / "dataset.json"
-    spacing = _recorded_spacing(record, ndim) if record.is_file() else None
-    if spacing:
-        return spacing, "dataset.json"
-    spacing = tiff_spacing(frames[0].image_path, ndim)
-    return (spacing, "TIFF metadata") if spacing else ((1.0,) * ndim, "assumed")
-
-
-def _recorded_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
-    try:
-        spacing = [float(length) for length in json.loads(path.read_text()).get("spacing_um") or ()]
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f'{path}: cannot be read ({error}); write {{"spacing_um": [z, y, x]}}, in µm') from error
-    if not _are_lengths(spacing):
-        raise DataError(f"{path}: spacing_um {spacing} is not above 0; write lengths in µm")
-    return tuple(spacing[-ndim:]) if len(spacing) >= ndim else None
-
-
-def tiff_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
-    """Spacing of the last `ndim` of z, y, x in µm as a TIFF's ImageJ or OME metadata say, None where they do not."""
-    if path.suffix.lower() == ".png":
-        return None
-    with tifffile.TiffFile(path) as tiff:
-        if tiff.ome_metadata:
-            pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"].get("Image", {})  # which may be in another file
-            pixels = (pixels[0] if isinstance(pixels, list) else pixels).get("Pixels", {})
-            spacing = tuple(float(pixels.get(f"PhysicalSize{axis}", 0)) for axis in "ZYX"[-ndim:])
-            units = {pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"[-ndim:]}
-            return spacing if _are_lengths(spacing) and units == {"µm"} else None
-        meta, page = tiff.imagej_metadata or {}, tiff.pages[0]
-        if meta.get("unit") not in ("um", "µm", "micron", "\\u00B5m"):
-            return None
-        plane = []
-        for tag in ("YResolution", "XResolution"):
-            count, per = page.tags[tag].value if tag in page.tags else (0, 1)
-            plane.append(per / count if count else 0.0)
-        spacing = (float(meta.get("spacing", 0)), *plane) if ndim == 3 else tuple(plane)
-        return spacing if _are_lengths(spacing) else None
-
-
-def _are_lengths(values: Sequence[float]) -> bool:
-    return all(0 < value < np.inf for value in values)
 
 
 def _axes(path: Path) -> dict[str, int]:

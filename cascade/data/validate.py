@@ -8,7 +8,8 @@ from scipy import ndimage
 from skimage import measure
 from tqdm.auto import tqdm
 
-from cascade.data.frames import DataError, Frame, check_pair, find_frames, spacing_of
+from cascade.data.frames import DataError, Frame, check_pair, find_frames
+from cascade.data.spacing import spacing_of
 
 
 @dataclass(frozen=True)

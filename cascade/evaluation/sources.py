@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from cascade.data.frames import DataError, Frame, check_pair, find_frames, spacing_of
+from cascade.data.frames import DataError, Frame, check_pair, find_frames
+from cascade.data.spacing import spacing_of
 from cascade.data.statistics import FILE_NAME
 from cascade.evaluation.segmenters import LabelledImage
 from cascade.sampling import evenly
