@@ -24,7 +24,9 @@ def assemble(model: str | Path, output_dir: str | Path, half: bool = False) -> C
     partial = output.with_name(output.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    sample_preview(pipeline(generator=torch.Generator().manual_seed(0)).samples[0], partial / "preview.png")
+    sample_preview(
+        pipeline(generator=torch.Generator().manual_seed(0), min_alignment=0.0).samples[0], partial / "preview.png"
+    )
     pipeline.to("cpu")
     if half:
         pipeline.to(torch.float16)

@@ -1,4 +1,4 @@
-"""The command line: demo, prepare, train, fit, generate, validate, evaluate, assemble, doctor."""
+"""The command line: demo, prepare, thin, train, fit, generate, validate, evaluate, assemble, doctor."""
 
 import argparse
 import logging
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--output_dir", type=Path, required=True)
     prepare.add_argument("--truth", choices=("gt", "st"), default="gt", help="gold or silver truth")
     prepare.add_argument("--sequences", nargs="+", help="e.g. 01 02; default all")
-    prepare.add_argument("--crop_size", type=_count, default=128, help="pixels")
+    prepare.add_argument("--crop_size", type=_count, default=64, help="pixels, a multiple of 16; default 64")
     prepare.add_argument("--pixel_size_um", type=float, help="resample to it; default as it is")
     prepare.add_argument("--spacing_um", type=float, nargs="+", help="voxel size z y x or y x; default as stored")
     prepare.add_argument("--slices_per_cell", type=_count, default=3, help="where whole stacks are annotated")
@@ -109,7 +109,6 @@ def _parser() -> argparse.ArgumentParser:
 
     train = command("train", help="train a stage; the same as training/train_*.py")
     train.add_argument("stage", choices=STAGES)
-    train.set_defaults(run=lambda options: None)
 
     fit = command(
         "fit",
@@ -134,10 +133,12 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--num_images", type=_count, default=100)
     fit.add_argument("--bank", type=_count, metavar="CELLS", help="make so many cells once and use them in all images")
     fit.add_argument("--seed", type=_from_zero, default=0)
-    fit.add_argument("--test", type=Path, help="annotated images to evaluate on; Cellpose is trained")
+    fit.add_argument("--test", type=Path, help="annotated images to evaluate on; Cellpose (extra cellpose) is trained")
     fit.add_argument("--test_truth", choices=("gt", "st"), default="gt")
     fit.add_argument("--test_sequences", nargs="+", default=[])
-    fit.add_argument("--skip", nargs="+", default=[], metavar="STEP")
+    fit.add_argument(
+        "--skip", nargs="+", default=[], metavar="STEP", help="prepare mask texture assemble generate evaluate"
+    )
     fit.set_defaults(run=_fit)
 
     generate = command(
@@ -215,6 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     validate = command("validate", help="say whether a data set, generated or real, is sound")
     validate.add_argument("folder", type=Path)
     validate.add_argument("--truth", choices=("gt", "st"), default="gt")
+    validate.add_argument("--sequences", nargs="+", help="default all")
     validate.set_defaults(run=_validate)
 
     evaluate = command(
@@ -335,7 +337,7 @@ def _generate(options) -> None:
 def _validate(options) -> None:
     from cascade.data.validate import validate
 
-    found = validate(options.folder, options.truth)
+    found = validate(options.folder, options.truth, options.sequences)
     for line in found.warnings:
         print(f"look at: {line}")
     for line in found.errors:

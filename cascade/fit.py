@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from cascade.hub import base_model_folder
+from cascade.hub import base_model_folder, model_index
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,8 @@ def fit(plan: Plan) -> Path:
 
     Every step that is finished is remembered in `fit.json`, trainings go on from their checkpoints: the same call
     again does what is left. Raises ValueError, before anything is made, for a folder that holds another plan's work,
-    a step that does not exist, no time, a base model that is not there, or a test that cannot be evaluated on;
-    RuntimeError if a step fails.
+    a step that does not exist, no time, a base model that is not there, or a test that cannot be evaluated on, and
+    ImportError if Cellpose is not there for it; RuntimeError if a step fails.
     """
     unknown = set(plan.skip) - set(STEPS)
     if unknown:
@@ -62,12 +62,12 @@ def fit(plan: Plan) -> Path:
     if not 0 < plan.budget_minutes < float("inf"):
         raise ValueError(f"--budget {plan.budget_minutes:g}: give minutes above 0")
     output = Path(plan.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
     state = _State(output / _STATE, plan)
     if "texture" not in (*plan.skip, *state.done):
         base_model_folder(_base(plan, "texture"))  # hours before it is asked for
     if plan.test is not None and "evaluate" not in plan.skip:
         _check_test(plan)
+    output.mkdir(parents=True, exist_ok=True)
     for number, step in enumerate(STEPS, 1):
         if step in plan.skip or step in state.done or (step == "evaluate" and plan.test is None):
             continue
@@ -96,6 +96,7 @@ class _State:
         if path.is_file():
             self.record = json.loads(path.read_text())
             changed = [key for key in fixed if self.record["plan"].get(key) != fixed[key]]
+            changed = [key.removesuffix("_minutes") for key in changed]  # as the flags are called
             if changed:
                 raise ValueError(
                     f"{path.parent} holds the work of another plan (other {', '.join(changed)}): name another folder, "
@@ -171,9 +172,10 @@ def _base(plan: Plan, stage: str) -> str | None:
     base = stage_of(plan.base_model, stage)
     if stage == "texture":
         return base
-    config = Path(base, "unet", "config.json")
-    fits = config.is_file() and json.loads(config.read_text())["sample_size"] == plan.crop_size // 2
-    return base if fits else None
+    if model_index(Path(base)).get("_class_name") != "MaskDDPMPipeline":
+        return None
+    drawn_at = json.loads(Path(base, "unet", "config.json").read_text())["sample_size"]
+    return base if drawn_at == plan.crop_size // 2 else None
 
 
 def _assemble(plan: Plan, output: Path, state: _State) -> None:

@@ -25,7 +25,8 @@ _STATE = ".cascade"  # job, marks and unfinished shards, inside the data set's f
 class Job:
     """What a data set is made of: equal jobs make equal bytes.
 
-    settings: keyword arguments of `CascadePipeline.generate`. model_sha256: of the model's files.
+    settings: arguments of `CascadePipeline.generate` (of the bank its size), dtype, compile, tiles, and the hash of the
+    region. model_sha256: of the model's files.
     """
 
     model: str

@@ -47,10 +47,7 @@ def check_components(folder: Path, pipeline: str, components: dict[str, str]) ->
     """Raise ModelError unless every component's subfolder holds its file; `components` maps folder to file name."""
     for name, file in components.items():
         if not (folder / name / file).is_file():
-            made_by = "" if (folder / "model_index.json").is_file() else ", and model_index.json"
-            raise ModelError(
-                f"{folder}: {name}/{file}{made_by} is missing for a {pipeline}; train it, or copy it there"
-            )
+            raise ModelError(f"{folder}: {name}/{file} is missing for a {pipeline}; train it, or copy it there")
 
 
 def model_index(folder: Path) -> dict:
@@ -120,7 +117,7 @@ def _download(repo_id: str, revision: str | None, token: str | None) -> Path:
     try:
         return Path(snapshot_download(repo_id, **options))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
             f"{repo_id}: neither a folder nor a model on the Hub that can be reached ({reason})"
         ) from error

@@ -32,7 +32,7 @@ def generate(options) -> None:
     folder = hub.model_folder(embedded(options.model) if options.model in NAMES else options.model)
     job = generation.Job(
         model=options.model,
-        model_sha256=generation.folder_sha256(folder),
+        model_sha256=_model_sha256(folder),
         version=__version__,
         seed=options.seed,
         num_images=options.num_images,
@@ -60,14 +60,14 @@ def generate(options) -> None:
     )
     if options.bank is not None and options.meshes:
         raise ValueError("--bank goes without --meshes: solids are not kept")
+    if options.slurm and options.device:
+        raise ValueError("--device goes without --slurm: each task takes its GPU (--slurm_gpus), or the CPU")
     if options.tiles:
         if not options.bank:
             raise ValueError("--tiles needs --bank: how many different cells a large canvas is made of")
         if options.format not in (["ctc"], ["ome-zarr"]) or options.dry_run or options.max_overlap:
             raise ValueError("--tiles writes ome-zarr, and goes without --dry_run and --max_overlap")
         job = replace(job, formats=("ome-zarr",), shard_size=1, settings=job.settings | {"tiles": True})
-    if options.dry_run:
-        return _estimate(folder, job, options.device)
     if options.only is not None:
         made_by = generation.load_job(options.output_dir)  # its settings hold, whatever else is given now
         if made_by.model_sha256 != job.model_sha256:
@@ -79,6 +79,9 @@ def generate(options) -> None:
         return None
     statistics = Statistics.from_dict(saved_statistics(folder))
     _check(statistics, job)  # what cannot be, is said before anything is made
+    if options.dry_run:
+        job.writer()
+        return _estimate(folder, job, options.device)
     job = replace(job, frames_per_sequence=_sequence_length(statistics, job))
     generation.start(options.output_dir, job)
     if options.slurm:
@@ -97,6 +100,15 @@ def generate(options) -> None:
         done, shards = generation.progress(options.output_dir, job)
         print(f"{done} of {shards} shards are done; other processes, or the same command again, make the rest")
     return None
+
+
+def _model_sha256(folder: Path) -> str:
+    """Of all that a model makes cells with: one of stacks takes the embedded multiview stage if it has none."""
+    own = generation.folder_sha256(folder)
+    deep = len(saved_statistics(folder)["spacing_um"]) == 3
+    if not deep or (folder / "multiview").is_dir():
+        return own
+    return own + generation.folder_sha256(embedded("nuclei3d") / "multiview")
 
 
 def _check(statistics: Statistics, job: generation.Job) -> None:

@@ -80,7 +80,8 @@ def plan_scene(
         p = statistics.image_clustering[like] if statistics.image_clustering else statistics.clustering_probability
     own, room = statistics.region_um, float(np.prod(statistics.image_shape))  # room: voxels the real cells share
     if own is not None:
-        room = float(4 / 3 * np.pi * np.prod(own) / np.prod(statistics.spacing_um))
+        ball = np.pi * (4 / 3 if statistics.ndim == 3 else 1)  # of radius 1
+        room = float(ball * np.prod(own) / np.prod(statistics.spacing_um))
     if region is not None:
         if region.shape != canvas:
             raise ValueError(f"the region has shape {region.shape}, the canvas {canvas}: they must be equal")
@@ -88,8 +89,8 @@ def plan_scene(
         if not region.any():
             raise ValueError("the region is empty: no cell can be placed in it")
     elif own is not None:
-        fitted = np.minimum(own, 0.5 * np.array(canvas) * statistics.spacing_um)
-        region = ellipsoid_region(canvas, statistics.spacing_um, fitted)
+        axes_um = np.minimum(own, 0.5 * np.array(canvas) * statistics.spacing_um)
+        region = ellipsoid_region(canvas, statistics.spacing_um, axes_um)
     share = (np.prod(canvas) if region is None else float(region.sum())) / room
     count = max(round(statistics.cells_per_image[like] * share), 1) if cells_per_image is None else cells_per_image
     level = float(rng.choice(statistics.background.levels))

@@ -182,17 +182,22 @@ def training_loop(
     bar.close()
 
 
-def make_accelerator(settings: TrainingSettings) -> Accelerator:
-    """The accelerator of a training, with its output folder, log and tracker; writes `training_config.json`.
-
-    Raises ValueError where several processes were started that do not know of each other, FileExistsError for a
-    folder that holds the checkpoints of a training that is not to be gone on with.
-    """
+def check_output(settings: TrainingSettings) -> None:
+    """Raise FileExistsError for a folder that holds a training, finished or not, that is not to be gone on with."""
     output = Path(settings.output_dir)
-    if settings.resume_from_checkpoint is None and _checkpoints(output):
+    if settings.resume_from_checkpoint is None and (_checkpoints(output) or (output / "model_index.json").is_file()):
         raise FileExistsError(
             f"{output}: holds a training; --resume_from_checkpoint latest goes on with it, or name another --output_dir"
         )
+
+
+def make_accelerator(settings: TrainingSettings) -> Accelerator:
+    """The accelerator of a training, with its output folder, log and tracker; writes `training_config.json`.
+
+    Raises ValueError where several processes were started that do not know of each other, and what `check_output` does.
+    """
+    check_output(settings)
+    output = Path(settings.output_dir)
     tracker = None if settings.report_to == "none" else settings.report_to
     accelerator = Accelerator(
         mixed_precision=settings.mixed_precision,

@@ -396,8 +396,8 @@ class CascadePipeline(DiffusionPipeline):
         counts["smaller than a voxel"] = sum(not one.voxels.any() for one in slices)
         if drawn.failed[-1] == len(slices) >= 8:
             raise RuntimeError(
-                "no texture shows its mask: the texture stage is not trained enough (--min_alignment 0 takes them as "
-                "they are)"
+                "no texture shows its mask: the texture stage is not trained enough (cascade generate --min_alignment "
+                "0 takes them as they are)"
             )
         return [
             textured_cell(

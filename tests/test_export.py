@@ -1,5 +1,7 @@
+import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -316,3 +318,15 @@ def test_the_packages_have_one_name_only():
                 assert not line.startswith(
                     ("import pipelines", "from pipelines", "import training", "from training")
                 ), path
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_an_image_of_no_cell_is_written_in_every_format(ndim, tmp_path):
+    empty = replace(sample(ndim, 0), labels=np.zeros_like(sample(ndim, 0).labels), cells=[])
+    formats = tuple(name for name in FORMATS if (ndim, name) != (3, "coco"))
+    folder = save_samples([empty, sample(ndim, 1)], tmp_path / "set", formats)
+    assert not [name for name in formats if not any((folder / name).rglob("*"))]
+    if ndim == 2:
+        record = json.loads((folder / "coco" / "annotations.json").read_text())
+        assert [image["height"] for image in record["images"]] == [empty.image.shape[0]] * 2
+        assert {cell["image_id"] for cell in record["annotations"]} == {1}

@@ -275,3 +275,11 @@ def test_a_broken_record_of_the_spacing_is_named(tmp_path, text):
     (tmp_path / "dataset.json").write_text(text)
     with pytest.raises(DataError, match=r"dataset.json: .*write"):
         spacing_of(tmp_path, find_frames(tmp_path)[0], 2)
+
+
+def test_one_image_in_two_files_is_one_too_many(tmp_path):
+    for name in ("x.tif", "x_masks.tif"):
+        save(tmp_path / name, np.ones((16, 16), np.uint8))
+    io.imsave(tmp_path / "x.png", np.zeros((16, 16), np.uint8), check_contrast=False)
+    with pytest.raises(DataError, match=r"x.tif: there is x.png, too"):
+        find_frames(tmp_path)

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,10 +14,12 @@ import torch
 import zarr
 from test_scene import statistics
 
+from cascade import generation
 from cascade.assets import embedded
 from cascade.cli import main
+from cascade.data.statistics import Statistics, saved_statistics
 from cascade.generation import Job
-from cascade.launch import _sequence_length, load
+from cascade.launch import _model_sha256, _sequence_length, load
 
 SMALL = ["--model", "nuclei2d", "--canvas_size", "128", "128", "--cells_per_image", "6", "--num_inference_steps", "2"]
 SMALL += ["--min_alignment", "0", "--num_images", "4", "--shard_size", "2"]
@@ -193,11 +196,23 @@ def test_a_folder_that_cannot_be_written_gives_one_line(capsys):
     assert "/proc/synthetic" in line
 
 
+def test_a_model_without_its_own_views_is_known_by_the_embedded_ones(tmp_path):
+    shutil.copytree(embedded("nuclei3d"), tmp_path / "own")
+    shutil.copytree(tmp_path / "own", tmp_path / "without", ignore=lambda *_: ["multiview", "model_index.json"])
+    Statistics.from_dict(saved_statistics(tmp_path / "own")).save(tmp_path / "without")
+    ids = [_model_sha256(folder) for folder in (embedded("nuclei3d"), tmp_path / "own", tmp_path / "without")]
+    assert ids[0] == ids[1] != ids[2]
+    assert generation.folder_sha256(embedded("nuclei3d") / "multiview") in ids[2]
+
+
 def test_a_dry_run_tells_and_writes_nothing(tmp_path, capsys):
     assert main(["generate", *BANK, "--dry_run", "--output_dir", str(tmp_path / "set")]) == 0
     said = capsys.readouterr().out
     assert "one image:" in said
     assert "4 images: about" in said
+    assert main(["generate", *BANK, "--dry_run", "--format", "jpeg", "--output_dir", str(tmp_path / "set")]) == 1
+    assert main(["generate", *BANK, "--dry_run", "--rho", "-1", "--output_dir", str(tmp_path / "set")]) == 1
+    assert "one image:" not in capsys.readouterr().out
     assert not (tmp_path / "set").exists()
 
 

@@ -122,3 +122,14 @@ def test_few_annotated_cells_are_helped_out_by_images_like_theirs():
     few = replace(real, cell_image=[0, 0, 1], cell_area_um2=[100.0] * 3, cell_brightness=[900.0, 900.0, 200.0])
     assert set(real_cells(few, None, 9, np.random.default_rng(0))) <= {0, 1, 2}
     assert len(real_cells(alone, 1, 5, np.random.default_rng(0))) == 5
+
+
+@pytest.mark.parametrize(
+    ("spacing", "shape", "own"),
+    [((0.5, 0.5), (200, 240), (40.0, 30.0)), ((2.0, 0.5, 0.5), (40, 120, 100), (35.0, 25.0, 20.0))],
+)
+def test_a_region_as_large_as_the_real_ones_holds_as_many_cells(spacing, shape, own):
+    given = statistics(spacing_um=spacing, image_shape=shape, region_um=own, cells_per_image=[50])
+    scene = plan_scene(given, 0, 0)
+    assert scene.region.sum() < 0.8 * np.prod(shape)
+    assert scene.cells == pytest.approx(50, abs=2)

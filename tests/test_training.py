@@ -161,6 +161,10 @@ def test_a_training_is_not_written_over(tmp_path, caplog):
     train(tmp_path, stop_after=8)
     with pytest.raises(FileExistsError, match="--resume_from_checkpoint latest goes on with it"):
         train(tmp_path)
+    (tmp_path / "finished").mkdir()
+    (tmp_path / "finished" / "model_index.json").write_text("{}")  # of a run too short for a checkpoint
+    with pytest.raises(FileExistsError, match="holds a training"):
+        train_mask_ddpm.main(["--data", "crops", "--output_dir", str(tmp_path / "finished")])
     train(tmp_path, resume_from_checkpoint="latest", preview_steps=6)
     assert not caplog.records
     train(tmp_path, resume_from_checkpoint="latest", learning_rate=0.01)

@@ -77,3 +77,14 @@ def test_blank_images_and_missing_spacing_are_noticed(tmp_path):
     assert any("all pixels are 7" in line for line in found.errors)
     assert any("no voxel size" in line for line in found.warnings)
     assert any("1 images have no labels" in line for line in found.warnings)
+
+
+def test_a_first_image_that_cannot_be_read_hides_nothing(tmp_path):
+    folder = write_ctc_2d(tmp_path / "set")
+    (folder / "01" / "t000.tif").write_bytes(b"no picture")
+    found = validate(folder, sequences=["01"])
+    assert len(found.errors) == 1
+    assert "t000.tif: cannot be read" in found.errors[0]
+    assert any("no voxel size" in line for line in found.warnings)
+    with pytest.raises(DataError, match="no sequence 02"):
+        validate(folder, sequences=["02"])

@@ -3,16 +3,18 @@
 import dataclasses
 import logging
 import sys
+from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from cascade.training_loop import TrainingDiverged
+from cascade.training_loop import TrainingDiverged, check_output
 
 
 def parse(settings: type, description: str, argv: list[str] | None = None):
     """An instance of the dataclass `settings`, from `--config FILE.yaml` and flags named like its fields.
 
-    Flags win over the file; unknown keys and missing values end the program with one line that names them.
+    Flags win over the file; unknown keys and missing values end the program with one line that names them. Raises
+    FileExistsError if the output folder holds another training.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx", "accelerate", "datasets", "diffusers"):
@@ -23,11 +25,13 @@ def parse(settings: type, description: str, argv: list[str] | None = None):
     parser.add_class_arguments(settings, skip=lists)
     for name in sorted(lists):  # --data A B, as well as a YAML list
         parser.add_argument(f"--{name}", nargs="+", type=str, required=True)
-    parser.error = lambda message, error=None: sys.exit(f"{sys.argv[0]}: {message}")
+    parser.error = lambda message, error=None: sys.exit(f"{Path(sys.argv[0]).name}: {message}")
     switches = {f"--{f.name}" for f in dataclasses.fields(settings) if f.type is bool}
     values = parser.parse_args(_switched_on(sys.argv[1:] if argv is None else argv, switches)).as_dict()
     values.pop("config", None)
-    return settings(**values)
+    made = settings(**values)
+    check_output(made)
+    return made
 
 
 def _switched_on(argv: list[str], switches: set[str]) -> list[str]:

@@ -60,7 +60,9 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     settings = parse(Settings, __doc__.splitlines()[0], argv)
     if not settings.base_model:
-        raise SystemExit("train_controlnet: --base_model is missing: a folder of train_ldm.py or a Stable Diffusion")
+        raise ValueError("--base_model is missing: nuclei2d, nuclei3d, a folder of train_ldm.py or a Stable Diffusion")
+    if settings.trainable_unet not in ("all", "decoder", "none"):
+        raise ValueError(f'--trainable_unet is "all", "decoder" or "none", not {settings.trainable_unet!r}')
     output = Path(settings.output_dir)
     crops = CropDataset(settings.data)
     vae, unet, controlnet, prompt, scheduler = _load_base(stage_of(settings.base_model, "texture"))
@@ -201,8 +203,6 @@ def _empty_prompt(folder: Path) -> EmptyPrompt:
 
 
 def _freeze(unet: UNet2DConditionModel, trainable: str) -> None:
-    if trainable not in ("all", "decoder", "none"):
-        raise SystemExit(f'train_controlnet: --trainable_unet is "all", "decoder" or "none", not {trainable!r}')
     unet.requires_grad_(trainable == "all")
     if trainable == "decoder":
         for part in (unet.up_blocks, unet.conv_norm_out, unet.conv_out):

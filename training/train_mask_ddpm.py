@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
             crops.statistics,
             asdict(settings),
             step.loss,
-            None,
+            settings.base_model or None,
             preview,
             _metrics(maps[:, None], F.interpolate(distances, size=(side, side), mode="area")),
         )

@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
             [],
             asdict(settings),
             step.loss,
-            None,
+            settings.base_model or None,
             preview,
             {"IoU of the predicted view along z with the input outline": _iou(views[:, 0], condition)}
             if settings.views == "hemisphere"

@@ -75,7 +75,7 @@ def _spread_light(light: np.ndarray, length_um: float, spacing_um) -> np.ndarray
 
 @dataclass(frozen=True)
 class StackCells:
-    """What a stack with one annotated slice tells of its cells: their number, centres, and the annotated heights."""
+    """What an image tells of its cells: their number, centres, and of single annotated slices the heights of cut."""
 
     count: int
     centres_um: np.ndarray  # (N, 3), the ones that could be told apart
@@ -101,7 +101,7 @@ class _Followed:
 def measure_axial(
     stacks: Iterable[tuple[np.ndarray, np.ndarray]], spacing_um: tuple[float, float, float]
 ) -> tuple[Axial, list[StackCells]] | None:
-    """The same as `fit_axial`, read off where whole stacks (Z, Y, X) are annotated."""
+    """The same as `fit_axial`, read off where whole stacks (Z, Y, X) are annotated; None below three cells."""
     ratios, diameters, columns, cells, glows = [], [], [], [], []
     for image, labels in stacks:
         regions = [r for r in measure.regionprops(labels) if r.area >= 12]

@@ -69,7 +69,7 @@ def _ctc_frames(source: Path, folders: list[Path], truth: str, sequences) -> tup
         folders = [p for p in folders if p.name in sequences]
     frames, bare = [], 0
     for folder in folders:
-        images = {int(p.stem[1:]): p for p in _images(folder) if re.fullmatch(r"t\d{3,}", p.stem)}
+        images = {int(p.stem[1:]): p for p in _one_each(_images(folder)) if re.fullmatch(r"t\d{3,}", p.stem)}
         if not images:
             raise DataError(f"{folder}: no images named t000.tif, t001.tif, …{_foreign(folder)}")
         seg = source / f"{folder.name}_{truth.upper()}" / "SEG"
@@ -99,7 +99,7 @@ def _ctc_frames(source: Path, folders: list[Path], truth: str, sequences) -> tup
 
 
 def _pair_frames(source: Path) -> tuple[list[Frame], int]:
-    paths = list(_images(source))
+    paths = _one_each(_images(source))
     masks = [p for p in paths if _image_stems(p, _MASK_TAGS)]
     images = {p.stem: p for p in paths if not _image_stems(p, _MASK_TAGS)}
     pairs: dict[str, Path] = {}
@@ -241,11 +241,22 @@ def _read(path: Path) -> np.ndarray:
     try:
         return io.imread(path) if path.suffix.lower() == ".png" else tifffile.imread(path)
     except Exception as error:  # tifffile and its codecs raise many kinds for a broken file
-        raise DataError(f"{path}: cannot be read ({str(error).splitlines()[0]}); replace the file") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(f"{path}: cannot be read ({reason}); replace the file") from error
 
 
 def _images(folder: Path) -> Iterator[Path]:
     return (p for p in sorted(folder.iterdir()) if p.suffix.lower() in _IMAGE_SUFFIXES)
+
+
+def _one_each(paths: Iterator[Path]) -> list[Path]:
+    """The same paths; raises DataError where two differ by their suffix only."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in found:
+            raise DataError(f"{path}: there is {found[path.stem].name}, too; keep one of them")
+        found[path.stem] = path
+    return list(found.values())
 
 
 def _names(folders: list[Path]) -> str:

@@ -28,7 +28,7 @@ def prepare(
     output_dir: str | Path,
     truth: str = "gt",
     sequences: list[str] | None = None,
-    crop_size: int = 128,
+    crop_size: int = 64,
     pixel_size_um: float | None = None,
     spacing_um: list[float] | None = None,
     slices_per_cell: int = 3,

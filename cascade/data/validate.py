@@ -23,18 +23,20 @@ class Soundness:
     warnings: list[str] = field(default_factory=list)
 
 
-def validate(source: str | Path, truth: str = "gt") -> Soundness:
+def validate(source: str | Path, truth: str = "gt", sequences: list[str] | None = None) -> Soundness:
     """Look at every frame of a data set, generated or real, in a layout that `find_frames` knows.
 
     Raises DataError where there is nothing to look at.
     """
-    frames, bare = find_frames(source, truth)
+    frames, bare = find_frames(source, truth, sequences)
     errors, warnings, cells, shapes = [], [], 0, {}
     spacing: tuple[float, ...] = ()
+    read: list[Frame] = []
     for frame in tqdm(frames, desc="validating", unit="frame"):
         try:
             image, labels = frame.image(), frame.labels()
             shapes.setdefault(image.ndim, frame.image_path)
+            read.append(frame)
             check_frame(frame, image, labels)
         except DataError as error:
             errors.append(str(error))
@@ -48,8 +50,8 @@ def validate(source: str | Path, truth: str = "gt") -> Soundness:
         split = _in_pieces(labels)
         if split:
             errors.append(f"{frame.label_path}: ids in several pieces: {', '.join(map(str, split[:5]))}")
-    if shapes:
-        spacing = _spacing(source, frames, next(iter(shapes)), errors, warnings)
+    if read:
+        spacing = _spacing(source, read, next(iter(shapes)), errors, warnings)
     if len(shapes) > 1:
         errors.append(f"{source}: planes ({shapes[2]}) and stacks ({shapes[3]}) in one data set")
     if bare:

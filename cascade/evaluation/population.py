@@ -17,7 +17,7 @@ class FieldStatistics:
 
     cells_per_image: one value an image. size, nearest_neighbour, brightness: one value a cell: area or volume,
     distance between centroids, mean light above background. background_level, background_sd: one value an image.
-    pair_correlation: density of neighbours at distances up to `pair_range` over that of a random scatter.
+    pair_correlation: density of neighbours at distances up to `pair_range_um` over that of a random scatter.
     background_spectrum: radially averaged power of the background, by spatial frequency from 0 to 1/2 per pixel.
     """
 

@@ -59,7 +59,8 @@ class Source:
         spacing, origin = spacing_of(self.folder, frames, ndim, self.spacing_um)
         if origin == "assumed":
             axes = "zyx"[-ndim:]
-            mend = f'give --spacing_um {" ".join(axes)}, or write {{"spacing_um": [{", ".join(axes)}]}} to dataset.json'
+            mend = f'write {{"spacing_um": [{", ".join(axes)}]}}, in µm, to dataset.json there'
+            mend += f"; --spacing_um {' '.join(axes)} is for the sets to train and to test on"
             if ndim == 3:
                 raise DataError(f"{self.folder}: no voxel size; {mend}")
             log.warning("no voxel size stored with %s: taking 1 µm per pixel; %s", self.folder, mend)

@@ -31,7 +31,9 @@ def write(sample, number: int, folder: Path) -> None:
                 "label": label,
             }
         )
-    (folder / "annotations" / f"{name}.json").write_text(json.dumps({"shape": mask.shape, "cells": annotations}))
+    (folder / "annotations" / f"{name}.json").write_text(
+        json.dumps({"shape": sample.labels.shape, "cells": annotations})
+    )
 
 
 def finish(folder: Path, records: list[dict], spacing_um: tuple[float, ...], about: dict) -> None:
