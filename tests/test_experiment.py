@@ -112,6 +112,24 @@ def test_trainings_are_kept_and_not_repeated(tmp_path):
     assert len(calls) == 5
 
 
+def test_the_same_images_are_trained_on_once(tmp_path):
+    """Where no stack has more than a slice annotated, few annotations and all of them are the same."""
+    test, calls = images(1), []
+
+    def train(data, seed):
+        calls.append(seed)
+        return lambda one: one.labels * (one.labels % 3 > seed)
+
+    conditions = {"real": images(0, 2), "both": images(2, 4), "sparse real": images(0, 2)}
+    found = run_trainings(conditions, test, train, 2, tmp_path)
+    assert sorted(calls) == [0, 0, 1, 1]
+    assert found["sparse real"] == found["real"]
+    kept = {(tmp_path / "runs" / f"{name}.npz").read_bytes() for name in ("real", "sparse real")}
+    assert len(kept) == 1
+    assert run_trainings(conditions, test, train, 2, tmp_path) == found
+    assert len(calls) == 4
+
+
 def test_several_processes_share_the_trainings(tmp_path):
     test, calls = images(1), []
 

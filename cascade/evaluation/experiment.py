@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
@@ -35,6 +36,7 @@ from cascade.evaluation.segmenters import (
     typical_diameter,
 )
 from cascade.evaluation.sources import Source
+from cascade.files import replacing
 from cascade.intensity import Window
 from cascade.sampling import evenly
 
@@ -207,16 +209,17 @@ def run_trainings(
 
     Each training's scores are kept in `output_dir/runs`, and of the first seed `keep` predictions, evenly drawn and
     named by the test image's number: started again, only what is missing, or was made of other images, labels or
-    settings (`what` names them), is trained. Of `world` processes each does its share. Returns, by condition of which
-    all trainings are done, mean, std (over seeds) and n of each score; and under "seg_of_images" the SEG of each test
-    image, the mean over seeds.
+    settings (`what` names them), is trained; conditions of the same images share their trainings. Of `world` processes
+    each does its share. Returns, by condition of which all trainings are done, mean, std (over seeds) and n of each
+    score; and under "seg_of_images" the SEG of each test image, the mean over seeds.
     """
     folder = Path(output_dir) / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     keys = {name: _key(what, data, test) for name, data in conditions.items()}
-    jobs = [(name, seed) for seed in range(seeds) for name in conditions]
+    first = {name: next(other for other in conditions if keys[other] == keys[name]) for name in conditions}
+    jobs = [(name, seed) for seed in range(seeds) for name in conditions if first[name] == name]
 
     def done(name: str, seed: int) -> bool:
         path = folder / f"{name}_{seed}.json"
@@ -236,6 +239,10 @@ def run_trainings(
         partial.write_text(json.dumps({"key": keys[name], "scores": scores, "seg_of_images": each}))
         os.replace(partial, folder / f"{name}_{seed}.json")
         log.info("%s, seed %d: SEG %.3f", name, seed, scores["seg"])
+    for name, seed in [(name, seed) for name in conditions for seed in range(seeds) if first[name] != name]:
+        for ending in (f"_{seed}.json", ".npz") if done(first[name], seed) else ():
+            with replacing(folder / f"{name}{ending}") as copy:
+                shutil.copyfile(folder / f"{first[name]}{ending}", copy)
     whole = [name for name in conditions if all(done(name, seed) for seed in range(seeds))]
     return {name: _summary(folder, name, seeds) for name in whole}
 
