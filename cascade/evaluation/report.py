@@ -22,6 +22,7 @@ from cascade.sampling import evenly
 
 _NAMES = {"none": "None", "real": "Real", "synthetic": "Synthetic", "both": "Both"}
 _COLOURS = {"none": "#8a8a8a", "real": "#3b76af", "synthetic": "#d1605e", "both": "#5aa05a"}
+_OTHER_COLOURS = ["#8764a8", "#b07a3a", "#2f9e9e", "#c46aa5", "#83832f"]
 _SPARSE, _MIXED = "sparse ", " % synthetic"  # how names begin in the sparse setting, and end in the ratio sweep
 _EACH = "seg_of_images"  # the one entry of a condition that is a list
 _HEADS = {
@@ -178,10 +179,12 @@ def _number(value) -> str:
 def _curves(seg: dict[str, dict]) -> Figure:
     figure = Figure(figsize=(8, 3.6), layout="tight")
     axes = figure.subplots()
+    axes.set_prop_cycle(color=_OTHER_COLOURS)
     for name, values in seg.items():
         means = np.array([values[f"ap_{t:g}"]["mean"] for t in THRESHOLDS])
         spread = np.array([values[f"ap_{t:g}"]["std"] for t in THRESHOLDS])
-        look = {"color": _COLOURS.get(name.removeprefix(_SPARSE)), "ls": "--" if name.startswith(_SPARSE) else "-"}
+        colour = _COLOURS.get(name.removeprefix(_SPARSE))
+        look = {"color": colour, "ls": "--" if name.startswith(_SPARSE) else "-" if colour else ":"}
         line = axes.plot(THRESHOLDS, means, marker="o", label=_label(name), **look)[0]
         axes.fill_between(THRESHOLDS, means - spread, means + spread, alpha=0.15, color=line.get_color())
     axes.set(xlabel="IoU threshold", ylabel="average precision", ylim=(0, 1))
