@@ -139,7 +139,8 @@ def _train(stage: str, plan: Plan, output: Path, state: _State) -> None:
     options = ["--data", str(output / "crops"), "--seed", str(plan.seed)]
     base = _base(plan, stage)
     options += ["--base_model", base] if base else []
-    options += ["--sample_size", str(plan.crop_size // 2)] if stage == "mask" else []
+    own = {"mask": ["--sample_size", str(plan.crop_size // 2)], "texture": ["--train_batch_size", "32"]}
+    options += own[stage]
     if stage not in state.record["train_steps"]:
         with tempfile.TemporaryDirectory() as folder:
             trial = ["--max_train_steps", str(_TRIAL), "--logging_steps", "1", "--checkpointing_steps", "1000"]
