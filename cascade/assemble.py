@@ -1,11 +1,11 @@
 """Trained stages put together into one folder, with a preview and cards: `cascade assemble`."""
 
-import shutil
 from pathlib import Path
 
 import torch
 
 from cascade.export.preview import sample_preview
+from cascade.files import replacing_folder
 from cascade.hub import forget_paths, without_samples
 from cascade.launch import best_device
 from cascade.pipelines.cascade import CascadePipeline
@@ -21,21 +21,16 @@ def assemble(model: str | Path, output_dir: str | Path, half: bool = False) -> C
     if output.exists() and any(output.iterdir()) and not (output / "model_index.json").is_file():
         raise FileExistsError(f"{output}: holds something else than a model; name another folder")
     pipeline = CascadePipeline.from_pretrained(model).to(best_device())
-    partial = output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    sample_preview(
-        pipeline(generator=torch.Generator().manual_seed(0), min_alignment=0.0).samples[0], partial / "preview.png"
-    )
+    sample = pipeline(generator=torch.Generator().manual_seed(0), min_alignment=0.0).samples[0]
     pipeline.to("cpu")
     if half:
         pipeline.to(torch.float16)
-    pipeline.save_pretrained(partial)
-    forget_paths(partial)
-    for stage in ("mask", "multiview", "texture"):
-        card = Path(model, stage, "README.md")
-        if card.is_file():
-            (partial / stage / "README.md").write_text(without_samples(card.read_text()))
-    shutil.rmtree(output, ignore_errors=True)
-    partial.rename(output)
+    with replacing_folder(output) as partial:
+        sample_preview(sample, partial / "preview.png")
+        pipeline.save_pretrained(partial)
+        forget_paths(partial)
+        for stage in ("mask", "multiview", "texture"):
+            card = Path(model, stage, "README.md")
+            if card.is_file():
+                (partial / stage / "README.md").write_text(without_samples(card.read_text()))
     return pipeline

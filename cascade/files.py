@@ -27,8 +27,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder to fill; it takes the place of `folder` at the end, if nothing was raised."""
-    temporary = folder.with_name(f"{folder.name}.{own_name()}")
+    """A temporary folder to fill; it takes the place of `folder` at the end, if nothing was raised.
+
+    One process at a time: what a killed one left is removed.
+    """
+    temporary = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
         yield temporary

@@ -2,13 +2,13 @@
 
 import json
 import logging
-import os
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from cascade.files import replacing
 from cascade.hub import base_model_folder, model_index
 
 log = logging.getLogger(__name__)
@@ -112,9 +112,8 @@ class _State:
         self.save()
 
     def save(self) -> None:
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.record, indent=1))
-        os.replace(partial, self.path)
+        with replacing(self.path) as partial:
+            partial.write_text(json.dumps(self.record, indent=1))
 
 
 def _prepare(plan: Plan, output: Path, state: _State) -> None:

@@ -1,7 +1,6 @@
 """From a folder of annotated images to crops and statistics: `cascade prepare`."""
 
 import logging
-import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +13,11 @@ from cascade.data.axial import StackCells
 from cascade.data.crops import Crop, Plane, cut_crops, fit_halo, longer_sides_um, one_piece, plane_of
 from cascade.data.fit import Annotated, fit_statistics
 from cascade.data.frames import DataError, Frame, find_frames
-from cascade.data.spacing import spacing_of, tiff_spacing
+from cascade.data.spacing import needed_spacing
 from cascade.data.statistics import FILE_NAME, Statistics
 from cascade.data.unlabelled import with_unlabelled
 from cascade.data.validate import check_frame
+from cascade.files import replacing_folder
 from cascade.rng import stream
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def prepare(
     frames, bare = find_frames(source, truth, sequences)
     _check_replaceable(output_dir)
     notes = Counter({"images without annotation": bare})
-    spacing = _spacing(source, frames, spacing_um)
+    spacing = needed_spacing(source, frames, frames[0].image().ndim, spacing_um)
     pixel_um = pixel_size_um or spacing[-1]
 
     planes, names, images = _read_planes(frames, spacing, slices_per_cell, stream(seed, "planes"), notes, sparse)
@@ -87,18 +87,6 @@ def prepare(
         if count:
             log.warning("left out or mended: %d %s", count, reason)
     return output_dir
-
-
-def _spacing(source, frames: list[Frame], given: list[float] | None) -> tuple[float, ...]:
-    spacing, origin = spacing_of(source, frames, frames[0].image().ndim, given)
-    if origin == "assumed" and len(spacing) == 3:
-        path = frames[0].image_path
-        plane = " ".join(f"{length:g}" for length in tiff_spacing(path, 2) or ())
-        found = f"its y and x are of {plane} µm, but it has no z step" if plane else "no voxel size"
-        raise DataError(f"{path}: {found}; give --spacing_um Z {plane or 'Y X'}, in µm")
-    if origin == "assumed":
-        log.warning("no voxel size stored with %s: taking 1 µm per pixel; --spacing_um sets it", source)
-    return spacing
 
 
 def _read_planes(
@@ -246,16 +234,12 @@ def _write(output_dir: Path, rows: list[dict], statistics: Statistics, notes: Co
         }
     )
     columns = {key: [row[key] for row in rows] for key in rows[0]}
-    partial = output_dir.with_name(output_dir.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "data").mkdir(parents=True)
-    datasets.Dataset.from_dict(columns, features).to_parquet(partial / "data" / "train-00000-of-00001.parquet")
-    statistics.save(partial)
-    crop_sheet(columns["image"], columns["mask"], statistics.window, partial / "preview.png")
-    (partial / "README.md").write_text(_card(statistics, rows, notes))
-    if output_dir.exists():
-        shutil.rmtree(output_dir)
-    partial.rename(output_dir)
+    with replacing_folder(output_dir) as partial:
+        (partial / "data").mkdir()
+        datasets.Dataset.from_dict(columns, features).to_parquet(partial / "data" / "train-00000-of-00001.parquet")
+        statistics.save(partial)
+        crop_sheet(columns["image"], columns["mask"], statistics.window, partial / "preview.png")
+        (partial / "README.md").write_text(_card(statistics, rows, notes))
     log.info("%d crops in %s; look at %s", len(rows), output_dir, output_dir / "preview.png")
 
 

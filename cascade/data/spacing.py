@@ -1,6 +1,7 @@
 """Voxel spacing of a data set: given, written beside it, or in the metadata of its TIFFs."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import numpy as np
 import tifffile
 
 from cascade.data.frames import DataError, Frame
+
+log = logging.getLogger(__name__)
 
 
 def spacing_of(
@@ -27,6 +30,24 @@ def spacing_of(
         return spacing, "dataset.json"
     spacing = tiff_spacing(frames[0].image_path, ndim)
     return (spacing, "TIFF metadata") if spacing else ((1.0,) * ndim, "assumed")
+
+
+def needed_spacing(
+    source: str | Path, frames: list[Frame], ndim: int, given: Sequence[float] | None = None
+) -> tuple[float, ...]:
+    """The same, for those who cannot do without: raises DataError for stacks that have none, of planes it is 1 µm, with
+    a warning."""
+    spacing, origin = spacing_of(source, frames, ndim, given)
+    if origin == "assumed":
+        path, axes = frames[0].image_path, "Z Y X"[-2 * ndim + 1 :]
+        plane = " ".join(f"{length:g}" for length in tiff_spacing(path, 2) or ())
+        found = f"its y and x are of {plane} µm, but it has no z step" if plane else "no voxel size"
+        record = f'{{"spacing_um": [{", ".join(axes.lower().split())}]}}'
+        mend = f"give --spacing_um {'Z ' + plane if plane else axes}, in µm, or write {record} to {source}/dataset.json"
+        if ndim == 3:
+            raise DataError(f"{path}: {found}; {mend}")
+        log.warning("%s: no voxel size, taking 1 µm per pixel; %s", path, mend)
+    return spacing
 
 
 def _recorded_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:

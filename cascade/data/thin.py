@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from cascade.data.crops import one_piece
 from cascade.data.frames import DataError, Frame, check_pair, find_frames
+from cascade.files import replacing_folder
 from cascade.rng import stream
 
 
@@ -45,25 +46,21 @@ def thin(
         kept = {int(n): None for n in rng.permutation(len(found))[:frames]}
     else:
         kept = _choose_cells(source, found, cells, rng)
-    partial = output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     record = []
-    for n in tqdm(sorted(kept), desc="thinning", unit="frame"):
-        frame, labels = found[n], found[n].labels()
-        if kept[n] is not None:
-            labels = one_piece(np.where(np.isin(labels, kept[n]), labels, 0))[0].astype(labels.dtype)
-        for path in (frame.image_path, frame.label_path):
-            (partial / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(frame.image_path, partial / frame.image_path.relative_to(source))
-        place = partial / frame.label_path.relative_to(source)
-        tifffile.imwrite(place.with_suffix(".tif"), labels, compression="zlib")
-        record.append({"frame": frame.name, "labels": "all" if kept[n] is None else kept[n]})
-    if (source / "dataset.json").is_file():
-        shutil.copyfile(source / "dataset.json", partial / "dataset.json")
-    (partial / "thinned.json").write_text(json.dumps({"seed": seed, "kept": record}, indent=1))
-    if output.exists():
-        output.rmdir()
-    partial.rename(output)
+    with replacing_folder(output) as partial:
+        for n in tqdm(sorted(kept), desc="thinning", unit="frame"):
+            frame, labels = found[n], found[n].labels()
+            if kept[n] is not None:
+                labels = one_piece(np.where(np.isin(labels, kept[n]), labels, 0))[0].astype(labels.dtype)
+            for path in (frame.image_path, frame.label_path):
+                (partial / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(frame.image_path, partial / frame.image_path.relative_to(source))
+            place = partial / frame.label_path.relative_to(source)
+            tifffile.imwrite(place.with_suffix(".tif"), labels, compression="zlib")
+            record.append({"frame": frame.name, "labels": "all" if kept[n] is None else kept[n]})
+        if (source / "dataset.json").is_file():
+            shutil.copyfile(source / "dataset.json", partial / "dataset.json")
+        (partial / "thinned.json").write_text(json.dumps({"seed": seed, "kept": record}, indent=1))
     return output
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -234,10 +233,10 @@ def run_trainings(
         each = [score([one.labels], [p]).seg for one, p in zip(test, predictions, strict=True) if one.labels.any()]
         if seed == 0:
             some = {str(n): predictions[n] for n in evenly(len(test), keep)}
-            np.savez_compressed(folder / f"{name}.npz", **some)
-        partial = folder / f"{name}_{seed}.partial"
-        partial.write_text(json.dumps({"key": keys[name], "scores": scores, "seg_of_images": each}))
-        os.replace(partial, folder / f"{name}_{seed}.json")
+            with replacing(folder / f"{name}.npz") as partial, partial.open("wb") as file:
+                np.savez_compressed(file, **some)
+        with replacing(folder / f"{name}_{seed}.json") as partial:
+            partial.write_text(json.dumps({"key": keys[name], "scores": scores, "seg_of_images": each}))
         log.info("%s, seed %d: SEG %.3f", name, seed, scores["seg"])
     for name, seed in [(name, seed) for name in conditions for seed in range(seeds) if first[name] != name]:
         for ending in (f"_{seed}.json", ".npz") if done(first[name], seed) else ():

@@ -1,19 +1,16 @@
 """Annotated data sets on disk, as labelled images to train and test on."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from cascade.data.frames import DataError, Frame, check_pair, find_frames
-from cascade.data.spacing import spacing_of
+from cascade.data.frames import check_pair, find_frames
+from cascade.data.spacing import needed_spacing
 from cascade.data.statistics import FILE_NAME
 from cascade.evaluation.segmenters import LabelledImage
 from cascade.sampling import evenly
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Source:
         for frame in tqdm(frames, desc=f"reading {self.folder.name}", unit="image"):
             image, labels = frame.image(), frame.labels()
             check_pair(frame, image, labels)
-            spacing = spacing or self._spacing(frames, image.ndim)
+            spacing = spacing or needed_spacing(self.folder, frames, image.ndim, self.spacing_um)
             if frame.z is not None:
                 images.append(LabelledImage(image[frame.z], labels, spacing[1:], whole=image))
             else:
@@ -54,17 +51,6 @@ class Source:
 
     def _some(self, found: list) -> list:
         return found if self.frames is None else [found[n] for n in evenly(len(found), self.frames)]
-
-    def _spacing(self, frames: list[Frame], ndim: int) -> tuple[float, ...]:
-        spacing, origin = spacing_of(self.folder, frames, ndim, self.spacing_um)
-        if origin == "assumed":
-            axes = "zyx"[-ndim:]
-            mend = f'write {{"spacing_um": [{", ".join(axes)}]}}, in µm, to dataset.json there'
-            mend += f"; --spacing_um {' '.join(axes)} is for the sets to train and to test on"
-            if ndim == 3:
-                raise DataError(f"{self.folder}: no voxel size; {mend}")
-            log.warning("no voxel size stored with %s: taking 1 µm per pixel; %s", self.folder, mend)
-        return spacing
 
 
 def _crops(folder: Path) -> list[LabelledImage]:

@@ -1,11 +1,11 @@
 """Writing a few samples to disk: complete, or not at all."""
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from cascade.export.formats import DataSetWriter
 from cascade.export.preview import sample_preview
+from cascade.files import replacing_folder
 
 MARK = "provenance.jsonl"  # a folder with this file is a data set of ours, and may be replaced
 
@@ -28,11 +28,8 @@ def save_samples(
     output = Path(output_dir)
     check_replaceable(output)
     writer = DataSetWriter(tuple(formats), meshes=meshes)
-    partial = output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     records, spacing = [], None
-    try:
+    with replacing_folder(output) as partial:
         for number, sample in enumerate(samples):
             if number == 0:
                 sample_preview(sample, partial / "preview.png")
@@ -41,12 +38,6 @@ def save_samples(
         if not records:
             raise ValueError("there is no sample to save")
         writer.finish(partial, records, spacing, about or {})
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if output.exists():
-        shutil.rmtree(output)
-    partial.rename(output)
     return output
 
 
