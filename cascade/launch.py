@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from diffusers.utils.logging import disable_progress_bar
 
 from cascade import __version__, generation, hub
 from cascade.assets import NAMES, embedded
@@ -271,6 +272,7 @@ def load(folder, device: str | None = None, dtype: str = "float32", compile: boo
 
     compile: the texture networks by torch.compile, which takes a minute or two and pays on large data sets.
     """
+    disable_progress_bar()  # of loading, which takes no time
     device = device or best_device()
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise ValueError(

@@ -1,0 +1,96 @@
+from importlib import metadata
+
+import numpy as np
+import pytest
+from conftest import ball_stack
+from test_experiment import images
+
+from cascade.cli import main
+from cascade.evaluation.segmenters import (
+    Cellpose4Settings,
+    CellposeSettings,
+    LabelledImage,
+    cellpose3,
+    cellpose4,
+    drawn_planes,
+    segment,
+    training_planes,
+)
+
+
+def test_a_cellpose_that_is_missing_or_another_is_named_with_its_extra(monkeypatch, tmp_path, capsys):
+    version = metadata.version
+
+    def missing(name):
+        if name == "cellpose":
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    with pytest.raises(ImportError, match=r"not installed: pip install -e '.\[cellpose\]'"):
+        cellpose3([], CellposeSettings(), 0)
+    sets = [f"--{name}={tmp_path / 'not read'}" for name in ("real_train", "real_test", "synthetic")]
+    for protocol, extra in (("narrow", "cellpose"), ("cellpose4", "cellpose4")):
+        assert main(["evaluate", *sets, "--output_dir", str(tmp_path / "out"), "--protocol", protocol]) == 1
+        assert f"not installed: pip install -e '.[{extra}]'" in capsys.readouterr().err
+    monkeypatch.setattr(metadata, "version", lambda name: "3.1.1")
+    with pytest.raises(ImportError, match=r"Cellpose 4 is needed: pip install -e '.\[cellpose4\]'"):
+        cellpose4([], Cellpose4Settings(), 0)
+
+
+def test_stacks_give_planes_of_equal_spacing():
+    labels = np.zeros((10, 40, 48), np.int32)
+    labels[3:7, 10:20, 10:20] = 1
+    planes = training_planes(LabelledImage(labels * 100.0, labels, (2.0, 0.5, 0.5)))
+    assert [p.shape for p, _ in planes[:10]] == [(40, 48)] * 10
+    assert {p.shape for p, _ in planes[10:]} == {(40, 48), (40, 40)}  # 10 slices of 2 µm are 40 pixels of 0.5 µm
+    assert all(set(np.unique(label)) <= {0, 1} for _, label in planes)
+
+
+def test_planes_are_as_bright_as_cellpose_sees_their_stack():
+    """Its own normalisation, of the stack as its 3D mode does, and of a plane as it does for planes."""
+    normalize_img = pytest.importorskip("cellpose.transforms").normalize_img
+    image, labels = ball_stack(np.random.default_rng(1))
+    planes = training_planes(LabelledImage(image, labels, (2.0, 1.0, 1.0)))
+    stack = normalize_img(image[..., None].astype(np.float32), norm3D=True)[..., 0]
+    np.testing.assert_allclose(np.stack([p for p, _ in planes[: len(image)]]), stack, atol=1e-4)
+    ((plane, _),) = training_planes(LabelledImage(image[12], labels[12], (1.0, 1.0)))
+    np.testing.assert_allclose(plane, normalize_img(image[12][..., None].astype(np.float32))[..., 0], atol=1e-4)
+
+
+def test_a_plane_of_one_labelled_pixel_is_no_training_plane():
+    """Cellpose 3 fails on it on a GPU; the ends of generated solids give some."""
+    empty, pixel, pair = (np.zeros((16, 16), np.int32) for _ in range(3))
+    pixel[4, 4] = pair[4, 4] = pair[4, 5] = 1
+    data = [LabelledImage(labels + 100.0, labels, (1.0, 1.0)) for labels in (empty, pixel, pair)]
+    _, labels = drawn_planes(data, 10, seed=0)
+    assert [label.sum() for label in labels] == [2]
+    with pytest.raises(ValueError, match="no training image shows a cell"):
+        drawn_planes(data[:2], 10, seed=0)
+
+
+def test_cells_end_where_the_threshold_says():
+    pytest.importorskip("cellpose")
+
+    class Network:
+        def eval(self, image, cellprob_threshold, **options):
+            return (image > cellprob_threshold).astype(int), None
+
+    one = LabelledImage(np.arange(-3.0, 4).reshape(1, 7), np.zeros((1, 7), int), (1.0, 1.0))
+    assert segment(Network(), one, 30.0).sum() == 3
+    assert segment(Network(), one, 30.0, -2.0).sum() == 5
+
+
+def test_cellpose_is_trained_by_seed():
+    pytest.importorskip("cellpose")
+    settings = CellposeSettings(width=(4, 8, 8, 256), steps=5, crop=32, batch_size=2, bfloat16=True)
+    train, (test,) = images(0, 2), images(5, 1)
+    trained, model = cellpose3(train, settings, seed=0)
+    assert trained(test).shape == test.labels.shape
+    stack = LabelledImage(*ball_stack(np.random.default_rng(0)), (2.0, 1.0, 1.0))
+    assert trained(stack).shape == stack.labels.shape  # in Cellpose's 3D mode
+    weights = [cellpose3(train, settings, seed)[1].net.state_dict()["output.2.weight"] for seed in (0, 1)]
+    assert np.array_equal(weights[0], model.net.state_dict()["output.2.weight"])
+    assert not np.array_equal(*weights)
+    with pytest.raises(ValueError, match="no training image shows a cell"):
+        cellpose3([LabelledImage(test.image, test.labels * 0, (1, 1))], settings, 0)
