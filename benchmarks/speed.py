@@ -15,7 +15,6 @@ import torch
 from common import machine
 from generation import clocked
 
-from cascade.assets import NAMES, embedded
 from cascade.cameras import hemisphere
 from cascade.launch import best_device, load
 from cascade.multiview.renders import HarmonicRenders
@@ -34,8 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     report: dict = {"model": options.model, "cells": {}}
     for dtype in options.dtypes:
-        folder = embedded(options.model) if options.model in NAMES else options.model
-        pipeline = load(folder, options.device, dtype)
+        pipeline = load(options.model, options.device, dtype)
         pipeline.cells(4, 0)
         report["cells"][dtype] = {count: made(pipeline, count, options.device) for count in options.cells}
     if options.neus:

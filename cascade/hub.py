@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from cascade.assets import NAMES, embedded
+
 _WANTED = ("*.json", "*.safetensors", "*.md", "*.txt", "*.png")
 _NOT_NEEDED = ("*.fp16.*", "*.non_ema.*", "safety_checker/*")  # gigabytes of a Stable Diffusion
 
@@ -15,12 +17,13 @@ class ModelError(ValueError):
 
 
 def model_folder(path_or_repo_id: str | Path, revision: str | None = None, token: str | None = None) -> Path:
-    """The folder of a model; a Hub repository is downloaded into the cache first, its configs and safetensors only.
+    """The folder of a model, embedded ones by name; a Hub repository is downloaded into the cache first, configs and
+    safetensors only.
 
     Raises ModelError if there is neither such a folder nor such a repository, if it holds crops, or if a component has
     pickled weights but no safetensors.
     """
-    folder = Path(path_or_repo_id)
+    folder = embedded(path_or_repo_id) if path_or_repo_id in NAMES else Path(path_or_repo_id)
     if not folder.is_dir():
         folder = _download(str(path_or_repo_id), revision, token)
     if any(folder.glob("data/*.parquet")):

@@ -14,7 +14,7 @@ import torch
 from diffusers.utils.logging import disable_progress_bar
 
 from cascade import __version__, generation, hub
-from cascade.assets import NAMES, embedded
+from cascade.assets import embedded
 from cascade.bank import stored_bank
 from cascade.data.frames import read_image
 from cascade.data.statistics import Statistics, saved_statistics
@@ -30,7 +30,7 @@ _NO_IMAGE = 1 << 30  # cells of a bank are made under numbers that no image has
 
 def generate(options) -> None:
     """Do what the parsed options of `cascade generate` ask for."""
-    folder = hub.model_folder(embedded(options.model) if options.model in NAMES else options.model)
+    folder = hub.model_folder(options.model)
     job = generation.Job(
         model=options.model,
         model_sha256=_model_sha256(folder),

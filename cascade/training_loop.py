@@ -26,7 +26,7 @@ _CONFIG = "training_config.json"
 _FREE = {  # settings that may be others after a restart, and nothing learned is
     "output_dir", "data", "max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "resume_from_checkpoint",
     "logging_steps", "preview_steps", "dataloader_num_workers", "report_to", "push_to_hub", "hub_model_id",
-    "model_license", "num_validation_images",
+    "model_license", "num_validation_images", "num_inference_steps",
 }  # fmt: skip
 
 

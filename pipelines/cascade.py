@@ -114,7 +114,7 @@ class CascadePipeline(DiffusionPipeline):
         dtype: torch.dtype = torch.float32,
         **kwargs,
     ) -> "CascadePipeline":
-        """Load a saved cascade, or a folder that the training scripts filled (mask/, texture/, [multiview/]).
+        """Load a saved cascade, "nuclei2d", "nuclei3d", or a folder that the scripts filled (mask/, texture/, …).
 
         A 3D folder without its own multiview/ takes the embedded one, which was trained on harmonic shapes and fits
         any data set. Keyword arguments `mask`, `multiview`, `texture` replace stages. Raises `hub.ModelError` if a
@@ -139,7 +139,7 @@ class CascadePipeline(DiffusionPipeline):
             if name not in kwargs:
                 kwargs[name] = stage.from_pretrained(folder / name, dtype=dtype)
         pipeline = cls(statistics=statistics, **kwargs)
-        pipeline.register_to_config(_name_or_path=str(path_or_repo_id))
+        pipeline.register_to_config(_name_or_path=str(folder))
         return pipeline
 
     def save_pretrained(self, save_directory, **kwargs) -> None:

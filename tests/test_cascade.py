@@ -138,6 +138,10 @@ def test_a_folder_that_the_scripts_filled_is_a_cascade(tmp_path, flat):
     assert loaded.statistics == flat.statistics
 
 
+def test_an_embedded_model_is_loaded_by_its_name(flat):
+    assert CascadePipeline.from_pretrained("nuclei2d").statistics == flat.statistics
+
+
 def test_a_missing_stage_is_named(tmp_path):
     shutil.copytree(embedded("nuclei3d"), tmp_path / "m")
     shutil.rmtree(tmp_path / "m" / "multiview")

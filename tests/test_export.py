@@ -301,7 +301,7 @@ def test_previews_show_image_and_outlines(ndim, tmp_path):
 
 def test_help_is_fast_and_imports_no_torch():
     code = (
-        "import sys, cascade.cli as c; c._parser().format_help(); print('torch' in sys.modules, 'numpy' in sys.modules)"
+        "import sys, cascade.cli as c; c.parser().format_help(); print('torch' in sys.modules, 'numpy' in sys.modules)"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.split() == ["False", "False"]
