@@ -17,7 +17,7 @@ from pathlib import Path
 
 from common import machine
 
-from cascade import cli
+from cascade.commands import cli
 from cascade.data.validate import validate
 from cascade.export.formats import DataSetWriter
 from cascade.pipelines import cascade as pipelines

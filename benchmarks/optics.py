@@ -16,11 +16,11 @@ import numpy as np
 from common import data_folder, machine
 from scipy import ndimage
 
-from cascade.background import background_mask
 from cascade.data.axial import fit_axial
 from cascade.data.frames import find_frames
 from cascade.evaluation.segmenters import LabelledImage
 from cascade.evaluation.sources import Source
+from cascade.optics.foreground import background_mask
 
 LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], float)
 HEIGHTS = np.linspace(-1.5, 1.5, 13)

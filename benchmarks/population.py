@@ -20,8 +20,9 @@ from common import data_folder, machine
 from cascade import CascadePipeline, embedded
 from cascade.data.frames import find_frames
 from cascade.evaluation.population import field_distances, field_statistics
-from cascade.population import UNPLACED, ellipsoid_region, place
-from cascade.sampling import evenly
+from cascade.evenly import evenly
+from cascade.geometry.masks import ellipsoid_region
+from cascade.population.placement import UNPLACED, place
 
 
 def main() -> None:

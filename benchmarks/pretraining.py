@@ -24,12 +24,14 @@ from texture import pick
 
 from cascade import embedded
 from cascade.data.dataset import CropDataset
-from cascade.data.statistics import Statistics
-from cascade.diffusion.losses import Controlled, DenoisingLoss, LatentEncoder
-from cascade.evaluation.alignment import otsu_alignment
+from cascade.diffusion.alignment import otsu_alignment
+from cascade.diffusion.encoders import LatentEncoder
+from cascade.diffusion.losses import DenoisingLoss
+from cascade.diffusion.networks import Controlled
 from cascade.evaluation.distribution import all_orientations, encoder_features, frechet_distance
+from cascade.optics.camera import photograph_crops
+from cascade.optics.statistics import Statistics
 from cascade.pipelines.texture import TexturePipeline
-from cascade.scene import photograph_crops
 
 
 def main() -> None:

@@ -49,7 +49,7 @@ def launch(output_dir: Path, rank: int = 0, world: int = 1) -> subprocess.Popen:
     arguments = ["--canvas_size", "96", "96", "--cells_per_image", "3", "--num_inference_steps", "4"]
     arguments += ["--num_images", str(IMAGES), "--shard_size", "2", "--output_dir", str(output_dir)]
     return subprocess.Popen(
-        [sys.executable, "-m", "cascade.cli", "generate", "--model", "nuclei2d", *arguments],
+        [sys.executable, "-m", "cascade", "generate", "--model", "nuclei2d", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=os.environ | {"RANK": str(rank), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"},

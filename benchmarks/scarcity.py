@@ -19,11 +19,11 @@ from pathlib import Path
 from common import data_folder, machine
 from matplotlib.figure import Figure
 
+from cascade.commands.fit import Plan, fit
 from cascade.data.thin import thin
 from cascade.evaluation.experiment import joined, run_trainings
 from cascade.evaluation.segmenters import NARROW, NARROW_3D, cellpose3
 from cascade.evaluation.sources import Source
-from cascade.fit import Plan, fit
 
 SETS = {
     "BBBC039": dict(unit="cells", train=["01"], test=("gt", ("02",)), base="nuclei3d", spacing_um=(0.65, 0.65)),

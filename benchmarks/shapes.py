@@ -20,17 +20,19 @@ from common import data_folder, machine
 from scipy import ndimage
 
 from cascade import MultiviewPipeline, embedded, prepare
-from cascade.cameras import Cameras, hemisphere
-from cascade.cells import solids_um
 from cascade.data.dataset import CropDataset
 from cascade.data.frames import find_frames
 from cascade.evaluation.shape import outline_statistics
 from cascade.evaluation.solids import cells_of, distances, solid_statistics
 from cascade.export.mesh import solid_mesh
-from cascade.grid import Grid, signed_distance, voxelize
+from cascade.geometry.cameras import Cameras, hemisphere
+from cascade.geometry.grid import Grid, signed_distance, voxelize
 from cascade.multiview.outlines import diameters_um, silhouettes_of_slices
 from cascade.multiview.renders import HarmonicRenders
-from cascade.neus.fit import NeuSSettings, fit_views, view_residuals
+from cascade.neus.fit import fit_views
+from cascade.neus.settings import NeuSSettings
+from cascade.neus.views import view_residuals
+from cascade.population.cells import solids_um
 from cascade.rng import stream
 from cascade.shapes.ellipsoid import ellipsoid_of_outline
 from cascade.shapes.harmonic_solids import harmonic_solids

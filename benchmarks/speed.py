@@ -15,10 +15,11 @@ import torch
 from common import machine
 from generation import clocked
 
-from cascade.cameras import hemisphere
-from cascade.launch import best_device, load
+from cascade.generation.load import best_device, load
+from cascade.geometry.cameras import hemisphere
 from cascade.multiview.renders import HarmonicRenders
-from cascade.neus.fit import NeuSSettings, fit_views
+from cascade.neus.fit import fit_views
+from cascade.neus.settings import NeuSSettings
 from cascade.rng import torch_stream
 from cascade.shapes.harmonics import ShapeLaw
 

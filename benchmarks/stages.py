@@ -17,21 +17,22 @@ import torch
 from common import data_folder, machine
 
 from cascade import CascadePipeline, embedded, prepare
-from cascade.cameras import hemisphere
-from cascade.cells import confined
 from cascade.data.dataset import CropDataset
 from cascade.data.thin import thin
+from cascade.diffusion.alignment import otsu_alignment
 from cascade.diffusion.latents import correlated_noise
-from cascade.evaluation.alignment import otsu_alignment
 from cascade.evaluation.shape import nearest_iou, outline_statistics
+from cascade.evenly import evenly
 from cascade.export.preview import image_grid
-from cascade.grid import Grid
+from cascade.geometry.cameras import hemisphere
+from cascade.geometry.grid import Grid
 from cascade.multiview.renders import HarmonicRenders
-from cascade.neus.fit import fit_views, view_residuals
+from cascade.neus.fit import fit_views
+from cascade.neus.views import view_residuals
+from cascade.optics.camera import photograph_crops
 from cascade.pipelines.texture import MIN_ALIGNMENT
-from cascade.population import touching_fraction
-from cascade.sampling import evenly
-from cascade.scene import photograph_crops
+from cascade.population.cells import confined
+from cascade.population.clustering import touching_fraction
 from cascade.shapes.harmonics import ShapeLaw
 
 SETS = {

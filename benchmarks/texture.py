@@ -22,7 +22,6 @@ from stages import SETS, crops_of, load, photographed, pick, shown, texture, wan
 from cascade.data.dataset import CropDataset
 from cascade.data.frames import find_frames
 from cascade.diffusion.conditioning import conditioning_image
-from cascade.diffusion.grain import Grain
 from cascade.evaluation.distribution import (
     all_orientations,
     depth_correlation,
@@ -33,6 +32,7 @@ from cascade.evaluation.distribution import (
     spectrum_distance,
 )
 from cascade.export.preview import image_grid, sample_preview
+from cascade.optics.grain import Grain
 
 
 def main() -> None:

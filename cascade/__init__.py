@@ -9,11 +9,11 @@ _PUBLIC = {
     "MaskDDPMPipeline": "cascade.pipelines.mask_ddpm",
     "MultiviewPipeline": "cascade.pipelines.multiview",
     "TexturePipeline": "cascade.pipelines.texture",
-    "embedded": "cascade.assets",
+    "embedded": "cascade.hub.embedded",
     "prepare": "cascade.data.prepare",
-    "Grid": "cascade.grid",
-    "Volume": "cascade.grid",
-    "voxelize": "cascade.grid",
+    "Grid": "cascade.geometry.grid",
+    "Volume": "cascade.geometry.grid",
+    "voxelize": "cascade.geometry.grid",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -11,21 +11,24 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from tqdm.auto import tqdm
 
-from cascade import hub
-from cascade.bank import draw_uses, used
-from cascade.cells import Slices, plane_slices, slice_light, solid_slices, solids_um, textured_cell
-from cascade.data.statistics import Statistics, saved_statistics
-from cascade.export.card import write_cascade_card
-from cascade.grid import SignedDistance
+from cascade.geometry.grid import SignedDistance
+from cascade.hub import folders as hub
+from cascade.hub.cards import write_cascade_card
+from cascade.hub.statistics import saved_statistics
 from cascade.memory import micro_batch
 from cascade.multiview.outlines import diameters_um, heights_um, silhouettes_of_slices
-from cascade.neus.fit import NeuSSettings, fit_views
+from cascade.neus.fit import fit_views
+from cascade.neus.settings import NeuSSettings
+from cascade.optics.statistics import Statistics
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
 from cascade.pipelines.multiview import MultiviewPipeline
 from cascade.pipelines.texture import MIN_ALIGNMENT, TexturePipeline
-from cascade.population import Cell
+from cascade.population.bank import draw_uses, used
+from cascade.population.cells import Slices, plane_slices, slice_light, solid_slices, solids_um, textured_cell
+from cascade.population.compositing import Cell
+from cascade.population.picture import Sample, take_picture
+from cascade.population.scene import draw_light, plan_scene
 from cascade.rng import seed_from, stream, torch_stream
-from cascade.scene import Sample, draw_light, plan_scene, take_picture
 from cascade.shapes.ellipsoid import ellipsoid_of_outline
 from cascade.shapes.harmonic_solids import harmonic_solids
 
@@ -130,7 +133,7 @@ class CascadePipeline(DiffusionPipeline):
             if not (source / "model_index.json").is_file():
                 if (folder / "model_index.json").is_file():
                     raise hub.ModelError(f"{folder}: multiview/ is missing; copy it there, or pass multiview=…")
-                from cascade.assets import embedded
+                from cascade.hub.embedded import embedded
 
                 source = embedded("nuclei3d") / "multiview"
                 log.info("%s has no multiview stage of its own: using the embedded one", folder)

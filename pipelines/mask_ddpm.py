@@ -9,8 +9,8 @@ from diffusers.utils import BaseOutput
 from scipy import ndimage
 from torch.nn import functional as F
 
-from cascade import hub
 from cascade.diffusion.sampling import denoise
+from cascade.hub import folders as hub
 from cascade.memory import micro_batch
 from cascade.rng import seed_from, torch_stream
 

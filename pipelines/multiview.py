@@ -7,9 +7,9 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 
-from cascade import hub
-from cascade.cameras import Cameras, along_z, view_set
 from cascade.diffusion.sampling import denoise, ideal_prediction
+from cascade.geometry.cameras import Cameras, along_z, view_set
+from cascade.hub import folders as hub
 from cascade.memory import micro_batch
 from cascade.multiview.network import MultiviewNetwork
 from cascade.multiview.outlines import frame_outlines

@@ -7,16 +7,17 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, DiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import BaseOutput
 
-from cascade import hub
+from cascade.diffusion.alignment import otsu_alignment
 from cascade.diffusion.conditioning import conditioning_image
-from cascade.diffusion.grain import Grain
+from cascade.diffusion.latent_space import unscale_latents
 from cascade.diffusion.latents import slice_latents
-from cascade.diffusion.losses import Controlled, unscale_latents
+from cascade.diffusion.networks import Controlled
 from cascade.diffusion.prompt import EmptyPrompt
 from cascade.diffusion.sampling import denoise
-from cascade.evaluation.alignment import otsu_alignment
-from cascade.intensity import Window
+from cascade.hub import folders as hub
 from cascade.memory import micro_batch
+from cascade.optics.grain import Grain
+from cascade.optics.window import Window
 from cascade.rng import seed_from
 
 

@@ -3,7 +3,8 @@ import pytest
 from conftest import ball_stack
 from scipy import ndimage
 
-from cascade.data.axial import Axial, _middle, fit_axial, measure_axial
+from cascade.data.axial import _middle, fit_axial, measure_axial
+from cascade.optics.axial import Axial
 
 SPACING = (2.0, 1.0, 1.0)
 

@@ -2,16 +2,12 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from cascade.background import (
-    Background,
-    Noise,
-    background_field,
-    background_mask,
-    fit_camera,
-    half_sample_mode,
-    random_field,
-)
-from cascade.intensity import Window
+from cascade.data.camera import fit_camera
+from cascade.optics.background import Background
+from cascade.optics.field import random_field
+from cascade.optics.foreground import background_field, background_mask, half_sample_mode
+from cascade.optics.noise import Noise
+from cascade.optics.window import Window
 
 WHITE = Noise(offset=100.0, read_variance=9.0, gain=2.0, kernel=[[1.0]])
 

@@ -5,10 +5,10 @@ import pytest
 from conftest import ellipse
 from test_tiles import bank, statistics
 
-from cascade.bank import draw_uses, read_cells, stored_bank, turned, used, write_cells
-from cascade.grid import Grid, voxelize
-from cascade.population import Cell
-from cascade.scene import Scene
+from cascade.geometry.grid import Grid, voxelize
+from cascade.population.bank import draw_uses, read_cells, stored_bank, turned, used, write_cells
+from cascade.population.compositing import Cell
+from cascade.population.scene import Scene
 
 
 def test_turned_cells_are_the_same_cell():

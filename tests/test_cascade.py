@@ -8,8 +8,8 @@ import torch
 from scipy import ndimage
 
 from cascade import CascadePipeline, MaskDDPMPipeline, MultiviewPipeline, TexturePipeline, embedded
-from cascade.cli import main
-from cascade.hub import ModelError
+from cascade.commands.cli import main
+from cascade.hub.folders import ModelError
 
 FAST = dict(num_inference_steps=6)
 

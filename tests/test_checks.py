@@ -7,11 +7,9 @@ import pytest
 from conftest import ball_stack
 from test_experiment import images
 
-from cascade.cli import _few, _named
+from cascade.commands.cli import _few, _named
 from cascade.evaluation.checks import check_apart, check_sets
-from cascade.evaluation.segmenters import (
-    LabelledImage,
-)
+from cascade.evaluation.segmenters import LabelledImage
 from cascade.evaluation.sources import Source
 
 

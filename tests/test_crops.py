@@ -3,7 +3,8 @@ import pytest
 from conftest import ellipse
 from scipy import ndimage, stats
 
-from cascade.data.crops import cut_crops, fit_halo, longer_sides_um, one_piece, plane_of
+from cascade.data.crops import cut_crops, fit_halo, longer_sides_um, plane_of
+from cascade.geometry.masks import one_piece
 
 LEVEL = 100.0
 

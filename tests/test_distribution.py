@@ -3,7 +3,6 @@ import pytest
 from conftest import field_of_view, tiny_texture
 from scipy import ndimage
 
-from cascade.assets import embedded
 from cascade.evaluation.distribution import (
     all_orientations,
     depth_correlation,
@@ -17,7 +16,8 @@ from cascade.evaluation.distribution import (
 )
 from cascade.evaluation.segmenters import LabelledImage
 from cascade.evaluation.sources import Source
-from cascade.intensity import Window
+from cascade.hub.embedded import embedded
+from cascade.optics.window import Window
 from cascade.pipelines.texture import TexturePipeline
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from conftest import ellipse
 
-from cascade.evaluation.alignment import otsu_alignment
+from cascade.diffusion.alignment import otsu_alignment
 from cascade.evaluation.shape import nearest_iou, outline_statistics
 
 

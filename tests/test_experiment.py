@@ -8,20 +8,9 @@ from conftest import ball_stack, field_of_view, tiny_texture, write_ctc_2d
 
 from cascade.data.frames import DataError
 from cascade.evaluation import experiment
-from cascade.evaluation.experiment import (
-    distribution,
-    evaluate,
-    joined,
-    mixture,
-    populations,
-    run_trainings,
-)
+from cascade.evaluation.experiment import distribution, evaluate, joined, mixture, populations, run_trainings
 from cascade.evaluation.population import field_distances
-from cascade.evaluation.segmenters import (
-    LabelledImage,
-    plane_count,
-    training_planes,
-)
+from cascade.evaluation.segmenters import LabelledImage, plane_count, training_planes
 from cascade.evaluation.sources import Source
 
 

@@ -16,7 +16,7 @@ from cascade.export.mesh import solid_mesh
 from cascade.export.preview import sample_preview
 from cascade.export.save import save_samples
 from cascade.export.tiff import write_tiff
-from cascade.scene import Sample
+from cascade.population.picture import Sample
 
 SPACING = {2: (0.65, 0.65), 3: (2.0, 0.8, 0.8)}
 
@@ -300,9 +300,8 @@ def test_previews_show_image_and_outlines(ndim, tmp_path):
 
 
 def test_help_is_fast_and_imports_no_torch():
-    code = (
-        "import sys, cascade.cli as c; c.parser().format_help(); print('torch' in sys.modules, 'numpy' in sys.modules)"
-    )
+    code = "import sys, cascade.commands.cli as c; c.parser().format_help(); "
+    code += "print('torch' in sys.modules, 'numpy' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.split() == ["False", "False"]
 

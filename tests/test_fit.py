@@ -8,11 +8,11 @@ import tifffile
 from conftest import ball_stack, write_ctc_2d
 
 from cascade import embedded
-from cascade import fit as module
-from cascade.cli import main
+from cascade.commands import fit as module
+from cascade.commands.cli import main
+from cascade.commands.fit import STEPS, Plan, fit
 from cascade.evaluation import experiment, segmenters
 from cascade.evaluation.sources import Source
-from cascade.fit import STEPS, Plan, fit
 
 
 @pytest.fixture

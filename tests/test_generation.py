@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from conftest import field_of_view
 
-from cascade import generation
-from cascade.generation import Job, again, progress, run, start
+from cascade.generation import shards as generation
+from cascade.generation.shards import Job, again, progress, run, start
+from cascade.population.picture import Sample
 from cascade.rng import stream
-from cascade.scene import Sample
 
 
 def made_up(seed, numbers, pause=0.0):

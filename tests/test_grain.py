@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cascade.diffusion.grain import Grain, measure_grain
+from cascade.data.grain import measure_grain
+from cascade.optics.grain import Grain
 
 SIDE = 48
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cascade.grid import Grid, Volume, resample, signed_distance, slice_volume, to_xyz, unresampled, voxelize
+from cascade.geometry.grid import Grid, Volume, signed_distance, slice_volume, to_xyz, voxelize
+from cascade.geometry.resample import resample, unresampled
 
 
 def ball(radius):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from cascade.cameras import Cameras, along_z, hemisphere, look_along, pixel_centres, ring, view_set
-from cascade.grid import Grid, voxelize
+from cascade.geometry.cameras import Cameras, along_z, hemisphere, look_along, pixel_centres, ring, view_set
+from cascade.geometry.grid import Grid, voxelize
 from cascade.shapes.harmonic_solids import harmonic_solids
 from cascade.shapes.harmonics import (
     HarmonicShapes,
@@ -112,7 +112,7 @@ def test_polygon_distances_are_those_of_a_square():
 def test_silhouettes_agree_with_open3ds_ray_casting():
     from cascade.export import viewer
     from cascade.export.mesh import solid_mesh
-    from cascade.grid import to_xyz
+    from cascade.geometry.grid import to_xyz
 
     try:
         o3d = viewer.open3d()
@@ -147,7 +147,7 @@ def test_a_balls_surface_is_a_balls():
 def test_surfaces_agree_with_open3ds_ray_casting():
     from cascade.export import viewer
     from cascade.export.mesh import solid_mesh
-    from cascade.grid import to_xyz
+    from cascade.geometry.grid import to_xyz
 
     try:
         o3d = viewer.open3d()

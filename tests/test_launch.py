@@ -14,12 +14,14 @@ import torch
 import zarr
 from test_scene import statistics
 
-from cascade import generation
-from cascade.assets import embedded
-from cascade.cli import main
-from cascade.data.statistics import Statistics, saved_statistics
-from cascade.generation import Job
-from cascade.launch import _model_sha256, _sequence_length, load
+from cascade.commands.cli import main
+from cascade.commands.generate import _model_sha256, _sequence_length
+from cascade.generation import shards as generation
+from cascade.generation.load import load
+from cascade.generation.shards import Job
+from cascade.hub.embedded import embedded
+from cascade.hub.statistics import saved_statistics
+from cascade.optics.statistics import Statistics
 
 SMALL = ["--model", "nuclei2d", "--canvas_size", "128", "128", "--cells_per_image", "6", "--num_inference_steps", "2"]
 SMALL += ["--min_alignment", "0", "--num_images", "4", "--shard_size", "2"]
@@ -50,7 +52,7 @@ def test_processes_share_a_bank_and_give_the_same_bytes(banked, tmp_path):
     """Two at once, as accelerate would start them; the environment of the test's own process is theirs, too."""
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "cascade.cli", "generate", *BANK, "--output_dir", str(tmp_path / "set")],
+            [sys.executable, "-m", "cascade", "generate", *BANK, "--output_dir", str(tmp_path / "set")],
             env=os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": str(torch.get_num_threads())},
             stderr=subprocess.PIPE,
         )

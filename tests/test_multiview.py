@@ -3,8 +3,8 @@ import pytest
 import torch
 from conftest import ellipse
 
-from cascade.cameras import Cameras, hemisphere, ring
 from cascade.diffusion.sampling import make_scheduler
+from cascade.geometry.cameras import Cameras, hemisphere, ring
 from cascade.multiview.losses import Multiview, MultiviewEncoder
 from cascade.multiview.network import MultiviewNetwork
 from cascade.multiview.outlines import frame_outlines

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from cascade.cameras import hemisphere
-from cascade.grid import Grid
+from cascade.geometry.cameras import hemisphere
+from cascade.geometry.grid import Grid
 from cascade.multiview.renders import HarmonicRenders
 from cascade.neus.field import GridField, MLPField, trilinear
-from cascade.neus.fit import NeuSSettings, fit_views, jaggedness, view_residuals, visual_hull
+from cascade.neus.fit import fit_views
 from cascade.neus.render import alphas, opacity, ray_points, refine_depths
+from cascade.neus.settings import NeuSSettings
+from cascade.neus.views import jaggedness, view_residuals, visual_hull
 from cascade.shapes.harmonics import HarmonicShapes, ShapeLaw, SilhouetteRenderer
 
 

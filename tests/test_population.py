@@ -3,16 +3,11 @@ import pytest
 from conftest import ellipse
 from scipy import ndimage
 
-from cascade import population
-from cascade.population import (
-    UNPLACED,
-    Cell,
-    compose,
-    ellipsoid_region,
-    fit_clustering,
-    place,
-    touching_fraction,
-)
+from cascade.geometry.masks import ellipsoid_region
+from cascade.population import placement
+from cascade.population.clustering import fit_clustering, touching_fraction
+from cascade.population.compositing import Cell, compose
+from cascade.population.placement import UNPLACED, place
 
 
 def discs(count, rng, low=5, high=9):
@@ -177,7 +172,7 @@ def test_wrong_arguments_are_refused():
 @pytest.mark.parametrize("shape", [(61, 83), (21, 34, 47)])
 def test_large_canvases_are_searched_on_a_coarser_grid(shape, monkeypatch):
     """A crowded canvas, of which only the coarser grid knows where there is room: still no overlap, none lost."""
-    monkeypatch.setattr(population, "_COARSE_BEYOND", 600)
+    monkeypatch.setattr(placement, "_COARSE_BEYOND", 600)
     rng = np.random.default_rng(0)
     region = rng.random(shape) < 0.99
     region[tuple(slice(0, n // 2) for n in shape)] = False

@@ -8,15 +8,18 @@ import pytest
 import tifffile
 from conftest import ball_stack, field_of_view, write_ctc_2d
 
-from cascade.cli import main
-from cascade.data.axial import Axial, StackCells
-from cascade.data.dataset import CropDataset, random_symmetry
+from cascade.commands.cli import main
+from cascade.data.axial import StackCells
+from cascade.data.dataset import CropDataset
 from cascade.data.fit import _clustering_of_stacks, _soft_ellipsoid
 from cascade.data.frames import DataError
 from cascade.data.prepare import prepare
-from cascade.data.statistics import Statistics
 from cascade.data.validate import validate
-from cascade.population import compose, place
+from cascade.diffusion.encoders import random_symmetry
+from cascade.optics.axial import Axial
+from cascade.optics.statistics import Statistics
+from cascade.population.compositing import compose
+from cascade.population.placement import place
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,15 @@ import pytest
 from conftest import ellipse
 from scipy import ndimage
 
-from cascade.background import Background, Noise
-from cascade.cells import Slices, plane_slices, textured_cell
-from cascade.data.crops import Halo
-from cascade.data.statistics import Statistics
-from cascade.intensity import Window
-from cascade.scene import photograph_crops, plan_scene, real_cells, take_picture
+from cascade.optics.background import Background
+from cascade.optics.camera import photograph_crops
+from cascade.optics.halo import Halo
+from cascade.optics.noise import Noise
+from cascade.optics.statistics import Statistics
+from cascade.optics.window import Window
+from cascade.population.cells import Slices, plane_slices, textured_cell
+from cascade.population.picture import take_picture
+from cascade.population.scene import plan_scene, real_cells
 
 HALO = Halo([0.3, 0.15, 0.05])
 

@@ -9,9 +9,9 @@ import torch
 from conftest import write_ctc_2d
 from diffusers import AutoencoderKL
 
-from cascade.assets import embedded
 from cascade.data.dataset import CropDataset
 from cascade.data.prepare import prepare
+from cascade.hub.embedded import embedded
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline, clean_mask
 from cascade.pipelines.multiview import MultiviewPipeline
 from cascade.pipelines.texture import TexturePipeline

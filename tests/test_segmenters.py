@@ -5,7 +5,7 @@ import pytest
 from conftest import ball_stack
 from test_experiment import images
 
-from cascade.cli import main
+from cascade.commands.cli import main
 from cascade.evaluation.segmenters import (
     Cellpose4Settings,
     CellposeSettings,

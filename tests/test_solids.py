@@ -3,7 +3,7 @@ import pytest
 from conftest import ellipse
 
 from cascade.evaluation.solids import cells_of, distances, solid_statistics
-from cascade.grid import Grid, voxelize
+from cascade.geometry.grid import Grid, voxelize
 from cascade.multiview.outlines import silhouettes_of_slices
 from cascade.shapes.ellipsoid import ellipsoid, ellipsoid_of_outline
 

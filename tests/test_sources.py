@@ -8,7 +8,7 @@ from conftest import write_ctc_2d
 from cascade.data.frames import DataError
 from cascade.data.prepare import prepare
 from cascade.evaluation.sources import Source
-from cascade.sampling import evenly
+from cascade.evenly import evenly
 
 
 def test_prepared_crops_are_a_data_set_of_single_cells(tmp_path):

@@ -3,12 +3,13 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, StableDiffusionControlNetPipeline
 
-from cascade.assets import embedded
 from cascade.diffusion.conditioning import conditioning_image
+from cascade.diffusion.latent_space import scale_latents, unscale_latents
 from cascade.diffusion.latents import slice_latents
-from cascade.diffusion.losses import DenoisingLoss, scale_latents, unscale_latents
+from cascade.diffusion.losses import DenoisingLoss
 from cascade.diffusion.sampling import denoise, make_scheduler
-from cascade.hub import ModelError
+from cascade.hub.embedded import embedded
+from cascade.hub.folders import ModelError
 from cascade.pipelines.texture import TexturePipeline
 from cascade.rng import seed_from
 

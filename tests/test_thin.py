@@ -5,12 +5,12 @@ import pytest
 import tifffile
 from conftest import ball_stack, field_of_view, write_ctc_2d
 
-from cascade.cli import main
+from cascade.commands.cli import main
 from cascade.data.frames import DataError, read_labels
 from cascade.data.prepare import prepare
-from cascade.data.statistics import Statistics
 from cascade.data.thin import thin
 from cascade.data.unlabelled import with_unlabelled
+from cascade.optics.statistics import Statistics
 
 
 def annotated(folder):

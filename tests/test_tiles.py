@@ -4,16 +4,19 @@ import zarr
 from conftest import ellipse
 from scipy import ndimage
 
-from cascade.background import Background, Noise
-from cascade.bank import draw_uses, used
-from cascade.data.axial import Axial
-from cascade.data.crops import Halo
-from cascade.data.statistics import Statistics
-from cascade.intensity import Window
-from cascade.population import Cell, compose, place
+from cascade.optics.axial import Axial
+from cascade.optics.background import Background
+from cascade.optics.halo import Halo
+from cascade.optics.noise import Noise
+from cascade.optics.statistics import Statistics
+from cascade.optics.window import Window
+from cascade.population.bank import draw_uses, used
+from cascade.population.compositing import Cell, compose
+from cascade.population.picture import large_first
+from cascade.population.placement import place
+from cascade.population.scene import Scene
+from cascade.population.tiles import compose_tiles
 from cascade.rng import stream
-from cascade.scene import Scene, large_first
-from cascade.tiles import compose_tiles
 
 
 def statistics(ndim):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cascade.training import train_mask_ddpm
-from cascade.training_loop import TrainingDiverged, TrainingSettings, make_accelerator, training_loop
+from cascade.training.loop import TrainingDiverged, TrainingSettings, make_accelerator, training_loop
 
 
 class Line(torch.utils.data.Dataset):

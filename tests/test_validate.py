@@ -3,7 +3,7 @@ import pytest
 import tifffile
 from conftest import write_ctc_2d
 
-from cascade.cli import main
+from cascade.commands.cli import main
 from cascade.data.frames import DataError
 from cascade.data.prepare import prepare
 from cascade.data.validate import validate

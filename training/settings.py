@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from cascade.training_loop import TrainingDiverged, check_output
+from cascade.training.loop import TrainingDiverged, check_output
 
 
 def parse(settings: type, description: str, argv: list[str] | None = None):

@@ -13,23 +13,25 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 
-from cascade import hub
-from cascade.assets import stage_of
 from cascade.data.dataset import CropDataset
+from cascade.data.grain import measure_grain
+from cascade.diffusion.alignment import otsu_alignment
 from cascade.diffusion.conditioning import conditioning_image
-from cascade.diffusion.grain import measure_grain
-from cascade.diffusion.losses import AutoencoderLoss, Controlled, DenoisingLoss, LatentEncoder
+from cascade.diffusion.encoders import LatentEncoder
+from cascade.diffusion.losses import AutoencoderLoss, DenoisingLoss
+from cascade.diffusion.networks import Controlled
 from cascade.diffusion.prompt import EmptyPrompt
 from cascade.diffusion.sampling import denoise
-from cascade.evaluation.alignment import otsu_alignment
-from cascade.export.card import write_card
 from cascade.export.preview import image_grid
 from cascade.files import replacing_folder
+from cascade.hub import folders as hub
+from cascade.hub.cards import write_card
+from cascade.hub.embedded import stage_of
 from cascade.memory import micro_batch
 from cascade.pipelines.texture import TexturePipeline, bytes_of_a_crop, decode_latents
 from cascade.rng import torch_stream
+from cascade.training.loop import TrainingSettings, end_phase, make_accelerator, training_loop
 from cascade.training.settings import parse, run
-from cascade.training_loop import TrainingSettings, end_phase, make_accelerator, training_loop
 
 
 @dataclass

@@ -12,18 +12,21 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from cascade import hub
 from cascade.data.dataset import CropDataset
-from cascade.diffusion.losses import AutoencoderLoss, DenoisingLoss, LatentEncoder, Unconditional, to_channels
+from cascade.diffusion.encoders import LatentEncoder
+from cascade.diffusion.latent_space import to_channels
+from cascade.diffusion.losses import AutoencoderLoss, DenoisingLoss
+from cascade.diffusion.networks import Unconditional
 from cascade.diffusion.prompt import EmptyPrompt
 from cascade.diffusion.sampling import denoise, make_scheduler
-from cascade.export.card import write_card
 from cascade.export.preview import image_grid
 from cascade.files import replacing_folder
+from cascade.hub import folders as hub
+from cascade.hub.cards import write_card
 from cascade.pipelines.texture import decode_latents
 from cascade.rng import torch_stream
+from cascade.training.loop import TrainingSettings, end_phase, make_accelerator, training_loop
 from cascade.training.settings import parse, run
-from cascade.training_loop import TrainingSettings, end_phase, make_accelerator, training_loop
 
 
 @dataclass

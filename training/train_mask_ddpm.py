@@ -11,19 +11,21 @@ import torch
 from diffusers import UNet2DModel
 from torch.nn import functional as F
 
-from cascade import hub
-from cascade.assets import stage_of
 from cascade.data.dataset import CropDataset
-from cascade.diffusion.losses import DenoisingLoss, OutlineEncoder, Outlines
+from cascade.diffusion.encoders import OutlineEncoder
+from cascade.diffusion.losses import DenoisingLoss
+from cascade.diffusion.networks import Outlines
 from cascade.diffusion.sampling import denoise, make_scheduler
 from cascade.evaluation.shape import outline_statistics
-from cascade.export.card import write_card
 from cascade.export.preview import image_grid
-from cascade.grid import signed_distance
+from cascade.geometry.grid import signed_distance
+from cascade.hub import folders as hub
+from cascade.hub.cards import write_card
+from cascade.hub.embedded import stage_of
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline, clean_mask
 from cascade.rng import torch_stream
+from cascade.training.loop import TrainingSettings, make_accelerator, training_loop
 from cascade.training.settings import parse, run
-from cascade.training_loop import TrainingSettings, make_accelerator, training_loop
 
 
 @dataclass

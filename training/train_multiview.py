@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from cascade import hub
-from cascade.assets import stage_of
-from cascade.cameras import view_set
 from cascade.diffusion.losses import DenoisingLoss
 from cascade.diffusion.sampling import denoise, make_scheduler
-from cascade.export.card import write_card
 from cascade.export.preview import image_grid
+from cascade.geometry.cameras import view_set
+from cascade.hub import folders as hub
+from cascade.hub.cards import write_card
+from cascade.hub.embedded import stage_of
 from cascade.multiview.losses import Multiview, MultiviewEncoder
 from cascade.multiview.network import MultiviewNetwork
 from cascade.multiview.renders import HarmonicRenders
@@ -22,8 +22,8 @@ from cascade.pipelines.multiview import MultiviewPipeline
 from cascade.rng import torch_stream
 from cascade.shapes.harmonics import ShapeLaw
 from cascade.shapes.surface import render_surface
+from cascade.training.loop import TrainingSettings, make_accelerator, training_loop
 from cascade.training.settings import parse, run
-from cascade.training_loop import TrainingSettings, make_accelerator, training_loop
 
 
 @dataclass

@@ -6,8 +6,10 @@ import numpy as np
 from scipy import ndimage
 from skimage import measure
 
-from cascade.background import background_field, background_mask
-from cascade.grid import signed_distance
+from cascade.geometry.grid import signed_distance
+from cascade.geometry.masks import one_piece
+from cascade.optics.foreground import background_field, background_mask
+from cascade.optics.halo import Halo, fade
 
 _REACH = 12  # pixels around a cell in which its halo is measured
 
@@ -28,48 +30,11 @@ class Plane:
         return self.image - self.field
 
 
-@dataclass(frozen=True)
-class Halo:
-    """Light outside a cell's outline as a fraction of that just inside the nearest rim, at 1, 2, … pixels from it."""
-
-    profile: list[float]
-
-    @property
-    def radius_px(self) -> int:
-        """Beyond this distance a cell leaves no light."""
-        return len(self.profile)
-
-    def at(self, distance_px: np.ndarray) -> np.ndarray:
-        """The profile at a distance to the nearest pixel inside, linear in between, 0 beyond its end."""
-        steps = np.arange(len(self.profile) + 1)
-        return np.interp(distance_px, steps + 1, [*self.profile, 0.0]).astype(np.float32)
-
-
-def fade(distance: np.ndarray, reach: float) -> np.ndarray:
-    """What is kept of a cell's light at a distance from it: all within two thirds of `reach`, nothing beyond it."""
-    return np.clip(3 - 3 * distance / (reach + 1), 0, 1)
-
-
 def plane_of(image: np.ndarray, labels: np.ndarray, length_px: float, chosen: list[int] | None = None) -> Plane:
     """Prepare an annotated plane (Y, X): every id one piece, background estimated over `length_px`."""
     labels, split = one_piece(labels)
     field = background_field(image, background_mask(image, labels > 0), length_px)
     return Plane(image.astype(np.float32), labels, field, split, None if chosen is None else frozenset(chosen))
-
-
-def one_piece(labels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Keep the largest connected piece of every id; also returns how many ids had several."""
-    labels = labels.astype(np.int32)
-    pieces = measure.label(labels, connectivity=labels.ndim)
-    regions = measure.regionprops(pieces)
-    owner = np.array([0] + [int(labels[tuple(r.coords[0])]) for r in regions])
-    sizes = np.array([0] + [r.area for r in regions])
-    order = np.lexsort((-sizes, owner))  # by id, the largest piece first
-    keep = np.zeros(len(owner), bool)
-    first = np.unique(owner[order], return_index=True)[1]
-    keep[order[first]] = True
-    keep[0] = False
-    return np.where(keep[pieces], labels, 0), len(owner) - 1 - int(keep.sum())
 
 
 def fit_halo(planes: list[Plane], max_cells: int = 400) -> Halo:

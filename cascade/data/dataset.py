@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from cascade.data.frames import DataError
-from cascade.data.statistics import FILE_NAME, Statistics
+from cascade.optics.statistics import FILE_NAME, Statistics
 
 
 class CropDataset(torch.utils.data.Dataset):
@@ -83,13 +83,3 @@ def _load(folder: str, statistics: Statistics, max_relative_height: float) -> di
         "relative_height": torch.from_numpy(table["relative_height"][keep].astype(np.float32)),
         "pixel_size_um": float(table["pixel_size_um"][0]),
     }
-
-
-def random_symmetry(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """One of the eight flips and quarter turns of a square for every sample, (B, C, H, H) -> the same shape."""
-    kinds = torch.randint(0, 8, (len(batch),), generator=generator, device=generator.device).view(-1, 1, 1, 1)
-    quarter, flip = kinds % 4, kinds >= 4
-    # Quarter turns are a transposition and flips; chosen by `where`, nothing has to be known of the kinds on the CPU.
-    turned = torch.where(quarter % 2 == 1, batch.transpose(-2, -1), batch)
-    turned = torch.where((quarter == 1) | (quarter == 2), turned.flip(-2), turned)
-    return torch.where((quarter >= 2) ^ flip, turned.flip(-1), turned)

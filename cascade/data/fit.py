@@ -7,15 +7,20 @@ import numpy as np
 from scipy import ndimage
 from skimage import measure
 
-from cascade import background as bg
-from cascade.data.axial import Axial, StackCells, fit_axial, measure_axial
-from cascade.data.crops import Halo, Plane, one_piece
+from cascade.data.axial import StackCells, fit_axial, measure_axial
+from cascade.data.crops import Plane
 from cascade.data.frames import Frame
-from cascade.data.statistics import Statistics
-from cascade.intensity import Window
-from cascade.population import Cell, compose, ellipsoid_region, fit_clustering, place, touching_fraction
+from cascade.evenly import evenly
+from cascade.geometry.masks import ellipsoid_region, one_piece
+from cascade.optics import foreground as bg
+from cascade.optics.axial import Axial
+from cascade.optics.halo import Halo
+from cascade.optics.statistics import Statistics
+from cascade.optics.window import Window
+from cascade.population.clustering import fit_clustering, touching_fraction
+from cascade.population.compositing import Cell, compose
+from cascade.population.placement import place
 from cascade.rng import stream
-from cascade.sampling import evenly
 
 _MANY = 24  # images looked at for background and noise
 _EDGE_PX = 2.0  # standard deviation of the blur of simulated cells' edges

@@ -10,14 +10,15 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from cascade.data.axial import StackCells
-from cascade.data.crops import Crop, Plane, cut_crops, fit_halo, longer_sides_um, one_piece, plane_of
+from cascade.data.crops import Crop, Plane, cut_crops, fit_halo, longer_sides_um, plane_of
 from cascade.data.fit import Annotated, fit_statistics
 from cascade.data.frames import DataError, Frame, find_frames
 from cascade.data.spacing import needed_spacing
-from cascade.data.statistics import FILE_NAME, Statistics
 from cascade.data.unlabelled import with_unlabelled
 from cascade.data.validate import check_frame
 from cascade.files import replacing_folder
+from cascade.geometry.masks import one_piece
+from cascade.optics.statistics import FILE_NAME, Statistics
 from cascade.rng import stream
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ import tifffile
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from cascade.data.crops import one_piece
 from cascade.data.frames import DataError, Frame, check_pair, find_frames
 from cascade.files import replacing_folder
+from cascade.geometry.masks import one_piece
 from cascade.rng import stream
 
 

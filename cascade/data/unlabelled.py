@@ -4,8 +4,8 @@ import numpy as np
 from scipy import ndimage
 from skimage import measure, segmentation
 
-from cascade.background import background_field, background_mask
-from cascade.population import largest_piece
+from cascade.geometry.masks import largest_piece
+from cascade.optics.foreground import background_field, background_mask
 
 
 def with_unlabelled(image: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import torch
 from scipy import linalg, ndimage, stats
 
 from cascade.evaluation.segmenters import LabelledImage
-from cascade.intensity import Window
+from cascade.optics.window import Window
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -35,9 +35,9 @@ from cascade.evaluation.segmenters import (
     typical_diameter,
 )
 from cascade.evaluation.sources import Source
+from cascade.evenly import evenly
 from cascade.files import replacing
-from cascade.intensity import Window
-from cascade.sampling import evenly
+from cascade.optics.window import Window
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +84,8 @@ def evaluate(
     """
     from diffusers import AutoencoderKL
 
-    from cascade.assets import embedded
     from cascade.evaluation.report import write_report
+    from cascade.hub.embedded import embedded
 
     output, kinds = Path(output_dir), PROTOCOLS[protocol]
     network, version = (cellpose4, 4) if isinstance(kinds[0], Cellpose4Settings) else (cellpose3, 3)

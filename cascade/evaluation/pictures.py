@@ -11,8 +11,8 @@ from scipy import ndimage
 from skimage import segmentation
 
 from cascade.evaluation.segmenters import LabelledImage
-from cascade.intensity import Window
-from cascade.sampling import evenly
+from cascade.evenly import evenly
+from cascade.optics.window import Window
 
 _SIDE = 256  # pixels shown of a plane at most; smaller ones are shown two or more times as large
 _GAP = 4

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage, spatial, stats
 
-from cascade.background import background_mask
+from cascade.optics.foreground import background_mask
 from cascade.rng import stream
 
 _BINS = 20  # of the pair correlation, and of the background's spectrum

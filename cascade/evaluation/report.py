@@ -17,8 +17,8 @@ from cascade.evaluation.population import FieldStatistics, field_distances
 from cascade.evaluation.segmentation import THRESHOLDS
 from cascade.evaluation.segmenters import LabelledImage
 from cascade.evaluation.shape import cell_shapes
-from cascade.intensity import Window
-from cascade.sampling import evenly
+from cascade.evenly import evenly
+from cascade.optics.window import Window
 
 _NAMES = {"none": "None", "real": "Real", "synthetic": "Synthetic", "both": "Both"}
 _COLOURS = {"none": "#8a8a8a", "real": "#3b76af", "synthetic": "#d1605e", "both": "#5aa05a"}

@@ -8,9 +8,9 @@ from tqdm.auto import tqdm
 
 from cascade.data.frames import check_pair, find_frames
 from cascade.data.spacing import needed_spacing
-from cascade.data.statistics import FILE_NAME
 from cascade.evaluation.segmenters import LabelledImage
-from cascade.sampling import evenly
+from cascade.evenly import evenly
+from cascade.optics.statistics import FILE_NAME
 
 
 @dataclass(frozen=True)

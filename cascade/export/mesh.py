@@ -6,7 +6,7 @@ import numpy as np
 import trimesh
 from skimage import measure
 
-from cascade.grid import Grid, SignedDistance, to_xyz
+from cascade.geometry.grid import Grid, SignedDistance, to_xyz
 
 
 def solid_mesh(sdf: SignedDistance, extent_um: tuple[float, float, float], step_um: float) -> trimesh.Trimesh:

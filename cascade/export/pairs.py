@@ -7,7 +7,7 @@ import numpy as np
 from skimage import segmentation
 
 from cascade.export.tiff import write_ome_tiff, write_tiff
-from cascade.grid import resample
+from cascade.geometry.resample import resample
 
 _PLANES = 8  # of a stack, in each of the three orientations
 

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from skimage import segmentation
 
-from cascade.intensity import Window
-from cascade.sampling import evenly
+from cascade.evenly import evenly
+from cascade.optics.window import Window
 
 _COLOURS = np.array(
     [

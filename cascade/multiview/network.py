@@ -6,7 +6,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch.nn import functional as F
 
-from cascade.cameras import Cameras
+from cascade.geometry.cameras import Cameras
 
 
 class MultiviewNetwork(ModelMixin, ConfigMixin):

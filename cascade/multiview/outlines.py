@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from cascade.grid import signed_distance
+from cascade.geometry.grid import signed_distance
 
 _RADIUS = 0.45  # an outline's area in the frame is that of a disc of this radius
 _REACH = 0.9  # … unless it would reach beyond this

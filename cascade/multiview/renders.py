@@ -2,7 +2,7 @@
 
 import torch
 
-from cascade.cameras import Cameras, along_z
+from cascade.geometry.cameras import Cameras, along_z
 from cascade.shapes.harmonics import HarmonicShapes, ShapeLaw, SilhouetteRenderer, draw_shapes
 
 _FRAME = 0.95  # a solid that reaches beyond this fraction of the frame is drawn again

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from cascade.cameras import Cameras
+from cascade.geometry.cameras import Cameras
 
 
 def alphas(sdf: torch.Tensor, sharpness: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cascade.grid import SignedDistance
+from cascade.geometry.grid import SignedDistance
 
 
 def ellipsoid(semi_axes_um: np.ndarray, axes: np.ndarray | None = None) -> SignedDistance:

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from cascade.cameras import along_z
-from cascade.grid import SignedDistance
+from cascade.geometry.cameras import along_z
+from cascade.geometry.grid import SignedDistance
 from cascade.shapes.harmonics import ShapeLaw, SilhouetteRenderer, draw_shapes, sphere
 from cascade.shapes.table import beyond_surface, radius_table
 

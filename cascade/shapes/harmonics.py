@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.special import sph_harm_y
 
-from cascade.cameras import Cameras, pixel_centres
+from cascade.geometry.cameras import Cameras, pixel_centres
 
 _ANGLES = 96  # vertices of a silhouette
 _SWEEP = 33  # directions between the two poles of a view in which a silhouette's rim is sought

@@ -5,7 +5,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from cascade.cameras import Cameras, pixel_centres
+from cascade.geometry.cameras import Cameras, pixel_centres
 from cascade.shapes.harmonics import HarmonicShapes
 from cascade.shapes.table import beyond_surface, radius_table
 

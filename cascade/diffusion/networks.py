@@ -1,0 +1,44 @@
+"""Networks as the denoising loop and the denoising loss call them: `network(noisy, timesteps, batch)`."""
+
+import torch
+
+
+class Outlines(torch.nn.Module):
+    """The MaskDDPM's UNet as the denoising loss calls it."""
+
+    def __init__(self, unet):
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: dict) -> torch.Tensor:
+        return self.unet(noisy, timesteps).sample
+
+
+class Unconditional(torch.nn.Module):
+    """A Stable-Diffusion UNet that is told nothing but the empty prompt."""
+
+    def __init__(self, unet, prompt):
+        super().__init__()
+        self.unet, self.prompt = unet, prompt
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: dict) -> torch.Tensor:
+        return self.unet(noisy, timesteps, self.prompt(len(noisy))).sample
+
+
+class Controlled(torch.nn.Module):
+    """A Stable-Diffusion UNet steered by a ControlNet that sees batch["condition"]."""
+
+    def __init__(self, unet, controlnet, prompt):
+        super().__init__()
+        self.unet, self.controlnet, self.prompt = unet, controlnet, prompt
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: dict) -> torch.Tensor:
+        prompt = self.prompt(len(noisy))
+        down, middle = self.controlnet(noisy, timesteps, prompt, batch["condition"], return_dict=False)
+        return self.unet(
+            noisy,
+            timesteps,
+            prompt,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=middle,
+        ).sample

@@ -1,0 +1,65 @@
+"""Binary masks and label images: boxes, pieces, windows."""
+
+import numpy as np
+from scipy import ndimage
+from skimage import measure
+
+
+def tight_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box that holds a mask; the whole of an empty one."""
+    (box,) = ndimage.find_objects(mask.astype(np.uint8)) or [None]
+    return box if box is not None else tuple(slice(0, n) for n in mask.shape)
+
+
+def ellipsoid_region(shape: tuple[int, ...], spacing_um, semi_axes_um) -> np.ndarray:
+    """A centred ellipsoid on the canvas, bool: where the cells of an embryo or a spheroid lie."""
+    axes = [
+        ((np.arange(n) - 0.5 * (n - 1)) * s / a) ** 2 for n, s, a in zip(shape, spacing_um, semi_axes_um, strict=True)
+    ]
+    return sum(np.meshgrid(*axes, indexing="ij", sparse=True)) <= 1
+
+
+def disc(radius: float) -> np.ndarray:
+    r = int(np.ceil(radius))
+    y, x = np.ogrid[-r : r + 1, -r : r + 1]
+    return y * y + x * x <= radius * radius
+
+
+def overlap_windows(corner, size, shape) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Slices of the canvas and of the box that lie on each other."""
+    here, there = [], []
+    for c, n, limit in zip(corner, size, shape, strict=True):
+        start, stop = max(int(c), 0), min(int(c) + n, limit)
+        stop = max(stop, start)
+        here.append(slice(start, stop))
+        there.append(slice(start - int(c), stop - int(c)))
+    return tuple(here), tuple(there)
+
+
+def largest_piece(mask: np.ndarray) -> np.ndarray:
+    """The largest connected piece of a mask, bool, same shape; an empty mask stays empty."""
+    pieces, count = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, mask.ndim))
+    if count <= 1:
+        return mask
+    return pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1
+
+
+def label_boxes(labels: np.ndarray) -> tuple[np.ndarray, list[tuple[slice, ...]]]:
+    boxes = ndimage.find_objects(labels)
+    ids = [i + 1 for i, box in enumerate(boxes) if box is not None]
+    return np.array(ids, int), [box for box in boxes if box is not None]
+
+
+def one_piece(labels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Keep the largest connected piece of every id; also returns how many ids had several."""
+    labels = labels.astype(np.int32)
+    pieces = measure.label(labels, connectivity=labels.ndim)
+    regions = measure.regionprops(pieces)
+    owner = np.array([0] + [int(labels[tuple(r.coords[0])]) for r in regions])
+    sizes = np.array([0] + [r.area for r in regions])
+    order = np.lexsort((-sizes, owner))  # by id, the largest piece first
+    keep = np.zeros(len(owner), bool)
+    first = np.unique(owner[order], return_index=True)[1]
+    keep[order[first]] = True
+    keep[0] = False
+    return np.where(keep[pieces], labels, 0), len(owner) - 1 - int(keep.sum())

@@ -1,0 +1,48 @@
+"""Arrays from one voxel spacing to another."""
+
+import numpy as np
+from scipy import ndimage
+
+
+def resample(array: np.ndarray, spacing_um, target_spacing_um, order: int = 1) -> np.ndarray:
+    """Resample to another spacing, voxel corners aligned; `order` 0 keeps labels, 1 is linear.
+
+    Where the target is coarser by more than 1.5 an intensity image (order > 0) is smoothed first, against aliasing.
+    """
+    zoom = np.asarray(spacing_um, float) / np.asarray(target_spacing_um, float)
+    if np.allclose(zoom, 1, atol=1e-3):
+        return array
+    shape = np.maximum(np.round(np.array(array.shape) * zoom), 1).astype(int)
+    scale = np.array(array.shape) / shape
+    if order > 0:
+        array = ndimage.gaussian_filter(array.astype(np.float32), np.where(scale > 1.5, 0.4 * scale, 0.0))
+    matrix, offset = scale, 0.5 * scale - 0.5
+    return ndimage.affine_transform(array, matrix, offset, tuple(shape), order=order, mode="nearest")
+
+
+def unresampled(planes: np.ndarray, spacing_um, target_spacing_um) -> np.ndarray:
+    """Planes (N, H, W) brought back from finer pixels: those whose linear interpolation comes nearest to them.
+
+    `resample` to finer pixels blurs a little, and back once more; this is its inverse, by least squares. To finer or
+    equal pixels it is `resample` itself.
+    """
+    zoom = np.asarray(spacing_um, float) / np.asarray(target_spacing_um, float)
+    if zoom.max() > 1 - 1e-3:
+        return np.stack([resample(plane, spacing_um, target_spacing_um) for plane in planes])
+    back = []
+    for size, z in zip(planes.shape[-2:], zoom, strict=True):
+        coarse = max(round(size * z), 1)
+        back.append(np.linalg.pinv(_interpolation(coarse, size)).astype(np.float32))
+    return np.einsum("yh,nhw,xw->nyx", back[0], planes.astype(np.float32), back[1], optimize=True)
+
+
+def fitted(planes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Planes (…, H, W) cropped, or padded with zeros, by the odd pixel of rounding at their far ends."""
+    pad = [(0, 0)] * (planes.ndim - 2) + [(0, max(n - m, 0)) for n, m in zip(shape, planes.shape[-2:], strict=True)]
+    return np.pad(planes, pad)[..., : shape[0], : shape[1]]
+
+
+def _interpolation(coarse: int, fine: int) -> np.ndarray:
+    """Linear interpolation of `coarse` pixels at the centres of `fine` ones over the same length, (fine, coarse)."""
+    places = np.clip((np.arange(fine) + 0.5) * coarse / fine - 0.5, 0, coarse - 1)
+    return np.maximum(1 - np.abs(places[:, None] - np.arange(coarse)), 0)

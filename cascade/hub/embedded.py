@@ -1,0 +1,25 @@
+"""Weights that come with the package."""
+
+from pathlib import Path
+
+NAMES = ("nuclei2d", "nuclei3d")
+
+
+def embedded(name: str) -> Path:
+    """The folder of an embedded model, for `CascadePipeline.from_pretrained`: "nuclei2d" or "nuclei3d".
+
+    Raises ValueError for another name, FileNotFoundError if the installation lacks the weights.
+    """
+    if name not in NAMES:
+        raise ValueError(f"no embedded model {name!r}; there are {', '.join(NAMES)}")
+    folder = Path(__file__).parents[1] / "assets" / name
+    if not (folder / "model_index.json").is_file():
+        raise FileNotFoundError(f"{folder} is not part of this installation: install cascade-microscopy anew")
+    return folder
+
+
+def stage_of(model: str | Path, stage: str) -> str:
+    """What to load a stage ("mask", "multiview", "texture") from, where a whole cascade was named: an embedded one or a
+    folder; anything else as it is."""
+    folder = embedded(model) if model in NAMES else Path(model)
+    return str(folder / stage) if (folder / stage).is_dir() else str(model)

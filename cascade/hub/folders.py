@@ -1,0 +1,126 @@
+"""Model folders on disk and on the Hugging Face Hub; safetensors only."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from cascade.hub.embedded import NAMES, embedded
+
+_WANTED = ("*.json", "*.safetensors", "*.md", "*.txt", "*.png")
+_NOT_NEEDED = ("*.fp16.*", "*.non_ema.*", "safety_checker/*")  # gigabytes of a Stable Diffusion
+
+
+class ModelError(ValueError):
+    """A model folder that cannot be used; the message names it and the mend."""
+
+
+def model_folder(path_or_repo_id: str | Path, revision: str | None = None, token: str | None = None) -> Path:
+    """The folder of a model, embedded ones by name; a Hub repository is downloaded into the cache first, configs and
+    safetensors only.
+
+    Raises ModelError if there is neither such a folder nor such a repository, if it holds crops, or if a component has
+    pickled weights but no safetensors.
+    """
+    folder = embedded(path_or_repo_id) if path_or_repo_id in NAMES else Path(path_or_repo_id)
+    if not folder.is_dir():
+        folder = _download(str(path_or_repo_id), revision, token)
+    if any(folder.glob("data/*.parquet")):
+        raise ModelError(
+            f"{folder}: holds crops of 'cascade prepare', not a model; train one on them: cascade train mask"
+        )
+    for pickled in (p for suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl") for p in folder.rglob("*" + suffix)):
+        if "checkpoint-" in str(pickled.relative_to(folder)):
+            continue  # a training's own state, which is not read here
+        if not any(pickled.parent.glob("*.safetensors")):
+            raise ModelError(f"{pickled}: pickled weights are not read; save the model with safe_serialization=True")
+    return folder
+
+
+def base_model_folder(path_or_repo_id: str | Path) -> Path:
+    """The folder of a model in Stable Diffusion's layout; raises ModelError if its main parts are not there."""
+    folder = model_folder(path_or_repo_id)
+    parts = {"vae": "config.json", "unet": "config.json", "scheduler": "scheduler_config.json"}
+    check_components(folder, "Stable Diffusion base model", parts)
+    return folder
+
+
+def check_components(folder: Path, pipeline: str, components: dict[str, str]) -> None:
+    """Raise ModelError unless every component's subfolder holds its file; `components` maps folder to file name."""
+    for name, file in components.items():
+        if not (folder / name / file).is_file():
+            raise ModelError(f"{folder}: {name}/{file} is missing for a {pipeline}; train it, or copy it there")
+
+
+def model_index(folder: Path) -> dict:
+    """What a folder's model_index.json says; nothing without one."""
+    index = folder / "model_index.json"
+    return json.loads(index.read_text()) if index.is_file() else {}
+
+
+def forget_paths(folder: Path) -> None:
+    """Take out of a saved model's configs where on this machine its parts were loaded from."""
+    for path in folder.rglob("*.json"):
+        record = json.loads(path.read_text())
+        if isinstance(record, dict) and record.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+
+def push(
+    pipeline, repo_id: str, private: bool | None = None, token: str | None = None, cards: str | Path | None = None
+) -> str:
+    """Upload what `save_pretrained` writes to a Hub repository, with the cards of the folder `cards`, default the one
+    that the pipeline was loaded from; returns the commit's address.
+
+    (diffusers' own `push_to_hub` puts an empty card over the one that was saved.)
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline.save_pretrained(folder)
+        forget_paths(Path(folder))
+        source = Path(cards or pipeline.name_or_path or folder)
+        for path in (*source.glob("README.md"), *source.glob("*/README.md"), *source.glob("preview.png")):
+            place = Path(folder) / path.relative_to(source)
+            if path.suffix == ".md" and place.parent.is_dir():
+                place.write_text(without_samples(path.read_text()))
+            elif path.suffix == ".png":
+                shutil.copy(path, place)
+        return upload(folder, repo_id, f"Upload {type(pipeline).__name__}", _WANTED, private, token)
+
+
+def without_samples(card: str) -> str:
+    """A card without the picture that a training put there: it may show images that are not to be shared."""
+    return "".join(line for line in card.splitlines(keepends=True) if not line.startswith("![samples]"))
+
+
+def upload(
+    folder: str | Path,
+    repo_id: str,
+    message: str,
+    patterns: Iterable[str],
+    private: bool | None = None,
+    token: str | None = None,
+) -> str:
+    """Upload the files of a folder that match `patterns` to a Hub repository; returns the commit's address."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    return str(
+        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message, allow_patterns=list(patterns))
+    )
+
+
+def _download(repo_id: str, revision: str | None, token: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = ["*/*.safetensors" if name == "*.safetensors" else name for name in _WANTED]  # no single-file models
+    options = {"revision": revision, "token": token, "allow_patterns": wanted, "ignore_patterns": list(_NOT_NEEDED)}
+    try:
+        return Path(snapshot_download(repo_id, **options))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(
+            f"{repo_id}: neither a folder nor a model on the Hub that can be reached ({reason})"
+        ) from error

@@ -1,0 +1,20 @@
+"""The statistics of a saved model."""
+
+from pathlib import Path
+
+from cascade.hub import folders as hub
+from cascade.optics.statistics import FILE_NAME, Statistics
+
+
+def saved_statistics(folder: Path) -> dict:
+    """Of a model: from a saved cascade's model_index.json, or from what the training scripts left beside the stages.
+
+    Raises `hub.ModelError` where there are none.
+    """
+    record = hub.model_index(folder)
+    if "statistics" in record:
+        return record["statistics"]
+    for candidate in (folder, folder / "texture"):
+        if (candidate / FILE_NAME).is_file():
+            return Statistics.load(candidate).to_dict()
+    raise hub.ModelError(f"{folder}: no {FILE_NAME}; copy it there from the crops that the stages were trained on")

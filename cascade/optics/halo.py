@@ -1,0 +1,27 @@
+"""The light that a microscope spreads around a cell in its plane."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Halo:
+    """Light outside a cell's outline as a fraction of that just inside the nearest rim, at 1, 2, … pixels from it."""
+
+    profile: list[float]
+
+    @property
+    def radius_px(self) -> int:
+        """Beyond this distance a cell leaves no light."""
+        return len(self.profile)
+
+    def at(self, distance_px: np.ndarray) -> np.ndarray:
+        """The profile at a distance to the nearest pixel inside, linear in between, 0 beyond its end."""
+        steps = np.arange(len(self.profile) + 1)
+        return np.interp(distance_px, steps + 1, [*self.profile, 0.0]).astype(np.float32)
+
+
+def fade(distance: np.ndarray, reach: float) -> np.ndarray:
+    """What is kept of a cell's light at a distance from it: all within two thirds of `reach`, nothing beyond it."""
+    return np.clip(3 - 3 * distance / (reach + 1), 0, 1)

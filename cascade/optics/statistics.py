@@ -1,0 +1,90 @@
+"""What generation must know of a data set besides its pixels: one JSON file that travels with crops and models."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cascade.optics.axial import Axial
+from cascade.optics.background import Background
+from cascade.optics.halo import Halo
+from cascade.optics.noise import Noise
+from cascade.optics.window import Window
+
+FILE_NAME = "statistics.json"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Fitted from real images by `cascade prepare`; every value can be overridden when generating.
+
+    Lengths are µm, intensities camera units; sequences hold one entry per real image or per annotated cell.
+    """
+
+    source: str
+    licence: str
+    spacing_um: tuple[float, ...]
+    image_shape: tuple[int, ...]  # (Y, X) or (Z, Y, X) of a typical image
+    dtype: str
+    window: Window
+    background: Background
+    noise: Noise
+    halo: Halo  # in-plane light around a cell, per pixel of the image
+    axial: Axial | None  # None for 2D images
+    cells_per_image: list[int]
+    region_um: tuple[float, ...] | None  # semi-axes of the ellipsoid that the cells' centres fill; None: everywhere
+    clustering_probability: float
+    cell_area_um2: list[float]
+    cell_brightness: list[float]  # mean over the middle plane, on the reference background
+    cell_image: list[int]  # which entry of cells_per_image a cell is from
+    image_clustering: list[float] = field(default_factory=list)  # of each entry of cells_per_image, where it differs
+
+    @property
+    def ndim(self) -> int:
+        """2 or 3."""
+        return len(self.spacing_um)
+
+    def noise_sd(self, pixel_um: float) -> float:
+        """Camera noise of a typical cell's pixel after the window, in units of [0, 1].
+
+        Counted per independent pixel: where crops are finer than the image, each of its pixels stands for several.
+        """
+        typical = float(np.median(self.cell_brightness))
+        spread = float(np.sqrt(self.noise.variance(np.array(typical))))
+        low, high = self.window.stretch(np.array([typical - 0.5 * spread, typical + 0.5 * spread]))
+        return float(high - low) * max(self.spacing_um[-1] / pixel_um, 1.0)
+
+    def to_dict(self) -> dict:
+        """Plain lists and numbers, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: dict) -> "Statistics":
+        """Inverse of `to_dict`; lists where tuples were are accepted. Raises ValueError naming a missing key."""
+        record = dict(record)
+        try:
+            parts = {"window": Window, "background": Background, "noise": Noise, "halo": Halo}
+            record |= {key: kind(**record[key]) for key, kind in parts.items()}
+            axial = record["axial"]
+            record["axial"] = Axial(**axial | {"elongation": tuple(axial["elongation"])}) if axial else None
+            for key in ("spacing_um", "image_shape"):
+                record[key] = tuple(record[key])
+            record["region_um"] = tuple(record["region_um"]) if record["region_um"] else None
+            return cls(**record)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"these are no complete statistics ({error}): make them anew with 'cascade prepare'"
+            ) from error
+
+    def save(self, folder: str | Path) -> None:
+        """Write `statistics.json` into a folder."""
+        (Path(folder) / FILE_NAME).write_text(json.dumps(self.to_dict(), indent=1))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Statistics":
+        """Read `statistics.json` from a folder."""
+        path = Path(folder) / FILE_NAME
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: make the folder with 'cascade prepare'")
+        return cls.from_dict(json.loads(path.read_text()))

@@ -1,0 +1,163 @@
+"""A bank of textured cells: generated once, then used again and again, turned and as bright as an image asks for."""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from tqdm.auto import tqdm
+
+from cascade.files import own_name, replacing
+from cascade.optics.statistics import Statistics
+from cascade.population.compositing import Cell
+from cascade.population.scene import Scene, light_of, real_cells
+from cascade.rng import stream
+
+
+class Use(NamedTuple):
+    """One cell of the bank in an image: which, in which of its eight orientations, and how much brighter."""
+
+    cell: int
+    symmetry: int
+    factor: float
+
+
+def draw_uses(bank: list[Cell], scene: Scene, statistics: Statistics, seed: int, index: int) -> list[Use]:
+    """Who is in image `index`: cells as large, among their like, and as bright as those of the real image `scene.like`.
+
+    For each real cell (`real_cells`) one is taken of the eighth of the bank that is nearest in size, by rank; first
+    those that the image has not shown yet, in random orientations.
+    """
+    if not bank:
+        raise ValueError("the bank is empty: no cell of the model was good enough to be kept")
+    rng = stream(seed, "bank", index)
+    wanted = real_cells(statistics, scene.like, scene.cells, rng)
+    by_area = np.argsort([cell.mask.sum((-2, -1)).max() for cell in bank], kind="stable")
+    areas = np.array(statistics.cell_area_um2)
+    middle = (np.searchsorted(np.sort(areas), areas[wanted]) + 0.5) / len(areas) * len(bank)
+    width = max(len(bank) // 8, 1)
+    first = np.clip(np.rint(middle - 0.5 * width), 0, len(bank) - width).astype(int)
+    times, picked = np.zeros(len(bank), int), []
+    for start in first:
+        near = by_area[start : start + width]
+        picked.append(int(rng.permutation(near[times[near] == times[near].min()])[0]))
+        times[picked[-1]] += 1
+    symmetries = rng.integers(0, 8, scene.cells)
+    own = np.array([bank[n].info["brightness"] for n in picked]) - statistics.background.level
+    factors = np.clip(light_of(statistics, wanted) / np.maximum(own, 1.0), 0.2, 5.0)
+    return [Use(int(n), int(s), float(f)) for n, s, f in zip(picked, symmetries, factors, strict=True)]
+
+
+def used(bank: list[Cell], use: Use, level: float) -> Cell:
+    """A cell of the bank as it is used; `level` is the data set's background, in camera units."""
+    cell = turned(bank[use.cell], use.symmetry)
+    brightness = level + use.factor * (cell.info["brightness"] - level)
+    info = cell.info | {"brightness": float(brightness), "bank": use.cell, "symmetry": use.symmetry}
+    return replace(cell, signal=cell.signal * np.float32(use.factor), info=info)
+
+
+def turned(cell: Cell, symmetry: int) -> Cell:
+    """A cell in one of the eight flips and quarter turns of its plane, 0 to 7: no pixel is interpolated."""
+    quarter, flip = symmetry % 4, symmetry >= 4
+
+    def turn(array: np.ndarray) -> np.ndarray:
+        array = np.rot90(array, quarter, (-2, -1))
+        return np.ascontiguousarray(array[..., ::-1] if flip else array)
+
+    *z, cy, cx = cell.centre
+    height, width = cell.mask.shape[-2:]
+    for _ in range(quarter):
+        cy, cx, height, width = width - 1 - cx, cy, width, height
+    cx = width - 1 - cx if flip else cx
+    info = dict(cell.info)
+    if "outline" in info:
+        info["outline"] = turn(info["outline"])
+    if "solid" in info:
+        info["solid"] = _turned_solid(info["solid"], quarter, flip)
+    return Cell(turn(cell.mask), turn(cell.signal), (*z, cy, cx), info)
+
+
+def _turned_solid(solid: Callable[[np.ndarray], np.ndarray], quarter: int, flip: bool):
+    def sdf(points: np.ndarray) -> np.ndarray:
+        z, y, x = np.asarray(points).T
+        if flip:
+            x = -x
+        for _ in range(quarter):
+            y, x = x, -y
+        return solid(np.stack([z, y, x], -1))
+
+    return sdf
+
+
+def stored_bank(
+    folder: str | Path,
+    count: int,
+    make: Callable[[int, int], list[Cell]],
+    rank: int = 0,
+    world: int = 1,
+    together: int = 32,
+) -> list[Cell]:
+    """The bank kept in `folder`, made where it is missing: `make(part, size)` gives the cells of each part.
+
+    together: how many cells are made and stored at once, where the bank is begun; it is then gone on with as it was.
+
+    Processes share the parts by their rank, and each makes what the others have not finished when it is through with
+    its own: the same bytes, whoever made them. Solids are not kept. May be fewer than `count`, where cells were not
+    good enough.
+    """
+    folder = Path(folder)
+    together = _settled(folder, together)
+    sizes = [min(together, count - first) for first in range(0, count, together)]
+    order = [*range(rank, len(sizes), world), *(n for n in range(len(sizes)) if n % world != rank)]
+    for part in tqdm(order, desc="bank of cells", unit=f"{together} cells"):
+        path = folder / f"{part:06d}.safetensors"
+        if not path.is_file():
+            write_cells(make(part, sizes[part]), path)
+    return [cell for part in range(len(sizes)) for cell in read_cells(folder / f"{part:06d}.safetensors")]
+
+
+def _settled(folder: Path, together: int) -> int:
+    """What the first process to come here wanted."""
+    path, own = folder / "together", folder / own_name()
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        own.write_text(str(together))
+        with contextlib.suppress(FileExistsError):
+            os.link(own, path)  # unlike a rename it never replaces what another process has written
+        own.unlink()
+    return int(path.read_text())
+
+
+def write_cells(cells: list[Cell], path: Path) -> None:
+    """Store cells, without their solids, in one file that is never seen half-written."""
+    tensors, records = {}, []
+    for n, cell in enumerate(cells):
+        info = {key: value for key, value in cell.info.items() if key not in ("solid", "outline")}
+        records.append({"centre": [float(c) for c in cell.centre], "info": info})
+        tensors |= {f"{n}.mask": np.ascontiguousarray(cell.mask), f"{n}.signal": np.ascontiguousarray(cell.signal)}
+        if "outline" in cell.info:
+            tensors[f"{n}.outline"] = np.ascontiguousarray(cell.info["outline"])
+    with replacing(path) as partial:
+        save_file(tensors, partial, {"cells": json.dumps(records)})
+
+
+def read_cells(path: Path) -> list[Cell]:
+    """What `write_cells` stored."""
+    with safe_open(path, "np") as file:
+        records = json.loads(file.metadata()["cells"])
+        names = set(file.keys())
+        cells = []
+        for n, record in enumerate(records):
+            info = record["info"]
+            if f"{n}.outline" in names:
+                info["outline"] = file.get_tensor(f"{n}.outline")
+            cells.append(
+                Cell(file.get_tensor(f"{n}.mask"), file.get_tensor(f"{n}.signal"), tuple(record["centre"]), info)
+            )
+    return cells
