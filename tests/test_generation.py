@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from conftest import field_of_view
 
+from cascade.annotation import Annotation, Sample
 from cascade.generation import shards as generation
 from cascade.generation.shards import Job, again, progress, run, start
-from cascade.population.picture import Sample
 from cascade.rng import stream
 
 
@@ -21,8 +21,7 @@ def made_up(seed, numbers, pause=0.0):
     for number in numbers:
         image, labels = field_of_view(stream(seed, number), (64, 64), 3)
         time.sleep(pause)
-        cells = [{"label": n, "centroid_um": (1.0, 2.0)} for n in range(1, labels.max() + 1)]
-        yield Sample(image, labels, (0.5, 0.5), cells, seed, number)
+        yield Sample(image, Annotation.of_labels(labels, (0.5, 0.5)), seed, number)
 
 
 def job(**changes):

@@ -28,16 +28,15 @@ def save_samples(
     output = Path(output_dir)
     check_replaceable(output)
     writer = DataSetWriter(tuple(formats), meshes=meshes)
-    records, spacing = [], None
+    records = []
     with replacing_folder(output) as partial:
         for number, sample in enumerate(samples):
             if number == 0:
                 sample_preview(sample, partial / "preview.png")
             records.append(writer.write(sample, number, partial))
-            spacing = sample.spacing_um
         if not records:
             raise ValueError("there is no sample to save")
-        writer.finish(partial, records, spacing, about or {})
+        writer.finish(partial, records, about or {})
     return output
 
 

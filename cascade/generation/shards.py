@@ -13,8 +13,10 @@ from pathlib import Path
 import psutil
 from tqdm.auto import tqdm
 
+from cascade.annotation import Sample
 from cascade.export.formats import DataSetWriter
 from cascade.export.preview import sample_preview
+from cascade.export.records import SampleRecord
 from cascade.export.save import MARK, check_replaceable
 from cascade.files import own_name, replacing
 
@@ -119,7 +121,9 @@ def run(
             for name in files:
                 (output / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(partial / name, output / name)
-            _replace_text(_mark(output, shard), json.dumps({"records": records, "files": files}))
+            _replace_text(
+                _mark(output, shard), json.dumps({"records": [record.to_json() for record in records], "files": files})
+            )
             shutil.rmtree(partial, ignore_errors=True)
         else:
             bar.update(len(numbers))
@@ -131,7 +135,7 @@ def _writer(job: Job) -> Callable:
     """Writes a sample in the job's formats, and a preview beside the first."""
     writer = job.writer()
 
-    def write(sample, number: int, folder: Path) -> dict:
+    def write(sample: Sample, number: int, folder: Path) -> SampleRecord:
         if number == 0:
             sample_preview(sample, folder / "preview.png")
         return writer.write(sample, number, folder)
@@ -185,9 +189,9 @@ def _finish(output: Path, job: Job) -> bool:
     if (output / MARK).is_file():
         return True
     parts = [json.loads(mark.read_text()) for mark in marks]
-    records = [record for part in parts for record in part["records"]]
+    records = [SampleRecord.of_json(record) for part in parts for record in part["records"]]
     about = {"made_by": f"cascade-microscopy {job.version}", "model": job.model, "seed": job.seed, **job.settings}
-    job.writer().finish(output, records, tuple(records[0]["spacing_um"]), about)
+    job.writer().finish(output, records, about)
     _remove_leftovers(output / _STATE / "partial")
     return True
 
