@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from cascade.annotation import Sample
-from cascade.export import coco, ctc, huggingface, ome_zarr, pairs
+from cascade.export import annotations, coco, ctc, huggingface, ome_zarr, pairs
 from cascade.export.records import SampleRecord, write_cells
 from cascade.files import replacing
 
 FORMATS = {
+    "annotations": (annotations.write, annotations.finish),
     "ctc": (ctc.write, ctc.finish),
     "cellpose": (pairs.write_cellpose, pairs.finish_cellpose),
     "stardist": (pairs.write_stardist, pairs.finish),
