@@ -47,7 +47,7 @@ def test_settings_that_cannot_be_are_refused(fields, message):
 
 
 def test_a_misspelt_setting_is_refused_everywhere(flat):
-    with pytest.raises(TypeError, match="no setting 'clustering_probabilty': did you mean clustering_probability?"):
+    with pytest.raises(TypeError, match=r"no setting .clustering_probabilty.: did you mean clustering_probability\?"):
         flat(clustering_probabilty=0.5)
     with pytest.raises(TypeError, match="no setting 'colour': there are canvas_size"):
         flat(CascadeSettings(), colour="red")
