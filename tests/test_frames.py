@@ -192,7 +192,7 @@ def test_a_sequence_alone_and_one_without_truth_are_told_how(tmp_path):
     with pytest.raises(DataError, match=r"name .*, which holds the truth of 01, too"):
         find_frames(tmp_path / "01")
     save(tmp_path / "02/t000.tif", np.zeros((8, 8), np.uint16))
-    with pytest.raises(DataError, match=r"02_GT.*only the annotated sequences \(--…sequences 01\)"):
+    with pytest.raises(DataError, match=r"02_GT.*only the annotated sequences, 01"):
         find_frames(tmp_path)
 
 

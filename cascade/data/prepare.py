@@ -12,16 +12,19 @@ from tqdm.auto import tqdm
 from cascade.data.axial import StackCells
 from cascade.data.crops import Crop, Plane, cut_crops, fit_halo, longer_sides_um, plane_of
 from cascade.data.fit import Annotated, fit_statistics
-from cascade.data.frames import DataError, Frame, find_frames
+from cascade.data.frames import Frame, find_frames
 from cascade.data.spacing import needed_spacing
 from cascade.data.unlabelled import with_unlabelled
-from cascade.data.validate import check_frame
+from cascade.data.validate import soundness
 from cascade.files import replacing_folder
 from cascade.geometry.masks import one_piece
 from cascade.optics.statistics import FILE_NAME, Statistics
+from cascade.reading import DataError
 from cascade.rng import stream
 
 log = logging.getLogger(__name__)
+
+_SHOWN = 5  # of what deserves a look; validate shows all
 
 
 def prepare(
@@ -66,6 +69,11 @@ def prepare(
     _check_replaceable(output_dir)
     notes = Counter({"images without annotation": bare})
     spacing = needed_spacing(source, frames, frames[0].image().ndim, spacing_um)
+    doubts = soundness(source, frames, spacing_um, first_only=True).warnings
+    for line in doubts[:_SHOWN]:
+        log.warning("look at: %s", line)
+    if len(doubts) > _SHOWN:
+        log.warning("and %d more to look at: cascade validate", len(doubts) - _SHOWN)
     pixel_um = pixel_size_um or spacing[-1]
 
     planes, names, images = _read_planes(frames, spacing, slices_per_cell, stream(seed, "planes"), notes, sparse)
@@ -100,12 +108,6 @@ def _read_planes(
     length_px = None
     for frame in tqdm(frames, desc="reading", unit="frame"):
         image, labels = frame.image(), frame.labels()
-        if image.ndim != len(spacing):
-            raise DataError(
-                f"{frame.image_path}: {image.ndim} axes, but {frames[0].image_path} has {len(spacing)}; "
-                f"prepare planes and stacks apart"
-            )
-        check_frame(frame, image, labels)
         if not labels.any():
             notes["empty frames"] += 1
             continue

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cascade.data.frames import read_image
 from cascade.generation import shards as generation
 from cascade.generation.load import cells_together, load
 from cascade.optics.statistics import Statistics
@@ -14,6 +13,7 @@ from cascade.population.bank import stored_bank
 from cascade.population.compositing import Cell
 from cascade.population.scene import Scene, plan_scene
 from cascade.population.tiles import compose_tiles
+from cascade.reading import read_image
 
 _NO_IMAGE = 1 << 30  # cells of a bank are made under numbers that no image has
 
