@@ -116,7 +116,7 @@ def _read_planes(
             sizes = np.bincount(labels.ravel())[1:]
             length_px = 3.0 * float(np.median(sizes[sizes > 0])) ** (1 / labels.ndim)
         if sparse and labels.ndim == 3:
-            raise DataError(f"{frame.label_path}: --sparse is for planes, or single slices of stacks; leave it out")
+            raise DataError(f"{frame.label_path}: sparse is for planes, or single slices of stacks; leave it out")
         if labels.ndim == 2:
             plane, chosen = image if frame.z is None else image[frame.z], None
             if sparse:
@@ -137,10 +137,10 @@ def _read_planes(
 def _check_sizes(crop_size: int, pixel_size_um: float | None) -> None:
     if crop_size < 32 or crop_size % 16:
         raise ValueError(
-            f"--crop_size {crop_size}: give a multiple of 16 from 32 on; the networks halve crops four times"
+            f"crop_size {crop_size}: give a multiple of 16 from 32 on; the networks halve crops four times"
         )
     if pixel_size_um is not None and not 0 < pixel_size_um < np.inf:
-        raise ValueError(f"--pixel_size_um {pixel_size_um}: give a length above 0, in µm")
+        raise ValueError(f"pixel_size_um {pixel_size_um}: give a length above 0, in µm")
 
 
 def _check_fit(source, planes: list[Plane], spacing: tuple[float, float], crop_size: int, pixel_um: float) -> None:
@@ -154,12 +154,12 @@ def _check_fit(source, planes: list[Plane], spacing: tuple[float, float], crop_s
         larger = 16 * int(np.ceil((side / pixel_um + 4) / 16))
         raise DataError(
             f"{source}: {large} of {len(sides)} cells are larger than a {crop_size} px crop at {pixel_um:g} µm per "
-            f"pixel; nearly all fit with --pixel_size_um {coarser:.3g}, or with --crop_size {larger}"
+            f"pixel; nearly all fit with pixel_size_um {coarser:.3g}, or with crop_size {larger}"
         )
     if len(sides) and np.median(sides) < 4 * pixel_um:
         raise DataError(
             f"{source}: cells are {np.median(sides) / pixel_um:.2g} pixels wide at {pixel_um:g} µm per pixel; "
-            f"give a smaller --pixel_size_um"
+            f"give a smaller pixel_size_um"
         )
 
 

@@ -17,7 +17,8 @@ _GAP_PX = 2  # between a cell and what surrounds it: blur
 _DARK_SHARE, _DARK_FEW = 0.9, 3  # of the cells looked at, and so many at least, are darker than what surrounds them
 _SIDE = 64  # pixels of a thumbnail: cells are a few pixels wide, thousands of frames fit into memory
 _FIT, _BETTER = 0.5, 0.3  # correlations, of labels with another frame's image, and beyond that with their own
-_NO_FIT, _USUAL_FIT = 0.1, 0.4  # of labels with their own image, where that is usual in the set
+_USUAL_FIT, _NO_FIT = 0.4, 0.25  # median correlation of labels with their own image, and the share of it that is none
+_FEW_FRAMES = 5  # do not tell what is usual
 _TOGETHER = 500  # frames compared at a time
 
 
@@ -45,6 +46,8 @@ def look_at(frame: Frame, image: np.ndarray, labels: np.ndarray) -> Look:
 
 def mistakes_of(looks: list[Look], spacing_given: bool = False) -> Iterator[str]:
     """What makes the set unfit, one line each; with `spacing_given` voxel sizes may differ."""
+    if not looks:
+        return
     yield from _mixed_kinds(looks)
     if not spacing_given:
         yield from _mixed_spacing(looks)
@@ -55,10 +58,10 @@ def mistakes_of(looks: list[Look], spacing_given: bool = False) -> Iterator[str]
 def doubts_of(looks: list[Look]) -> Iterator[str]:
     """What deserves a look, one line each."""
     fits = np.array([_fit_of(look) for look in looks if look.cover.any()])
-    if len(fits) < 5 or np.median(fits) < _USUAL_FIT:  # membranes, dense tissue, and single annotated cells
+    if len(fits) < _FEW_FRAMES or np.median(fits) < _USUAL_FIT:  # membranes, dense tissue, and single annotated cells
         return
     for look, fit in zip((look for look in looks if look.cover.any()), fits, strict=True):
-        if fit < _NO_FIT:
+        if fit < _NO_FIT * np.median(fits):
             yield (
                 f"{look.frame.label_path}: these labels do not lie where {look.frame.image_path.name} is bright, as "
                 f"those of other frames do; is one of both shifted, mirrored, or of another frame?"

@@ -78,7 +78,7 @@ def soundness(
         lengths = "Z Y X"[-2 * ndim + 1 :]
         warnings.append(
             f"{source}: no voxel size stored; ImageJ or OME metadata or dataset.json can hold it, or give prepare "
-            f"--spacing_um {lengths}"
+            f"spacing_um {lengths}"
         )
     return Soundness(len(frames), num_cells, spacing, errors, warnings + list(doubts_of(looks)))
 
