@@ -1,8 +1,10 @@
 """MaskDDPM: noise to outlines of cells."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import DiffusionPipeline, UNet2DModel
 from diffusers.utils import BaseOutput
@@ -19,7 +21,7 @@ from cascade.rng import seed_from, torch_stream
 class MaskOutput(BaseOutput):
     """masks: (N, H, W) bool, one connected piece each, no holes. rejected: how many draws were not usable."""
 
-    masks: np.ndarray
+    masks: npt.NDArray[Any]
     pixel_size_um: float
     rejected: int
 
@@ -103,7 +105,7 @@ class MaskDDPMPipeline(DiffusionPipeline):
             f"the model in {self.name_or_path or 'memory'} is not trained well enough"
         )
 
-    def _draw(self, numbers: np.ndarray, seed: int, attempt: int, steps: int) -> np.ndarray:
+    def _draw(self, numbers: npt.NDArray[Any], seed: int, attempt: int, steps: int) -> npt.NDArray[Any]:
         """Distance-like maps (B, crop_size, crop_size), negative inside."""
         side = self.unet.config.sample_size
         noise = [
@@ -120,7 +122,7 @@ class MaskDDPMPipeline(DiffusionPipeline):
         return F.interpolate(sample.float(), size=(size, size), mode="bicubic")[:, 0].cpu().numpy()
 
 
-def clean_mask(mask: np.ndarray, min_area_px: int = 12) -> np.ndarray:
+def clean_mask(mask: npt.NDArray[Any], min_area_px: int = 12) -> npt.NDArray[Any]:
     """The largest connected piece without holes; empty if it is too small or touches the border. (H, W) bool."""
     pieces, count = ndimage.label(mask)
     if count == 0:

@@ -1,8 +1,10 @@
 """One outline to N consistent views of a solid."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
@@ -26,7 +28,7 @@ class MultiviewOutput(BaseOutput):
     views: torch.Tensor
     condition: torch.Tensor
     cameras: Cameras
-    unit_um: np.ndarray
+    unit_um: npt.NDArray[Any]
     truncation: float
 
     def constraints(self) -> tuple[torch.Tensor, Cameras, torch.Tensor]:
@@ -57,7 +59,7 @@ class MultiviewPipeline(DiffusionPipeline):
         scheduler,
         view_set: str = "hemisphere",
         num_views: int = 16,
-        law: dict | None = None,
+        law: dict[str, Any] | None = None,
         truncation: float = 0.25,
     ):
         super().__init__()
@@ -83,7 +85,7 @@ class MultiviewPipeline(DiffusionPipeline):
     @torch.inference_mode()
     def __call__(
         self,
-        masks: np.ndarray,
+        masks: npt.NDArray[Any],
         pixel_size_um: float,
         num_inference_steps: int = 12,
         guidance_scale: float = 1.0,

@@ -1,8 +1,10 @@
 """Masks to textured cells: a Stable-Diffusion-layout model steered by a ControlNet."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, DiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import BaseOutput
@@ -25,7 +27,7 @@ from cascade.rng import seed_from
 class TextureOutput(BaseOutput):
     """images: (S, H, W) float32 in [0, 1] after the data set's intensity window (`TexturePipeline.window`)."""
 
-    images: np.ndarray
+    images: npt.NDArray[Any]
 
 
 MIN_ALIGNMENT = 0.6  # IoU of Otsu's segmentation of a textured cell with its mask; real crops reach 0.73 to 0.92
@@ -38,7 +40,7 @@ class AlignedTextureOutput(TextureOutput):
     failed: how many cells fell short of what was asked for, after each draw; the last are the rejected ones.
     """
 
-    alignment: np.ndarray
+    alignment: npt.NDArray[Any]
     failed: list[int]
 
 
@@ -65,8 +67,8 @@ class TexturePipeline(DiffusionPipeline):
         scheduler,
         prompt: EmptyPrompt,
         pixel_size_um: float = 1.0,
-        window: dict | None = None,
-        grain: dict | None = None,
+        window: dict[str, Any] | None = None,
+        grain: dict[str, Any] | None = None,
     ):
         super().__init__()
         self.register_modules(vae=vae, unet=unet, controlnet=controlnet, scheduler=scheduler, prompt=prompt)
@@ -98,16 +100,16 @@ class TexturePipeline(DiffusionPipeline):
     @torch.inference_mode()
     def __call__(
         self,
-        masks: np.ndarray,
-        brightness: np.ndarray,
-        cells: np.ndarray | None = None,
+        masks: npt.NDArray[Any],
+        brightness: npt.NDArray[Any],
+        cells: npt.NDArray[Any] | None = None,
         rho: float = 0.7,
         num_inference_steps: int = 25,
         guidance_scale: float = 1.0,
         generator: torch.Generator | None = None,
         micro_batch_size: int | None = None,
         attempt: int = 0,
-        heights_um: np.ndarray | None = None,
+        heights_um: npt.NDArray[Any] | None = None,
         correlation_length_um: float | None = None,
     ) -> TextureOutput:
         """Texture for slices, all of them one batch dimension.
@@ -176,13 +178,13 @@ class TexturePipeline(DiffusionPipeline):
 
     def draw_aligned(
         self,
-        masks: np.ndarray,
-        brightness: np.ndarray,
-        cells: np.ndarray,
+        masks: npt.NDArray[Any],
+        brightness: npt.NDArray[Any],
+        cells: npt.NDArray[Any],
         min_alignment: float = MIN_ALIGNMENT,
         max_draws: int = 3,
         generator: torch.Generator | None = None,
-        heights_um: np.ndarray | None = None,
+        heights_um: npt.NDArray[Any] | None = None,
         **options,
     ) -> AlignedTextureOutput:
         """The same, but cells whose texture does not show their mask are drawn again, `max_draws` times in all.

@@ -1,5 +1,7 @@
 """Networks as the denoising loop and the denoising loss call them: `network(noisy, timesteps, batch)`."""
 
+from typing import Any
+
 import torch
 
 
@@ -10,7 +12,7 @@ class Outlines(torch.nn.Module):
         super().__init__()
         self.unet = unet
 
-    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: dict) -> torch.Tensor:
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
         return self.unet(noisy, timesteps).sample
 
 
@@ -21,7 +23,7 @@ class Unconditional(torch.nn.Module):
         super().__init__()
         self.unet, self.prompt = unet, prompt
 
-    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: dict) -> torch.Tensor:
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
         return self.unet(noisy, timesteps, self.prompt(len(noisy))).sample
 
 
@@ -32,7 +34,7 @@ class Controlled(torch.nn.Module):
         super().__init__()
         self.unet, self.controlnet, self.prompt = unet, controlnet, prompt
 
-    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: dict) -> torch.Tensor:
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
         prompt = self.prompt(len(noisy))
         down, middle = self.controlnet(noisy, timesteps, prompt, batch["condition"], return_dict=False)
         return self.unet(

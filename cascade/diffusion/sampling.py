@@ -1,5 +1,7 @@
 """Denoising loops, and schedulers as this project trains and samples with them."""
 
+from typing import Any
+
 import torch
 from diffusers import DDIMScheduler
 
@@ -30,7 +32,7 @@ def ideal_prediction(scheduler, sample: torch.Tensor, t: torch.Tensor, clean: to
 
 
 @torch.inference_mode()
-def denoise(network, scheduler, noise: torch.Tensor, batch: dict, num_inference_steps: int) -> torch.Tensor:
+def denoise(network, scheduler, noise: torch.Tensor, batch: dict[str, Any], num_inference_steps: int) -> torch.Tensor:
     """From `noise` to x_0 with `network(x_t, t, batch)`; DDIM at η = 0 for a DDIM scheduler, so deterministic.
 
     Any diffusers scheduler works whose `step` needs no further randomness.

@@ -1,6 +1,9 @@
 """How far two sets of crops are apart: Fréchet and kernel distances of features, histograms, power spectra."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy import linalg, ndimage, stats
 
@@ -8,7 +11,7 @@ from cascade.evaluation.segmenters import LabelledImage
 from cascade.optics.window import Window
 
 
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+def frechet_distance(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     """Fréchet distance of two feature sets (N, D), (M, D) taken as Gaussians (Heusel et al., 2017, Eq. 6).
 
     With Inception features this is the FID. Raises ValueError if there are fewer samples than features: the
@@ -23,7 +26,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca) + np.trace(cb) - 2 * mixed)
 
 
-def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
+def kernel_distance(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     """Unbiased MMD² with the kernel (x·y / D + 1)³ (Bińkowski et al., 2018): with Inception features the KID."""
     kaa, kbb, kab = (_cubic(x, y) for x, y in ((a, a), (b, b), (a, b)))
     n, m = len(a), len(b)
@@ -31,12 +34,12 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(within - 2 * kab.mean())
 
 
-def _cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _cubic(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return (x.astype(np.float64) @ y.T.astype(np.float64) / x.shape[1] + 1) ** 3
 
 
 @torch.inference_mode()
-def encoder_features(vae, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+def encoder_features(vae, images: npt.NDArray[Any], batch_size: int = 64) -> npt.NDArray[Any]:
     """Features (N, D) of grey crops (N, H, W) in [0, 1]: an autoencoder's last encoder layer, averaged over the crop.
 
     D is the encoder's widest layer; unlike Inception it has seen microscopy, and it needs no download.
@@ -54,18 +57,18 @@ def encoder_features(vae, images: np.ndarray, batch_size: int = 64) -> np.ndarra
     return torch.cat(rows).numpy()
 
 
-def all_orientations(images: np.ndarray) -> np.ndarray:
+def all_orientations(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Square images (N, H, H) in their eight flips and quarter turns, (8 N, H, H)."""
     turns = [np.rot90(images, k, (1, 2)) for k in range(4)]
     return np.concatenate([*turns, *(turn[:, :, ::-1] for turn in turns)])
 
 
-def histogram_distance(a: np.ndarray, b: np.ndarray) -> float:
+def histogram_distance(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     """Wasserstein distance of two sets of intensities, in their unit."""
     return float(stats.wasserstein_distance(a.ravel(), b.ravel()))
 
 
-def radial_spectrum(images: np.ndarray) -> np.ndarray:
+def radial_spectrum(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Mean power of images (N, H, W) by spatial frequency 0, 1, … cycles per image, averaged over directions."""
     height, width = images.shape[-2:]
     power = (np.abs(np.fft.fft2(images)) ** 2).mean(0) / (height * width)
@@ -76,12 +79,12 @@ def radial_spectrum(images: np.ndarray) -> np.ndarray:
     return (total / np.maximum(np.bincount(ring.ravel(), minlength=count), 1))[:count]
 
 
-def spectrum_distance(a: np.ndarray, b: np.ndarray) -> float:
+def spectrum_distance(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     """Mean absolute difference of the log10 radial spectra of two sets of images: 1 is a factor of ten in power."""
     return float(np.abs(np.log10(radial_spectrum(a)[1:] / radial_spectrum(b)[1:])).mean())
 
 
-def depth_correlation(image: np.ndarray, labels: np.ndarray, min_px: int = 30) -> np.ndarray:
+def depth_correlation(image: npt.NDArray[Any], labels: npt.NDArray[Any], min_px: int = 30) -> npt.NDArray[Any]:
     """Correlation of intensities between neighbouring slices inside a cell, one value per cell and pair of slices.
 
     image, labels: (Z, Y, X). Pixels that the cell has in both slices count, and there must be `min_px` of them.
@@ -97,7 +100,7 @@ def depth_correlation(image: np.ndarray, labels: np.ndarray, min_px: int = 30) -
     return np.nan_to_num(np.array(found))
 
 
-def patches(images: list[LabelledImage], window: Window, size: int, limit: int = 600) -> np.ndarray:
+def patches(images: list[LabelledImage], window: Window, size: int, limit: int = 600) -> npt.NDArray[Any]:
     """Patches (N, size, size) in [0, 1] centred on cells, at most `limit`; none of images no larger than they are."""
     places = []  # (image, plane, centre), of every cell in every plane
     for number, one in enumerate(images):

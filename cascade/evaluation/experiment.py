@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tqdm.auto import tqdm
 
 from cascade.evaluation.checks import check_names, check_sets
@@ -246,7 +248,7 @@ def run_trainings(
     return {name: _summary(folder, name, seeds) for name in whole}
 
 
-def _summary(folder: Path, name: str, seeds: int) -> dict:
+def _summary(folder: Path, name: str, seeds: int) -> dict[str, Any]:
     runs = [json.loads((folder / f"{name}_{seed}.json").read_text()) for seed in range(seeds)]
     columns = {key: [run["scores"][key] for run in runs] for key in runs[0]["scores"]}
     found = {
@@ -262,7 +264,7 @@ def distribution(
     others: dict[str, list[LabelledImage]],
     vae,
     size: int = 64,
-) -> dict:
+) -> dict[str, Any]:
     """FID and KID between patches of `size` pixels around cells, real to real and real to synthetic.
 
     Features are those of an autoencoder's encoder (`vae`), see `encoder_features`, the mean over a patch's eight
@@ -271,11 +273,11 @@ def distribution(
     """
     window = _window(real_train)
 
-    def features(images: list[LabelledImage]) -> np.ndarray | None:
+    def features(images: list[LabelledImage]) -> npt.NDArray[Any] | None:
         seen = patches(images, window, size)
         return encoder_features(vae, all_orientations(seen)).reshape(8, len(seen), -1).mean(0) if len(seen) else None
 
-    def compared(seen: np.ndarray | None) -> dict[str, float | None]:
+    def compared(seen: npt.NDArray[Any] | None) -> dict[str, float | None]:
         few = 0 if seen is None or test is None else min(len(seen), len(test))
         return {
             "fid": frechet_distance(seen, test) if few > 0 and few > seen.shape[1] else None,

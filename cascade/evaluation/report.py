@@ -5,8 +5,10 @@ import html
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -48,7 +50,7 @@ def write_report(
     output_dir: str | Path,
     title: str,
     seg: dict[str, dict],
-    facts: dict,
+    facts: dict[str, Any],
     real: list[LabelledImage],
     synthetic: list[LabelledImage],
     test: list[LabelledImage],
@@ -224,7 +226,7 @@ def _populations(fields: dict[str, FieldStatistics]) -> Figure:
     return figure
 
 
-def _density(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def _density(values: npt.NDArray[Any], edges: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A histogram that integrates to the share of values between its edges."""
     return np.histogram(values, edges)[0] / np.diff(edges) / max(len(values), 1)
 

@@ -6,8 +6,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 
@@ -16,18 +18,18 @@ class LabelledImage:
     """One annotated image: a plane (Y, X) or a stack (Z, Y, X), its labels, and its voxel size in µm. whole: of a plane
     that is one slice of a stack, that stack."""
 
-    image: np.ndarray
-    labels: np.ndarray
+    image: npt.NDArray[Any]
+    labels: npt.NDArray[Any]
     spacing_um: tuple[float, ...]
-    whole: np.ndarray | None = None
+    whole: npt.NDArray[Any] | None = None
 
     @property
-    def stored(self) -> np.ndarray:
+    def stored(self) -> npt.NDArray[Any]:
         """The image with whatever slices its file has beside it."""
         return self.image if self.whole is None else self.whole
 
 
-Segment = Callable[[LabelledImage], np.ndarray]
+Segment = Callable[[LabelledImage], npt.NDArray[Any]]
 """From an image, of which it does not look at the labels, to labels of the same shape."""
 
 
@@ -201,7 +203,9 @@ def _major() -> int:
     return int(metadata.version("cellpose").split(".")[0])
 
 
-def drawn_planes(data: list[LabelledImage], limit: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def drawn_planes(
+    data: list[LabelledImage], limit: int, seed: int
+) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]]:
     """Planes to train on and their labels, at most `limit`; their order, and so the seed, decides the batches.
 
     A plane of which a single pixel is labelled is left out: of such, Cellpose 3 cannot make flows on a GPU. Raises
@@ -228,7 +232,7 @@ def _in_bfloat16(net) -> None:
     net.forward = mixed
 
 
-def segment(model, one: LabelledImage, diameter: float | None, cellprob_threshold: float = 0.0) -> np.ndarray:
+def segment(model, one: LabelledImage, diameter: float | None, cellprob_threshold: float = 0.0) -> npt.NDArray[Any]:
     """Labels of an image by a Cellpose model; `diameter` of a typical cell in pixels, None lets it estimate."""
     options = {"diameter": diameter, "cellprob_threshold": cellprob_threshold}
     if _major() == 3:
@@ -255,7 +259,7 @@ def plane_count(one: LabelledImage) -> int:
     return int(sum(shown.any((1, 2)))) + sum(int(np.sum(shown.any(others)[::4])) for others in ((0, 2), (0, 1)))
 
 
-def training_planes(one: LabelledImage) -> list[tuple[np.ndarray, np.ndarray]]:
+def training_planes(one: LabelledImage) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
     """Planes of an annotated image with their labels, all of equal spacing: xy, and of stacks also xz and yz.
 
     Brightness is as Cellpose sees it when it segments: 0 and 1 are the first and last percentile of the whole image,

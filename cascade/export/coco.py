@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
@@ -36,7 +38,7 @@ def write(sample, number: int, folder: Path) -> None:
     )
 
 
-def finish(folder: Path, records: list[dict], spacing_um: tuple[float, ...], about: dict) -> None:
+def finish(folder: Path, records: list[dict[str, Any]], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
     """Join all annotations into `annotations.json`."""
     images, annotations = [], []
     for number in range(len(records)):
@@ -54,7 +56,7 @@ def finish(folder: Path, records: list[dict], spacing_um: tuple[float, ...], abo
     (folder / "annotations.json").write_text(json.dumps(joined))
 
 
-def _run_lengths(mask: np.ndarray) -> list[int]:
+def _run_lengths(mask: npt.NDArray[Any]) -> list[int]:
     """COCO's uncompressed run lengths: column by column, starting with the number of zeros."""
     flat = mask.T.ravel()
     changes = np.flatnonzero(np.diff(flat.astype(np.int8))) + 1

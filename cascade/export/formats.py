@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cascade.export import coco, ctc, huggingface, ome_zarr, pairs
 from cascade.files import replacing
@@ -39,7 +40,7 @@ class DataSetWriter:
         if "ome-zarr" in self.formats:
             ome_zarr.check_installed()
 
-    def write(self, sample, number: int, folder: Path) -> dict:
+    def write(self, sample, number: int, folder: Path) -> dict[str, Any]:
         """Write one sample under `folder`; returns its record for `finish`."""
         for name in self.formats:
             FORMATS[name][0](sample, number, self._place(folder, name), **self._options(name))
@@ -57,7 +58,9 @@ class DataSetWriter:
         }
         return record | {"counts": sample.counts, "cell_records": cells}
 
-    def finish(self, folder: Path, records: list[dict], spacing_um: tuple[float, ...], about: dict) -> None:
+    def finish(
+        self, folder: Path, records: list[dict[str, Any]], spacing_um: tuple[float, ...], about: dict[str, Any]
+    ) -> None:
         """Write the index files of every format, `provenance.jsonl` and `cells.parquet`."""
         for name in self.formats:
             FORMATS[name][1](self._place(folder, name), records, spacing_um, about, **self._options(name))
@@ -71,11 +74,11 @@ class DataSetWriter:
         place.mkdir(parents=True, exist_ok=True)
         return place
 
-    def _options(self, name: str) -> dict:
+    def _options(self, name: str) -> dict[str, Any]:
         return {"frames_per_sequence": self.frames_per_sequence} if name == "ctc" else {}
 
 
-def _write_cells(records: list[dict], path: Path) -> None:
+def _write_cells(records: list[dict[str, Any]], path: Path) -> None:
     """One row a cell: sample, label, centroid, size, brightness and whatever else is known of it."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -3,6 +3,7 @@
 import itertools
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ def write(sample, number: int, folder: Path) -> None:
     downsample(labels)
 
 
-def finish(folder: Path, records: list[dict], spacing_um: tuple[float, ...], about: dict) -> None:
+def finish(folder: Path, records: list[dict[str, Any]], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
     """Nothing to join: every sample stands alone."""
 
 
@@ -77,7 +78,7 @@ def _levels(shape: tuple[int, ...], spacing_um: tuple[float, ...], chunk: int):
     return shapes, factors
 
 
-def _multiscale(axes: list, spacing_um, factors, name: str) -> dict:
+def _multiscale(axes: list, spacing_um, factors, name: str) -> dict[str, Any]:
     datasets = [
         {
             "path": str(level),

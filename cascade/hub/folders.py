@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from cascade.hub.embedded import NAMES, embedded
 
@@ -53,7 +54,7 @@ def check_components(folder: Path, pipeline: str, components: dict[str, str]) ->
             raise ModelError(f"{folder}: {name}/{file} is missing for a {pipeline}; train it, or copy it there")
 
 
-def model_index(folder: Path) -> dict:
+def model_index(folder: Path) -> dict[str, Any]:
     """What a folder's model_index.json says; nothing without one."""
     index = folder / "model_index.json"
     return json.loads(index.read_text()) if index.is_file() else {}

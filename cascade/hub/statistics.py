@@ -1,12 +1,13 @@
 """The statistics of a saved model."""
 
 from pathlib import Path
+from typing import Any
 
 from cascade.hub import folders as hub
 from cascade.optics.statistics import FILE_NAME, Statistics
 
 
-def saved_statistics(folder: Path) -> dict:
+def saved_statistics(folder: Path) -> dict[str, Any]:
     """Of a model: from a saved cascade's model_index.json, or from what the training scripts left beside the stages.
 
     Raises `hub.ModelError` where there are none.

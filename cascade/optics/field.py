@@ -1,6 +1,9 @@
 """Endless Gaussian random fields, the same wherever they are evaluated."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from cascade.rng import stream
@@ -8,7 +11,9 @@ from cascade.rng import stream
 _BLOCK, _FAR = 64, 1 << 20  # of knots drawn at once; keeps names of blocks non-negative
 
 
-def random_field(shape: tuple[int, int], length_px: float, name: tuple, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
+def random_field(
+    shape: tuple[int, int], length_px: float, name: tuple[int | str, ...], origin: tuple[int, int] = (0, 0)
+) -> npt.NDArray[Any]:
     """A window of an endless Gaussian random field of unit variance and correlation length `length_px`, float32.
 
     White knots, 0.7 lengths apart, are smoothed and interpolated between. They are drawn in blocks, each from its own
@@ -25,7 +30,7 @@ def random_field(shape: tuple[int, int], length_px: float, name: tuple, origin: 
     return ndimage.affine_transform(knots, np.full(2, 1 / step), offset, tuple(shape), order=3, mode="nearest")
 
 
-def _white(start: list[int], stop: list[int], name: tuple) -> np.ndarray:
+def _white(start: list[int], stop: list[int], name: tuple[int | str, ...]) -> npt.NDArray[Any]:
     """White noise at the integer places from `start` to `stop`, the same wherever they are asked for."""
     noise = np.empty([b - a for a, b in zip(start, stop, strict=True)], np.float32)
     first, last = [a // _BLOCK for a in start], [(b - 1) // _BLOCK for b in stop]

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,12 +56,12 @@ class Statistics:
         low, high = self.window.stretch(np.array([typical - 0.5 * spread, typical + 0.5 * spread]))
         return float(high - low) * max(self.spacing_um[-1] / pixel_um, 1.0)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for JSON."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, record: dict) -> "Statistics":
+    def from_dict(cls, record: dict[str, Any]) -> "Statistics":
         """Inverse of `to_dict`; lists where tuples were are accepted. Raises ValueError naming a missing key."""
         record = dict(record)
         try:

@@ -44,7 +44,7 @@ class HarmonicShapes:
     def __len__(self) -> int:
         return len(self.form)
 
-    def __getitem__(self, index) -> "HarmonicShapes":
+    def __getitem__(self, index: slice | torch.Tensor) -> "HarmonicShapes":
         return HarmonicShapes(self.form[index], self.coefficients[index])
 
     def radius(self, directions: torch.Tensor, basis: torch.Tensor | None = None) -> torch.Tensor:
