@@ -332,7 +332,12 @@ class CascadePipeline(DiffusionPipeline):
         return self._texture(slices, light, infos, seed, index, counts, min_alignment, **options), counts
 
     def _outlines(self, count: int, seed: int, index: int, steps: int, micro_batch_size: int | None):
-        drawn = self.mask(count, steps, torch_stream(seed, "outlines", index), micro_batch_size)
+        drawn = self.mask(
+            count,
+            num_inference_steps=steps,
+            generator=torch_stream(seed, "outlines", index),
+            micro_batch_size=micro_batch_size,
+        )
         pixel_um = self.texture.config.pixel_size_um
         if not np.isclose(drawn.pixel_size_um, pixel_um, rtol=1e-3):
             raise ValueError(
@@ -359,7 +364,7 @@ class CascadePipeline(DiffusionPipeline):
             for start in range(0, len(missing), at_once):
                 part = slice(start, start + at_once)
                 rays = torch_stream(seed, "rays", index, attempt, start, device=views.device)
-                fit = fit_views(views[part], cameras, neus, rays, certain, seen.truncation)
+                fit = fit_views(views[part], cameras, neus, generator=rays, weights=certain, truncation=seen.truncation)
                 fitted = solids_um(fit, seen.unit_um[part], elongation[missing[part]])
                 for cell, solid, good, error in zip(missing[part], fitted, fit.converged, fit.residual, strict=True):
                     if good:
@@ -389,7 +394,7 @@ class CascadePipeline(DiffusionPipeline):
             masks,
             wanted,
             owners,
-            minimum,
+            min_alignment=minimum,
             generator=torch_stream(seed, "texture", index),
             heights_um=heights,
             **options,

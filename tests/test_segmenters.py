@@ -78,7 +78,7 @@ def test_cells_end_where_the_threshold_says():
 
     one = LabelledImage(np.arange(-3.0, 4).reshape(1, 7), np.zeros((1, 7), int), (1.0, 1.0))
     assert segment(Network(), one, 30.0).sum() == 3
-    assert segment(Network(), one, 30.0, -2.0).sum() == 5
+    assert segment(Network(), one, 30.0, cellprob_threshold=-2.0).sum() == 5
 
 
 def test_cellpose_is_trained_by_seed():

@@ -8,7 +8,9 @@ from scipy import ndimage
 from skimage import metrics, segmentation
 
 
-def paired_metrics(real: npt.NDArray[Any], made: npt.NDArray[Any], data_range: float | None = None) -> dict[str, float]:
+def paired_metrics(
+    real: npt.NDArray[Any], made: npt.NDArray[Any], *, data_range: float | None = None
+) -> dict[str, float]:
     """PSNR (dB), SSIM, MAE, NRMSE and ZNCC of two images (Y, X) or (Z, Y, X) of the same place.
 
     data_range: of the intensities, which PSNR, SSIM and NRMSE are relative to; default that of the real image. SSIM is

@@ -92,11 +92,11 @@ def _views(
     stretch = one.spacing_um[0] / one.spacing_um[2]
     views = []
     for section, scale in ((np.s_[z, :_SIDE, :_SIDE], None), (np.s_[:, y, :_SIDE], stretch)):
-        arrays = [None if array is None else array[section] for array in (one.image, one.labels, found)]
+        cut_out = [array[section] for array in (one.image, one.labels, *([] if found is None else [found]))]
         if scale is not None:
-            arrays = [None if a is None else ndimage.zoom(a, (scale, 1), order=0, grid_mode=True, mode="nearest")
-                      for a in arrays]  # fmt: skip
-        views.append(_drawn(*arrays, window, times))
+            cut_out = [ndimage.zoom(a, (scale, 1), order=0, grid_mode=True, mode="nearest") for a in cut_out]
+        image, truth, *others = cut_out
+        views.append(_drawn(image, truth, others[0] if others else None, window, times))
     gap = np.full((_GAP, views[0].shape[1], 3), 255, np.uint8)
     return np.concatenate([views[0], gap, views[1]])
 
@@ -104,11 +104,13 @@ def _views(
 def _drawn(
     image: npt.NDArray[Any], truth: npt.NDArray[Any], found: npt.NDArray[Any] | None, window: Window, times: int
 ) -> npt.NDArray[Any]:
-    image, truth, found = (None if a is None else a.repeat(times, 0).repeat(times, 1) for a in (image, truth, found))
-    colour = np.rint(255 * window.stretch(image)).astype(np.uint8)[..., None].repeat(3, -1)
+    def large(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return plane.repeat(times, 0).repeat(times, 1)
+
+    colour = np.rint(255 * window.stretch(large(image))).astype(np.uint8)[..., None].repeat(3, -1)
     if found is not None:
-        colour[segmentation.find_boundaries(truth, mode="inner")] = 255
-        colour[segmentation.find_boundaries(found, mode="inner")] = (255, 90, 75)
+        colour[segmentation.find_boundaries(large(truth), mode="inner")] = 255
+        colour[segmentation.find_boundaries(large(found), mode="inner")] = (255, 90, 75)
     return colour
 
 

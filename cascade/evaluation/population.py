@@ -1,5 +1,6 @@
 """Statistics of whole fields of view: how many cells, how they lie, how bright, on what background."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +40,13 @@ class FieldStatistics:
         return {name: getattr(self, name) for name in names}
 
 
-def field_statistics(images, labels, spacing_um: tuple[float, ...], pair_range_um: float) -> FieldStatistics:
-    """Of fully annotated images; `images` and `labels` are iterables of equal length."""
+def field_statistics(
+    images: Iterable[npt.NDArray[Any]],
+    labels: Iterable[npt.NDArray[Any]],
+    spacing_um: tuple[float, ...],
+    pair_range_um: float,
+) -> FieldStatistics:
+    """Of fully annotated images and their labels, as many of either."""
     counts, sizes, nearest, brightness, levels, spreads, spectra = [], [], [], [], [], [], []
     pairs, expected = np.zeros(_BINS), np.zeros(_BINS)
     for image, label in zip(images, labels, strict=True):

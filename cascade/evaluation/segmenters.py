@@ -64,6 +64,7 @@ def cellpose3(
     data: list[LabelledImage],
     settings: CellposeSettings,
     seed: int,
+    *,
     pretrained: str | bool = False,
     diameter_px: float | None = None,
 ) -> tuple[Segment, object]:
@@ -108,7 +109,7 @@ def cellpose3(
             save_every=10**9,
         )
     diameter = diameter_px or float(model.net.diam_labels.item())
-    return lambda one: segment(model, one, diameter, settings.cellprob_threshold), model
+    return lambda one: segment(model, one, diameter, cellprob_threshold=settings.cellprob_threshold), model
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ PROTOCOLS: dict[str, tuple[CellposeSettings | Cellpose4Settings, ...]] = {
 
 
 def cellpose4(
-    data: list[LabelledImage], settings: Cellpose4Settings, seed: int, diameter_px: float | None = None
+    data: list[LabelledImage], settings: Cellpose4Settings, seed: int, *, diameter_px: float | None = None
 ) -> tuple[Segment, object]:
     """Finetune Cellpose 4 on annotated images, as `cellpose3` does; it knows cells of any size, and needs to be told
     `diameter_px` only of very large ones."""
@@ -159,7 +160,20 @@ def cellpose4(
             save_path=folder,
             save_every=10**9,
         )
-    return lambda one: segment(model, one, diameter_px, settings.cellprob_threshold), model
+    return lambda one: segment(model, one, diameter_px, cellprob_threshold=settings.cellprob_threshold), model
+
+
+def trained(
+    data: list[LabelledImage],
+    settings: CellposeSettings | Cellpose4Settings,
+    seed: int,
+    *,
+    diameter_px: float | None = None,
+) -> Segment:
+    """A function from image to labels, trained by the Cellpose that the settings are of."""
+    if isinstance(settings, Cellpose4Settings):
+        return cellpose4(data, settings, seed, diameter_px=diameter_px)[0]
+    return cellpose3(data, settings, seed, diameter_px=diameter_px)[0]
 
 
 def published(name: str, diameter_px: float, cellprob_threshold: float = 0.0) -> Segment:
@@ -169,10 +183,10 @@ def published(name: str, diameter_px: float, cellprob_threshold: float = 0.0) ->
     """
     model = _published(None, name)
     diameter = diameter_px if _major() == 3 else None
-    return lambda one: segment(model, one, diameter, cellprob_threshold)
+    return lambda one: segment(model, one, diameter, cellprob_threshold=cellprob_threshold)
 
 
-def _published(major: int | None, name: str):
+def _published(major: int | None, name: str) -> Any:
     need_cellpose(major)
     import torch
     from cellpose import models
@@ -218,13 +232,13 @@ def drawn_planes(
     return [planes[n][0] for n in chosen], [planes[n][1] for n in chosen]
 
 
-def _in_bfloat16(net) -> None:
+def _in_bfloat16(net: Any) -> None:
     """Let a Cellpose network compute in mixed precision, channels last; it takes and gives float32 as before."""
     import torch
 
     forward = net.to(memory_format=torch.channels_last).forward
 
-    def mixed(data):
+    def mixed(data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Any]:
         with torch.autocast(data.device.type, torch.bfloat16):
             flows, style, features = forward(data.contiguous(memory_format=torch.channels_last))
         return flows.float(), style.float(), features
@@ -232,9 +246,11 @@ def _in_bfloat16(net) -> None:
     net.forward = mixed
 
 
-def segment(model, one: LabelledImage, diameter: float | None, cellprob_threshold: float = 0.0) -> npt.NDArray[Any]:
+def segment(
+    model: Any, one: LabelledImage, diameter: float | None, *, cellprob_threshold: float = 0.0
+) -> npt.NDArray[Any]:
     """Labels of an image by a Cellpose model; `diameter` of a typical cell in pixels, None lets it estimate."""
-    options = {"diameter": diameter, "cellprob_threshold": cellprob_threshold}
+    options: dict[str, Any] = {"diameter": diameter, "cellprob_threshold": cellprob_threshold}
     if _major() == 3:
         options["channels"] = [0, 0]  # grey; Cellpose 4 does not ask
     if one.image.ndim == 3:

@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
+if TYPE_CHECKING:
+    from cascade.population.picture import Sample
 
-def write(sample, number: int, folder: Path) -> None:
+
+def write(sample: "Sample", number: int, folder: Path) -> None:
     """`images/sample_000000.png`, and its annotations in `annotations/` until `finish` joins them.
 
     Raises ValueError for a 3D sample: COCO has no z.
@@ -40,7 +43,8 @@ def write(sample, number: int, folder: Path) -> None:
 
 def finish(folder: Path, records: list[dict[str, Any]], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
     """Join all annotations into `annotations.json`."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number in range(len(records)):
         part = json.loads((folder / "annotations" / f"sample_{number:06d}.json").read_text())
         height, width = part["shape"]

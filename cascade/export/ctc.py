@@ -2,17 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
 
 from cascade.export.tiff import write_tiff
 
+if TYPE_CHECKING:
+    from cascade.population.picture import Sample
+
 TRACK_IDS = 65_535  # TRA masks are uint16, and every cell of every image is a track of its own
 
 
-def write(sample, number: int, folder: Path, frames_per_sequence: int) -> None:
+def write(sample: "Sample", number: int, folder: Path, frames_per_sequence: int) -> None:
     """Image and SEG labels of sample `number`, in sequence number // frames_per_sequence + 1."""
     sequence, frame = _place(number, frames_per_sequence)
     seg = folder / f"{sequence}_GT" / "SEG"

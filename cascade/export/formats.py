@@ -1,14 +1,23 @@
 """The formats that a data set can be written in, by name."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cascade.export import coco, ctc, huggingface, ome_zarr, pairs
 from cascade.files import replacing
 
-FORMATS = {
+if TYPE_CHECKING:
+    from cascade.population.picture import Sample
+
+Write = Callable[..., None]
+"""(sample, number, folder, options of the format): one sample's files."""
+Finish = Callable[..., None]
+"""(folder, records, spacing_um, about, options of the format): the files that need all samples."""
+
+FORMATS: dict[str, tuple[Write, Finish]] = {
     "ctc": (ctc.write, ctc.finish),
     "cellpose": (pairs.write_cellpose, pairs.finish_cellpose),
     "stardist": (pairs.write_stardist, pairs.finish),
@@ -33,14 +42,14 @@ class DataSetWriter:
     frames_per_sequence: int = 400
     meshes: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown or not self.formats:
             raise ValueError(f"no format {', '.join(map(repr, unknown)) or 'given'}; there are {', '.join(FORMATS)}")
         if "ome-zarr" in self.formats:
             ome_zarr.check_installed()
 
-    def write(self, sample, number: int, folder: Path) -> dict[str, Any]:
+    def write(self, sample: "Sample", number: int, folder: Path) -> dict[str, Any]:
         """Write one sample under `folder`; returns its record for `finish`."""
         for name in self.formats:
             FORMATS[name][0](sample, number, self._place(folder, name), **self._options(name))

@@ -3,14 +3,17 @@
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import tifffile
 from PIL import Image
 
+if TYPE_CHECKING:
+    from cascade.population.picture import Sample
 
-def write(sample, number: int, folder: Path) -> None:
+
+def write(sample: "Sample", number: int, folder: Path) -> None:
     """One Parquet file a sample: image and labels (16-bit PNG for planes, TIFF for stacks), spacing, cells."""
     import datasets
 

@@ -1,12 +1,16 @@
 """Surfaces of solids as mesh files, in micrometres."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import trimesh
 from skimage import measure
 
 from cascade.geometry.grid import Grid, SignedDistance, to_xyz
+
+if TYPE_CHECKING:
+    from cascade.population.picture import Sample
 
 
 def solid_mesh(sdf: SignedDistance, extent_um: tuple[float, float, float], step_um: float) -> trimesh.Trimesh:
@@ -26,7 +30,7 @@ def solid_mesh(sdf: SignedDistance, extent_um: tuple[float, float, float], step_
     return trimesh.Trimesh(to_xyz(vertices), faces)
 
 
-def write_meshes(sample, folder: Path, format: str = "glb") -> int:
+def write_meshes(sample: "Sample", folder: Path, format: str = "glb") -> int:
     """Write every cell of a 3D sample where it lies in the image, `cell_0001.glb` for label 1; returns how many."""
     folder.mkdir(parents=True, exist_ok=True)
     written = 0

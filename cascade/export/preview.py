@@ -1,7 +1,7 @@
 """Pictures of crops and samples, for people to look at before they read numbers."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ from skimage import segmentation
 
 from cascade.evenly import evenly
 from cascade.optics.window import Window
+
+if TYPE_CHECKING:
+    from cascade.population.picture import Sample
 
 _COLOURS = np.array(
     [
@@ -25,7 +28,15 @@ _COLOURS = np.array(
 )
 
 
-def crop_sheet(images, masks, window: Window, path: str | Path, rows: int = 6, columns: int = 12) -> None:
+def crop_sheet(
+    images: npt.NDArray[Any],
+    masks: npt.NDArray[Any],
+    window: Window,
+    path: str | Path,
+    *,
+    rows: int = 6,
+    columns: int = 12,
+) -> None:
     """A contact sheet of crops with their outlines; images in camera units, (N, H, W) each."""
     pick = evenly(len(images), rows * columns)
     count = len(pick)
@@ -51,7 +62,7 @@ def image_grid(images: npt.NDArray[Any], path: str | Path, columns: int = 16) ->
     write_png(path, np.kron(sheet, np.ones((2, 2), np.float32)))
 
 
-def sample_preview(sample, path: str | Path) -> None:
+def sample_preview(sample: "Sample", path: str | Path) -> None:
     """A sample as a person would look at it, each view twice: the image, and the image with its label outlines.
 
     2D: the plane. 3D: sections xy, xz and yz through the middle of the most populated planes, at their true

@@ -22,8 +22,7 @@ def ellipsoid_region(
     axes = [
         ((np.arange(n) - 0.5 * (n - 1)) * s / a) ** 2 for n, s, a in zip(shape, spacing_um, semi_axes_um, strict=True)
     ]
-    inside: npt.NDArray[Any] = sum(np.meshgrid(*axes, indexing="ij", sparse=True)) <= 1
-    return inside
+    return np.asarray(sum(np.meshgrid(*axes, indexing="ij", sparse=True)) <= 1)
 
 
 def disc(radius: float) -> npt.NDArray[Any]:

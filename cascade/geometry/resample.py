@@ -9,7 +9,7 @@ from scipy import ndimage
 
 
 def resample(
-    array: npt.NDArray[Any], spacing_um: Sequence[float], target_spacing_um: Sequence[float], order: int = 1
+    array: npt.NDArray[Any], spacing_um: Sequence[float], target_spacing_um: Sequence[float], *, order: int = 1
 ) -> npt.NDArray[Any]:
     """Resample to another spacing, voxel corners aligned; `order` 0 keeps labels, 1 is linear.
 

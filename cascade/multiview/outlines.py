@@ -54,7 +54,7 @@ def silhouettes_of_slices(masks: npt.NDArray[Any], height: npt.NDArray[Any]) -> 
     return grown
 
 
-def frame_outlines(masks: npt.NDArray[Any], pixel_um: float, size: int, truncation: float = 0.25) -> FramedOutlines:
+def frame_outlines(masks: npt.NDArray[Any], pixel_um: float, size: int, *, truncation: float = 0.25) -> FramedOutlines:
     """Frame binary masks (B, H, W) of one piece each; raises ValueError for an empty mask."""
     maps, units = [], []
     axis = (np.arange(size) + 0.5) * (2 / size) - 1

@@ -42,6 +42,7 @@ def fit_views(
     views: torch.Tensor,
     cameras: Cameras,
     settings: NeuSSettings | None = None,
+    *,
     generator: torch.Generator | None = None,
     weights: torch.Tensor | None = None,
     truncation: float = 0.25,

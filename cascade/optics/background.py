@@ -44,11 +44,11 @@ class Background:
         """
         if level is None:
             level = float(stream(seed, "background level", index).choice(self.levels))
-        field = random_field(shape[-2:], self.field_px, (seed, "field", index), origin)
+        field = random_field(shape[-2:], self.field_px, (seed, "field", index), origin=origin)
         background = np.full(shape, level, np.float32) + np.float32(self.field_sd) * field
         if self.haze_sd > 0:
             for z, plane in enumerate(background.reshape(-1, *shape[-2:])):
                 plane += np.float32(self.haze_sd) * random_field(
-                    shape[-2:], self.haze_px, (seed, "haze", index, z), origin
+                    shape[-2:], self.haze_px, (seed, "haze", index, z), origin=origin
                 )
         return background
