@@ -62,15 +62,18 @@ def load_network(kind: type[ModelMixin], folder: Path, **options: Any) -> Any:
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
         raise hub.ModelError(f"{_weights(folder)}: {_some(missing)} missing; copy the model again, or train it")
-    bad = [name for name, values in network.state_dict().items() if not _finite(values)]
+    bad = _not_finite(network.state_dict())
     if bad:
         raise hub.ModelError(f"{_weights(folder)}: {_some(bad)} not finite; copy the model again, or train it")
     return network
 
 
-def _finite(values: torch.Tensor) -> bool:
-    """In one pass without a copy: a sum is not finite if one of its terms is not."""
-    return bool(values.sum(dtype=torch.float32).isfinite()) if values.is_floating_point() else True
+def _not_finite(tensors: dict[str, torch.Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or an infinite value."""
+    floating = {name: values for name, values in tensors.items() if values.is_floating_point()}
+    if torch.nn.utils.get_total_norm(list(floating.values())).isfinite():  # one pass over all of them
+        return []
+    return [name for name, values in floating.items() if not values.isfinite().all()]
 
 
 def _weights(folder: Path) -> Path:
