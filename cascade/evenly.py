@@ -5,4 +5,4 @@ import numpy as np
 
 def evenly(count: int, limit: int) -> list[int]:
     """At most `limit` of the indices 0 … count - 1, from the first to the last."""
-    return np.linspace(0, count - 1, min(limit, count)).astype(int).tolist()
+    return [int(n) for n in np.linspace(0, count - 1, min(limit, count))]

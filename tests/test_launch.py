@@ -12,7 +12,7 @@ import pytest
 import tifffile
 import torch
 import zarr
-from test_scene import statistics
+from made_up import statistics
 
 from cascade.commands.cli import main
 from cascade.commands.generate import model_sha256, sequence_length

@@ -1,11 +1,14 @@
 """Does a textured crop show the cell that its mask says?"""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 
-def otsu_alignment(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def otsu_alignment(images: npt.NDArray[Any], masks: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """IoU (N,) between each crop's mask and what Otsu's threshold segments in it, largest piece, holes filled.
 
     images: (N, H, W) of any scale. masks: (N, H, W) bool. A crop without contrast scores 0.

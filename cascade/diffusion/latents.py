@@ -43,29 +43,32 @@ def depth_correlated_noise(
 
 
 def slice_latents(
-    cells: torch.Tensor,
+    owners: torch.Tensor,
     shape: tuple[int, ...],
     rho: float,
     seed: int,
+    *,
     attempt: int = 0,
     name: str = "latents",
     heights_um: torch.Tensor | None = None,
     length_um: float | None = None,
 ) -> torch.Tensor:
-    """Latents (S, *shape) for slices that belong to `cells` (S,) int64: correlated within a cell, not between cells.
+    """Latents (S, *shape) for slices of the cells `owners` (S,) int64: correlated within a cell, not between cells.
 
     Within a cell they follow Eq. 2 with `rho`, or, where `length_um` is given, fall off with the distance of
     `heights_um` (S,).
 
     Every cell has its own stream, so its latents do not depend on what else is in the batch. `attempt` names further
-    draws for the same cells, `name` what the noise is for.
+    draws for the same cells, `name` what the noise is for. Raises ValueError for a length without heights.
     """
-    latents = torch.empty((len(cells), *shape))
-    for cell in cells.unique().tolist():
-        chosen = cells == cell
+    latents = torch.empty((len(owners), *shape))
+    for cell in owners.unique().tolist():
+        chosen = owners == cell
         generator = torch_stream(seed, name, cell, attempt)
         if length_um is None:
             latents[chosen] = correlated_noise(int(chosen.sum()), shape, rho, generator)
+        elif heights_um is None:
+            raise ValueError("length_um needs heights_um, one per slice")
         else:
             latents[chosen] = depth_correlated_noise(heights_um[chosen], shape, length_um, generator)
     return latents

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -15,19 +17,19 @@ class Overlap:
     pairs: (P, 2) positions in `true_sizes` (T,) and `predicted_sizes` (S,); shared: (P,) voxels they have in common.
     """
 
-    pairs: np.ndarray
-    shared: np.ndarray
-    true_sizes: np.ndarray
-    predicted_sizes: np.ndarray
+    pairs: npt.NDArray[Any]
+    shared: npt.NDArray[Any]
+    true_sizes: npt.NDArray[Any]
+    predicted_sizes: npt.NDArray[Any]
 
     @property
-    def iou(self) -> np.ndarray:
+    def iou(self) -> npt.NDArray[Any]:
         """Of each pair, (P,)."""
         union = self.true_sizes[self.pairs[:, 0]] + self.predicted_sizes[self.pairs[:, 1]] - self.shared
         return self.shared / union
 
 
-def overlap(truth: np.ndarray, predicted: np.ndarray) -> Overlap:
+def overlap(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Overlap:
     """Overlap of two label images of the same shape; ids need not be consecutive. Raises ValueError otherwise."""
     if truth.shape != predicted.shape:
         raise ValueError(f"the truth has shape {truth.shape}, the prediction {predicted.shape}")
@@ -50,13 +52,13 @@ class SegmentationScores:
     f1: float
     dice: float
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
         ap = {f"ap_{threshold:g}": value for threshold, value in self.ap.items()}
         return {"seg": self.seg, **ap, "f1": self.f1, "dice": self.dice}
 
 
-def score(truths: Iterable[np.ndarray], predictions: Iterable[np.ndarray]) -> SegmentationScores:
+def score(truths: Iterable[npt.NDArray[Any]], predictions: Iterable[npt.NDArray[Any]]) -> SegmentationScores:
     """Scores of predicted label images against true ones, image by image in the same order.
 
     SEG (Maška et al., Bioinformatics 30, 2014): the Jaccard index of a true cell and the predicted one that covers more
@@ -88,7 +90,7 @@ def score(truths: Iterable[np.ndarray], predictions: Iterable[np.ndarray]) -> Se
     )
 
 
-def _matched(one: Overlap, iou: np.ndarray, threshold: float) -> int:
+def _matched(one: Overlap, iou: npt.NDArray[Any], threshold: float) -> int:
     """True cells with a partner of at least this IoU; from 0.5 on at most one can reach it, bar ties at exactly 0.5."""
     good = one.pairs[iou >= threshold]
     return min(len(np.unique(good[:, 0])), len(np.unique(good[:, 1])))

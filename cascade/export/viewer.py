@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import types
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -29,7 +30,7 @@ def open3d() -> types.ModuleType:
     return open3d
 
 
-def scene_of(mesh: trimesh.Trimesh):
+def scene_of(mesh: trimesh.Trimesh) -> Any:
     """An open3d RaycastingScene of a mesh, for ray casting, occupancy and distances; (x, y, z) like the mesh."""
     o3d = open3d()
     scene = o3d.t.geometry.RaycastingScene()

@@ -4,23 +4,25 @@ Arrays are (Y, X) or (Z, Y, X). Spacings, origins and points are micrometres in 
 axes. Only `to_xyz` leaves that order, for mesh files.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
-SignedDistance = Callable[[np.ndarray], np.ndarray]  # (P, D) points in µm -> (P,) µm, negative inside
+SignedDistance = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]  # (P, D) points in µm -> (P,) µm, negative inside
 
 
 @dataclass(frozen=True)
 class Volume:
     """An array with its physical size: bool is a mask, integer instance labels, float32 an intensity in [0, 1]."""
 
-    array: np.ndarray
+    array: npt.NDArray[Any]
     spacing_um: tuple[float, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.array.ndim not in (2, 3) or len(self.spacing_um) != self.array.ndim:
             raise ValueError(
                 f"a Volume is (Y, X) or (Z, Y, X) with one spacing per axis, "
@@ -53,14 +55,14 @@ class Grid:
         shape = tuple(2 * int(np.ceil(0.5 * e / s)) + 1 for e, s in zip(extent_um, spacing_um, strict=True))
         return cls.centred(shape, spacing_um)
 
-    def axes_um(self) -> list[np.ndarray]:
+    def axes_um(self) -> list[npt.NDArray[Any]]:
         """Voxel-centre coordinates along each axis, float32."""
         return [
             (o + s * np.arange(n)).astype(np.float32)
             for n, s, o in zip(self.shape, self.spacing_um, self.origin_um, strict=True)
         ]
 
-    def points_um(self) -> np.ndarray:
+    def points_um(self) -> npt.NDArray[Any]:
         """All voxel centres, (P, D) float32, in C order."""
         return np.stack(np.meshgrid(*self.axes_um(), indexing="ij"), -1).reshape(-1, len(self.shape))
 
@@ -84,7 +86,7 @@ def slice_volume(sdf: SignedDistance, extent_um: tuple[float, float, float], spa
     return voxelize(sdf, Grid.covering(extent_um, spacing_um))
 
 
-def signed_distance(mask: np.ndarray, spacing_um) -> np.ndarray:
+def signed_distance(mask: npt.NDArray[Any], spacing_um: Sequence[float]) -> npt.NDArray[Any]:
     """Euclidean distance to the outline of a mask, µm, negative inside, zero half-way between the two sides.
 
     Exact to half the difference between the spacings of the axes, so exact for square pixels.
@@ -101,6 +103,6 @@ def signed_distance(mask: np.ndarray, spacing_um) -> np.ndarray:
     return np.where(mask, half - inside, outside - half).astype(np.float32)
 
 
-def to_xyz(points_zyx: np.ndarray) -> np.ndarray:
+def to_xyz(points_zyx: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Array order (z, y, x) to the (x, y, z) that mesh files and viewers expect; its own inverse."""
     return np.ascontiguousarray(np.asarray(points_zyx)[..., ::-1])

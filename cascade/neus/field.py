@@ -60,7 +60,7 @@ def trilinear(values: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     first = size**3 * torch.arange(len(points), device=points.device)[:, None]
     flat, total = values.reshape(-1), torch.zeros_like(share[..., 0])
     for dz, dy, dx in itertools.product((0, 1), repeat=3):
-        weight = 1.0
+        weight = torch.ones_like(total)
         for axis, step in enumerate((dz, dy, dx)):
             weight = weight * (share[..., axis] if step else 1 - share[..., axis])
         node = first + ((low[..., 0] + dz) * size + low[..., 1] + dy) * size + low[..., 2] + dx

@@ -42,6 +42,7 @@ def fit_views(
     views: torch.Tensor,
     cameras: Cameras,
     settings: NeuSSettings | None = None,
+    *,
     generator: torch.Generator | None = None,
     weights: torch.Tensor | None = None,
     truncation: float = 0.25,
@@ -70,6 +71,7 @@ def fit_views(
     views = views.float()
     # A view that cuts away what nobody else disputes does not belong; slivers grow with the angle between views.
     trust = (carving(views, cameras, truncation) < 0.015 * (16 / len(cameras)) ** 2).float()
+    field: GridField | MLPField
     if settings.field == "grid":
         field = GridField(visual_hull(views, cameras, settings.nodes, truncation, trust))
     else:
@@ -102,7 +104,15 @@ def fit_views(
 
 
 def _loss(
-    field, views, cameras, view_weights, sharpness, smooth_weight, truncation, settings: NeuSSettings, generator
+    field: GridField | MLPField,
+    views: torch.Tensor,
+    cameras: Cameras,
+    view_weights: torch.Tensor,
+    sharpness: torch.Tensor,
+    smooth_weight: torch.Tensor,
+    truncation: float,
+    settings: NeuSSettings,
+    generator: torch.Generator,
 ) -> torch.Tensor:
     view, image, distance = _draw_rays(views, settings.rays, generator)
     if settings.learn_sharpness:
@@ -123,7 +133,9 @@ def _loss(
     return (settings.mask_weight * error + penalty).sum()
 
 
-def _draw_rays(views: torch.Tensor, count: int, generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _draw_rays(
+    views: torch.Tensor, count: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Rays mostly at the silhouettes' rims: view (B, R), image (B, R, 2), distance (B, R) in [−1, 1]."""
     batch, cameras, height, width = views.shape
     likely = torch.where(views.abs() < 0.6, 1.0, 0.05).flatten(1)
@@ -139,7 +151,7 @@ def _draw_rays(views: torch.Tensor, count: int, generator) -> tuple[torch.Tensor
     return view, image, distance.view(batch, count)
 
 
-def _stratified_depths(shape: tuple[int, ...], generator) -> torch.Tensor:
+def _stratified_depths(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     jitter = torch.rand(shape, generator=generator, device=generator.device)
     return (torch.arange(shape[-1], device=generator.device) + jitter) * (2 / shape[-1]) - 1
 
@@ -150,7 +162,7 @@ def _agreement(residual: torch.Tensor) -> torch.Tensor:
     return 1 / (1 + (residual / scale) ** 2) ** 2
 
 
-def _set_rate(optimizer, settings: NeuSSettings, step: int) -> None:
+def _set_rate(optimizer: torch.optim.Optimizer, settings: NeuSSettings, step: int) -> None:
     warm = min((step + 1) / max(settings.warm_up, 1), 1.0)
     decay = 1 - 0.9 * step / max(settings.steps, 1)
     for group in optimizer.param_groups:

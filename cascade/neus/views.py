@@ -1,6 +1,6 @@
 """What silhouettes say of a solid, and how well a solid fits them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch.nn import functional as F
@@ -48,7 +48,7 @@ def jaggedness(views: torch.Tensor, truncation: float) -> torch.Tensor:
     return change * truncation * views.shape[-1] / 2
 
 
-def back_project(views: torch.Tensor, cameras: Cameras, nodes: int):
+def back_project(views: torch.Tensor, cameras: Cameras, nodes: int) -> Iterator[torch.Tensor]:
     """Each view's distance at the nodes of the frame, (B, G³) per view."""
     axis = torch.linspace(-1, 1, nodes, device=views.device)
     points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).view(-1, 3)
@@ -60,7 +60,7 @@ def back_project(views: torch.Tensor, cameras: Cameras, nodes: int):
 
 @torch.no_grad()
 def view_residuals(
-    sdf: Callable[[torch.Tensor], torch.Tensor], views: torch.Tensor, cameras: Cameras, samples: int = 32
+    sdf: Callable[[torch.Tensor], torch.Tensor], views: torch.Tensor, cameras: Cameras, *, samples: int = 32
 ) -> torch.Tensor:
     """1 − IoU of each view with the re-projected solid, (B, N), on at most 16² rays a view."""
     step = max(views.shape[-1] // 16, 1)
