@@ -15,8 +15,10 @@ from cascade.locks import STATE, scratch
 
 log = logging.getLogger(__name__)
 
+UNKNOWN = -1  # a size or time that was not recorded
 _MANIFEST = "files.json"  # what was written
 _MOVING = "moving-*.json"  # what is being put in place, or was by a process that was killed
+_EMPTY = hashlib.sha256().hexdigest()
 _MEND = "remove the file; what the folder holds is then looked at by its names"
 
 
@@ -44,7 +46,7 @@ class Stamp:
             found = path.stat()
         except OSError:
             return "missing"
-        if found.st_size != self.size:
+        if found.st_size != self.size != UNKNOWN or (not found.st_size and self.sha256 != _EMPTY):
             return "changed" if found.st_size else "emptied"
         same = found.st_mtime_ns == self.mtime_ns or file_sha256(path) == self.sha256
         return None if same else "changed"

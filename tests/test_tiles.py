@@ -4,6 +4,9 @@ import zarr
 from conftest import ellipse
 from scipy import ndimage
 
+from cascade.annotation import CellRecord
+from cascade.export.records import SampleRecord
+from cascade.generation.tiles import compose_tiles
 from cascade.optics.axial import Axial
 from cascade.optics.background import Background
 from cascade.optics.halo import Halo
@@ -12,10 +15,9 @@ from cascade.optics.statistics import Statistics
 from cascade.optics.window import Window
 from cascade.population.bank import draw_uses, used
 from cascade.population.compositing import Cell, compose
-from cascade.population.picture import large_first
+from cascade.population.picture import large_first, take_picture
 from cascade.population.placement import place
 from cascade.population.scene import Scene
-from cascade.population.tiles import compose_tiles
 from cascade.rng import stream
 
 
@@ -36,7 +38,7 @@ def bank(ndim):
         mask = np.pad(ellipse((21, 27), (9, 14), (5 + n, 9 - n), 0.3 * n), 4)
         mask = mask if ndim == 2 else np.stack([mask] * 3)
         light = ndimage.gaussian_filter(100.0 * (n + 1) * mask.astype(np.float32), (0, 2, 2)[-ndim:])
-        cells.append(Cell(mask, light, (1.0, 13.0, 18.0)[-ndim:], {"brightness": 300.0}))
+        cells.append(Cell(mask, light, (1.0, 13.0, 18.0)[-ndim:], CellRecord(brightness=300.0)))
     return cells
 
 
@@ -57,7 +59,10 @@ def test_tiles_make_the_same_image_as_one_canvas(ndim, tmp_path):
     wanted += statistics(ndim).background.draw(canvas, 3, 0, 100.0)
     np.testing.assert_array_equal(labels, wanted_labels)
     np.testing.assert_allclose(image, wanted, atol=0.6)  # rounded to integers
-    assert record["cells"] == len(placed) == 60 - record["counts"]["cells without room"]
-    rows = record["cell_records"]
-    assert [row["label"] for row in rows] == list(range(1, len(placed) + 1))
-    assert [row["bank"] for row in rows] == [cells[n].info["bank"] for n in placed]
+
+    whole = take_picture(
+        [used(bank(ndim), use, 100.0) for use in draw_uses(bank(ndim), scene, statistics(ndim), 3, 0)],
+        scene, statistics(ndim), 3, 0, counts={},
+    )  # fmt: skip
+    assert record.num_cells == len(placed) == 60 - record.counts["cells without room"]
+    assert record.to_json() == SampleRecord.of(whole, 0).to_json()

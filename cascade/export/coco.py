@@ -7,8 +7,11 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from cascade.annotation import Sample
+from cascade.export.records import SampleRecord
 
-def write(sample, number: int, folder: Path) -> None:
+
+def write(sample: Sample, number: int, folder: Path) -> None:
     """`images/sample_000000.png`, and its annotations in `annotations/` until `finish` joins them.
 
     Raises ValueError for a 3D sample: COCO has no z.
@@ -36,7 +39,7 @@ def write(sample, number: int, folder: Path) -> None:
     )
 
 
-def finish(folder: Path, records: list[dict], spacing_um: tuple[float, ...], about: dict) -> None:
+def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict) -> None:
     """Join all annotations into `annotations.json`."""
     images, annotations = [], []
     for number in range(len(records)):

@@ -8,8 +8,11 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from cascade.annotation import Sample
+from cascade.export.records import SampleRecord
 
-def write(sample, number: int, folder: Path) -> None:
+
+def write(sample: Sample, number: int, folder: Path) -> None:
     """One Parquet file a sample: image and labels (16-bit PNG for planes, TIFF for stacks), spacing, cells."""
     import datasets
 
@@ -20,7 +23,7 @@ def write(sample, number: int, folder: Path) -> None:
         "spacing_um": [list(sample.spacing_um)],
         "seed": [str(sample.seed)],
         "index": [sample.index],
-        "cells": [json.dumps([{k: v for k, v in c.items() if k not in ("outline", "solid")} for c in sample.cells])],
+        "cells": [json.dumps([cell.row(sample.image.ndim) for cell in sample.cells])],
     }
     picture = datasets.Image(decode=sample.image.ndim == 2)  # PIL takes a stack's first slice for the whole
     features = datasets.Features(
@@ -37,7 +40,7 @@ def write(sample, number: int, folder: Path) -> None:
     datasets.Dataset.from_dict(row, features).to_parquet(path)
 
 
-def finish(folder: Path, records: list[dict], spacing_um: tuple[float, ...], about: dict) -> None:
+def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict) -> None:
     """The data set's card."""
     stacks = len(spacing_um) == 3
     how = (

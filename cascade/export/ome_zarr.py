@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from cascade.annotation import Sample
+from cascade.export.records import SampleRecord
+
 VERSION = "0.5"
 
 
-def write(sample, number: int, folder: Path) -> None:
+def write(sample: Sample, number: int, folder: Path) -> None:
     """`sample_000000.ome.zarr` with the image's pyramid and `labels/cells`."""
     path = folder / f"sample_{number:06d}.ome.zarr"
     image, labels = create(path, sample.image.shape, sample.spacing_um, sample.image.dtype, sample.labels.dtype)
@@ -18,7 +21,7 @@ def write(sample, number: int, folder: Path) -> None:
     downsample(labels)
 
 
-def finish(folder: Path, records: list[dict], spacing_um: tuple[float, ...], about: dict) -> None:
+def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict) -> None:
     """Nothing to join: every sample stands alone."""
 
 

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from skimage import segmentation
 
+from cascade.annotation import Sample
 from cascade.evenly import evenly
 from cascade.optics.window import Window
 
@@ -49,7 +50,7 @@ def image_grid(images: np.ndarray, path: str | Path, columns: int = 16) -> None:
     write_png(path, np.kron(sheet, np.ones((2, 2), np.float32)))
 
 
-def sample_preview(sample, path: str | Path) -> None:
+def sample_preview(sample: Sample, path: str | Path) -> None:
     """A sample as a person would look at it, each view twice: the image, and the image with its label outlines.
 
     2D: the plane. 3D: sections xy, xz and yz through the middle of the most populated planes, at their true

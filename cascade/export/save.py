@@ -45,18 +45,17 @@ def save_samples(
     """
     output = Path(output_dir)
     writer = DataSetWriter(tuple(formats), meshes=meshes)
+    records = []
     with exclusive(output, "the saving of samples"):
         check_replaceable(output)
-        records, spacing = [], None
         with renewing(output, _KIND, last=MARK, older=_OLDER) as partial:
             for number, sample in enumerate(samples):
                 if number == 0:
                     sample_preview(sample, partial / "preview.png")
                 records.append(writer.write(sample, number, partial))
-                spacing = sample.spacing_um
             if not records:
                 raise ValueError("there is no sample to save")
-            writer.finish(partial, records, spacing, about or {})
+            writer.finish(partial, records, about or {})
     return output
 
 
