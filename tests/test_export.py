@@ -113,8 +113,8 @@ def test_long_sets_are_split_so_that_track_ids_fit(tmp_path):
     tracks = np.loadtxt(tmp_path / "02_GT/TRA/man_track.txt", dtype=int)
     np.testing.assert_array_equal(tracks[:, 0], np.arange(1, 13))
     assert (tracks[-1] == [12, 2, 2, 0]).all()
+    many = replace(SampleRecord.of(one, 0), num_cells=40_000)
     with pytest.raises(ValueError, match="more than 65535 cells"):
-        many = replace(SampleRecord.of(one, 0), num_cells=40_000)
         ctc.finish(tmp_path, [many] * 2, (1.0, 1.0), {}, frames_per_sequence=10)
 
 
