@@ -135,11 +135,14 @@ def renewing(folder: Path, kind: str, *, last: str, older: Iterable[str] = ()) -
     the current folder. A process that is killed on the way leaves a folder that the next call mends.
     """
     state = folder / STATE
-    with scratch(state / "filling") as partial:
+    with scratch(state / "filling") as place:
+        partial = place / "files"
+        partial.mkdir()
         yield partial
         new = stamps_of(partial)
         own = _own(folder, older)
-        _write(state / _MOVING.replace("*", partial.name), kind, new)
+        _write(place / "moving.json", kind, new)
+        os.replace(place / "moving.json", state / _MOVING.replace("*", place.name))
         if _may_go(folder, last, own):
             (folder / last).unlink(missing_ok=True)
         for name in own.keys() - new.keys():
@@ -151,7 +154,8 @@ def renewing(folder: Path, kind: str, *, last: str, older: Iterable[str] = ()) -
                 keep_aside(folder, name, new[name])
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.replace(partial / name, folder / name)
-        _write(state / _MANIFEST, kind, new)
+        with replacing(state / _MANIFEST) as temporary:
+            _write(temporary, kind, new)
         for path in state.glob(_MOVING):
             path.unlink()
 
@@ -191,8 +195,7 @@ def _may_go(folder: Path, name: str, own: dict[str, list[Stamp]]) -> bool:
 
 
 def _write(path: Path, kind: str, stamps: dict[str, Stamp]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps({"kind": kind, "files": stamps_to_json(stamps)}, indent=1))
+    path.write_text(json.dumps({"kind": kind, "files": stamps_to_json(stamps)}, indent=1))
 
 
 def _prune(folder: Path, place: Path) -> None:

@@ -22,7 +22,7 @@ from cascade.population.bank import stored_bank
 
 def fill(folder, **files):
     """A run of some command, whose last file is `last`."""
-    with exclusive(folder, "cascade test"), renewing(folder, "test", last="last", older=["old*"]) as partial:
+    with exclusive(folder, "cascade test"), renewing(folder, "test", last="last", older=["old*", "last"]) as partial:
         for name, text in files.items():
             path = partial / name.replace("__", "/")
             path.parent.mkdir(exist_ok=True)
@@ -109,6 +109,15 @@ def test_killed_at_any_moment_the_next_run_mends(tmp_path, older):
         assert contents(folder) == {"a": "4", "y": "4", "last": "4", "notes": "mine"}
         assert {p.name for p in (folder / ".cascade").iterdir()} - {"changed"} == {"files.json"}
         assert not (folder / ".cascade" / "changed").exists() or older  # of older files only the names are known
+
+
+def refusing_mount(do):
+    def refuse(*paths, **options):
+        if any(os.path.basename(path) == "mount" for path in paths):
+            raise OSError(16, "Device or resource busy", str(paths[0]))
+        return do(*paths, **options)
+
+    return refuse
 
 
 @pytest.mark.parametrize("place", [".", "link", "mount"])
