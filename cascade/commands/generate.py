@@ -19,6 +19,7 @@ from cascade.hub import folders as hub
 from cascade.hub.embedded import embedded
 from cascade.hub.statistics import saved_statistics
 from cascade.optics.statistics import Statistics
+from cascade.ownership import check_outside
 from cascade.population.scene import plan_scene
 from cascade.population.settings import CascadeSettings
 
@@ -33,6 +34,7 @@ def generate(settings: GenerationSettings, images: CascadeSettings) -> None:
     something else, both before anything is made.
     """
     folder = hub.model_folder(settings.model)
+    check_outside(settings.output_dir, folder, "the model")
     if settings.only is not None:
         return _make_again(settings, folder, settings.only)
     statistics = Statistics.from_dict(saved_statistics(folder))
@@ -116,9 +118,7 @@ def _make_again(settings: GenerationSettings, folder: Path, number: int) -> None
     if job.model_sha256 != model_sha256(folder):
         raise ValueError(f"{output} was made with another model ({job.model}): give it as --model")
     make, write = making(CascadeMaker(folder, job, output, device=settings.device))
-    if not shards.again(output, job, make, number, write):
-        raise ValueError(f"sample {number} differs from the data set's: another machine, version or library?")
-    print(f"sample {number} is the same, byte for byte: see {output / '.cascade' / 'again'}")
+    print(f"sample {number} is the same, byte for byte: see {shards.again(output, job, make, number, write)}")
 
 
 def _tell_cost(job: Job, folder: Path, device: str | None) -> None:

@@ -16,15 +16,18 @@ from cascade.data.frames import Frame, find_frames
 from cascade.data.spacing import needed_spacing
 from cascade.data.unlabelled import with_unlabelled
 from cascade.data.validate import soundness
-from cascade.files import replacing_folder
+from cascade.files import exclusive
 from cascade.geometry.masks import one_piece
 from cascade.optics.statistics import FILE_NAME, Statistics
+from cascade.ownership import check_not_input, is_free, renewing
 from cascade.reading import DataError
 from cascade.rng import stream
 
 log = logging.getLogger(__name__)
 
 _SHOWN = 5  # of what deserves a look; validate shows all
+_KIND = "crops"
+_PARQUET = "data/train-*-of-*.parquet"
 
 
 def prepare(
@@ -46,8 +49,8 @@ def prepare(
         source: Cell Tracking Challenge folder or Cellpose pairs, see `find_frames`.
         output_dir: written as a Hugging Face data set (`datasets.load_dataset(output_dir)`): `data/*.parquet` with
             columns image (uint16 camera units), mask, brightness, area_um2, relative_height, pixel_size_um, source,
-            z, label; beside it `statistics.json`, a preview and a card. Replaced whole, and only once everything
-            has succeeded.
+            z, label; beside it `statistics.json`, a preview and a card. Earlier crops there are replaced, and only
+            once everything has succeeded; what users put beside them stays.
         truth: "gt" or "st", the Cell Tracking Challenge's gold or silver truth.
         sequences: which of its sequences, default all.
         crop_size: pixels, a multiple of 16 from 32 on.
@@ -61,10 +64,41 @@ def prepare(
 
     Raises:
         DataError: input that cannot be used, naming the file and the mend.
-        ValueError: a size that cannot be.
+        ValueError: a size that cannot be, or an output among the images.
+        Busy: another process is at work in `output_dir`.
     """
+    check_not_input(Path(output_dir), Path(source))
+    with exclusive(Path(output_dir), "cascade prepare"):
+        return _prepare(
+            source,
+            Path(output_dir),
+            truth,
+            sequences,
+            crop_size,
+            pixel_size_um,
+            spacing_um,
+            slices_per_cell,
+            licence,
+            seed,
+            sparse,
+        )
+
+
+def _prepare(
+    source: str | Path,
+    output_dir: Path,
+    truth: str,
+    sequences: list[str] | None,
+    crop_size: int,
+    pixel_size_um: float | None,
+    spacing_um: list[float] | None,
+    slices_per_cell: int,
+    licence: str,
+    seed: int,
+    sparse: bool,
+) -> Path:
+    """`prepare`, in a folder that is held."""
     _check_sizes(crop_size, pixel_size_um)
-    output_dir = Path(output_dir)
     frames, bare = find_frames(source, truth, sequences)
     _check_replaceable(output_dir)
     notes = Counter({"images without annotation": bare})
@@ -215,13 +249,13 @@ def _with_cells(statistics: Statistics, rows: list[dict], numbers: dict[str, int
 
 
 def _check_replaceable(output_dir: Path) -> None:
-    ours = (output_dir / FILE_NAME).is_file() and any(output_dir.glob("data/*.parquet"))
-    if output_dir.exists() and any(output_dir.iterdir()) and not ours:
+    ours = (output_dir / FILE_NAME).is_file() and any(output_dir.glob(_PARQUET))
+    if not is_free(output_dir, _KIND, older=ours):
         raise DataError(f"{output_dir}: holds something else than crops; name another --output_dir")
 
 
 def _write(output_dir: Path, rows: list[dict], statistics: Statistics, notes: Counter) -> None:
-    """Write everything under a temporary name, then swap it in."""
+    """Write everything under a temporary name, then put it in place."""
     import datasets  # heavy; only needed here
 
     from cascade.export.preview import crop_sheet
@@ -237,7 +271,8 @@ def _write(output_dir: Path, rows: list[dict], statistics: Statistics, notes: Co
         }
     )
     columns = {key: [row[key] for row in rows] for key in rows[0]}
-    with replacing_folder(output_dir) as partial:
+    older = (_PARQUET, FILE_NAME, "preview.png")
+    with renewing(output_dir, _KIND, last=FILE_NAME, older=older) as partial:
         (partial / "data").mkdir()
         datasets.Dataset.from_dict(columns, features).to_parquet(partial / "data" / "train-00000-of-00001.parquet")
         statistics.save(partial)

@@ -1,24 +1,24 @@
 """A bank of textured cells: generated once, then used again and again, turned and as bright as an image asks for."""
 
-import contextlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
 from cascade.annotation import CellRecord
-from cascade.files import own_name, replacing
+from cascade.files import BrokenRecord, create_once, replacing
 from cascade.optics.statistics import Statistics
 from cascade.population.compositing import Cell
 from cascade.population.scene import Scene, light_of, real_cells
 from cascade.rng import stream
+
+_MEND = "remove the file, and the same command makes it again"
 
 
 class Use(NamedTuple):
@@ -132,14 +132,16 @@ def stored_bank(
 
 def _settled(folder: Path, together: int) -> int:
     """What the first process to come here wanted."""
-    path, own = folder / "together", folder / own_name()
+    path = folder / "together"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        own.write_text(str(together))
-        with contextlib.suppress(FileExistsError):
-            os.link(own, path)  # unlike a rename it never replaces what another process has written
-        own.unlink()
-    return int(path.read_text())
+        create_once(path, str(together))
+    text = path.read_text(errors="replace").strip()
+    if not text.isdecimal() or not int(text):
+        raise BrokenRecord(
+            f"{path}: holds {text[:20]!r}, not how many cells are made at once; "
+            f"remove {folder}, and the same command makes the bank again"
+        )
+    return int(text)
 
 
 def write_cells(cells: list[Cell], path: Path) -> None:
@@ -155,7 +157,14 @@ def write_cells(cells: list[Cell], path: Path) -> None:
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """What `write_cells` stored."""
+    """What `write_cells` stored; raises BrokenRecord if the file was cut or is something else."""
+    try:
+        return _read_cells(path)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BrokenRecord(f"{path}: cells of the bank cannot be read ({error}); {_MEND}") from error
+
+
+def _read_cells(path: Path) -> list[Cell]:
     with safe_open(path, "np") as file:
         records = json.loads(file.metadata()["cells"])
         names = set(file.keys())
