@@ -16,7 +16,7 @@ class MultiviewEncoder:
 
     @torch.no_grad()
     def __call__(self, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict]:
-        count = len(batch["index"])
+        count = len(batch["row"])
         _, condition, views = self.renders.draw(count, generator)
         dropped = torch.rand(count, generator=generator, device=views.device) < self.drop_condition
         condition = torch.where(dropped[:, None, None], torch.ones_like(condition), condition)
