@@ -9,7 +9,7 @@ from training_toys import Line, Regression, settings, train
 
 from cascade.files import Busy, exclusive
 from cascade.training.checkpoints import CheckpointError, load_checkpoint, read_record, save_checkpoint
-from cascade.training.loop import training_loop
+from cascade.training.loop import Update, training_loop
 from cascade.training.settings import run
 from cascade.training.start import claimed, make_accelerator
 
@@ -91,15 +91,14 @@ def test_another_training_is_not_gone_on_with(tmp_path, changes, words):
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path):
-    module, options = Regression(width=2000), settings(tmp_path, preview_steps=24)
-    from cascade.training.loop import Update
-
+    options = settings(tmp_path, preview_steps=24)
+    loop = training_loop([Update(loss=Regression(width=2000))], Line(), options, make_accelerator(options))
+    next(step for step in loop if step.number == 8)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))  # as if the disk were full
     try:
         with pytest.raises(OSError, match=r"cannot be written|File too large"):
-            for step in training_loop([Update(loss=module)], Line(), options, make_accelerator(options)):
-                if step.number == 8:
-                    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))  # as if the disk were full
+            list(loop)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-8"]

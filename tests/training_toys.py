@@ -56,3 +56,8 @@ def train(folder, stop_after=None, dataset=None, module=None, identity=None, **c
         if step.number == stop_after:
             break
     return module, steps
+
+
+def run_script(script, config, *arguments):
+    """A training script with one of the tiny configs."""
+    script.main(["--config", f"configs/{config}.yaml", "--report_to", "none", *map(str, arguments)])
