@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from cascade.training import checks
 
@@ -110,11 +110,16 @@ def parse(settings: type[Made], description: str | None, argv: list[str] | None 
     parser.add_class_arguments(settings, skip=lists)
     for name in sorted(lists):  # --data A B, as well as a YAML list
         parser.add_argument(f"--{name}", nargs="+", type=str, required=True)
-    parser.error = lambda message, error=None: sys.exit(f"{Path(sys.argv[0]).name}: {message}")  # type: ignore[method-assign]
+    parser.error = _told  # type: ignore[method-assign,assignment]
     switches = {f"--{f.name}" for f in dataclasses.fields(settings) if f.type is bool}
     values = parser.parse_args(_switched_on(sys.argv[1:] if argv is None else argv, switches)).as_dict()
     values.pop("config", None)
     return settings(**values)
+
+
+def _told(message: str, error: Exception | None = None) -> NoReturn:
+    """End with one line, where jsonargparse would write the usage."""
+    sys.exit(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}")
 
 
 def _switched_on(argv: list[str], switches: set[str]) -> list[str]:

@@ -8,6 +8,7 @@ from scipy import ndimage
 from skimage import measure
 
 from cascade.data.axial import StackCells, fit_axial, measure_axial
+from cascade.data.camera import fit_camera
 from cascade.data.crops import Plane
 from cascade.data.frames import Frame
 from cascade.evenly import evenly
@@ -60,7 +61,7 @@ def fit_statistics(
     masks = [bg.background_mask(array, cell, halo.radius_px) for array, cell in zip(arrays, cells, strict=True)]
     areas = np.concatenate([_areas(plane.labels) for plane in planes])
     diameter_px = float(np.median(2 * np.sqrt(areas / np.pi)))
-    background, noise = bg.fit_camera(arrays, masks, cells, 2 * diameter_px)
+    background, noise = fit_camera(arrays, masks, cells, 2 * diameter_px)
     if len(spacing_um) == 3:
         axial, found = _fit_depth(images, planes, spacing_um)
     else:
