@@ -3,11 +3,12 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_toys import Line, settings
+from training_toys import Line, Regression, settings
 
-from cascade.training.loop import Update, training_loop
+from cascade.training.loop import training_loop
 from cascade.training.settings import OptimizerSettings
 from cascade.training.start import make_accelerator
+from cascade.training.update import Update
 
 
 class Strength:
@@ -124,3 +125,24 @@ def test_updates_that_cannot_be_are_refused(tmp_path):
         Update(loss=loss, every=0)
     with pytest.raises(ValueError, match="name is that of a file"):
         Update(loss=loss, name="../a")
+
+
+def test_the_scale_of_half_precision_is_put_away(tmp_path):
+    """fp16 needs a GPU; its gradient scaler works anywhere."""
+
+    def scaled(folder, stop_after=None, **changes):
+        module, options = Regression(), settings(folder, max_grad_norm=1e9, **changes)
+        accelerator = make_accelerator(options)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=5)
+        for step in training_loop([Update(loss=module)], Line(), options, accelerator):
+            if step.number == stop_after:
+                break
+        return module, accelerator.scaler.state_dict()
+
+    whole, state = scaled(tmp_path / "whole")
+    assert (state["scale"], state["_growth_tracker"]) == (4.0 * 2**4, 4)
+    _, halfway = scaled(tmp_path / "cut", stop_after=19)
+    assert halfway["scale"] == 4.0 * 2**3
+    rest, again = scaled(tmp_path / "cut", resume_from_checkpoint="latest")
+    assert again == state
+    assert torch.equal(rest.layer.weight, whole.layer.weight)

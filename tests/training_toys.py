@@ -2,9 +2,10 @@
 
 import torch
 
-from cascade.training.loop import Update, training_loop
+from cascade.training.loop import training_loop
 from cascade.training.settings import TrainingSettings
 from cascade.training.start import make_accelerator
+from cascade.training.update import Update
 
 
 class Line:

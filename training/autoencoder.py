@@ -11,9 +11,10 @@ from cascade.diffusion.latent_space import to_channels
 from cascade.diffusion.losses import AutoencoderLoss
 from cascade.files import replacing_folder
 from cascade.training.finish import draw_preview
-from cascade.training.loop import Update, training_loop
+from cascade.training.loop import training_loop
 from cascade.training.settings import TrainingSettings
 from cascade.training.start import end_phase, make_accelerator
+from cascade.training.update import Update
 
 
 def train_autoencoder(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from diffusers import DiffusionPipeline
@@ -15,7 +16,7 @@ from cascade.training.loop import Step
 from cascade.training.settings import TrainingSettings
 
 
-def draw_preview(images: np.ndarray, settings: TrainingSettings, step: Step, *, columns: int = 16) -> None:
+def draw_preview(images: np.ndarray[Any, Any], settings: TrainingSettings, step: Step, *, columns: int = 16) -> None:
     """A step's sheet of pictures (N, H, W) in [0, 1]."""
     image_grid(images, preview_of(settings, step), columns)
 

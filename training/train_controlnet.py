@@ -28,9 +28,10 @@ from cascade.training import checks
 from cascade.training.autoencoder import train_autoencoder
 from cascade.training.base_model import freeze, load_base, new_controlnet
 from cascade.training.finish import draw_preview, save_stage
-from cascade.training.loop import Update, training_loop
+from cascade.training.loop import training_loop
 from cascade.training.settings import TrainingSettings, parse, run
 from cascade.training.start import claimed, make_accelerator
+from cascade.training.update import Update
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,9 +26,10 @@ from cascade.rng import torch_stream
 from cascade.training import checks
 from cascade.training.autoencoder import normalise_latents, train_autoencoder
 from cascade.training.finish import draw_preview, preview_of
-from cascade.training.loop import Update, training_loop
+from cascade.training.loop import training_loop
 from cascade.training.settings import TrainingSettings, parse, run
 from cascade.training.start import claimed, make_accelerator
+from cascade.training.update import Update
 
 
 @dataclass(frozen=True, kw_only=True)

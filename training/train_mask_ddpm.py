@@ -24,9 +24,10 @@ from cascade.rng import torch_stream
 from cascade.training import checks
 from cascade.training.batches import Rows
 from cascade.training.finish import draw_preview, save_stage
-from cascade.training.loop import Update, training_loop
+from cascade.training.loop import training_loop
 from cascade.training.settings import TrainingSettings, parse, run
 from cascade.training.start import claimed, make_accelerator
+from cascade.training.update import Update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +119,10 @@ def _train(settings: Settings, crops: CropDataset) -> None:
 def _metrics(drawn: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
     """Area and solidity of drawn outlines against those of real ones, both (N, 1, H, W) maps, negative inside."""
     masks = [np.stack([clean_mask(plane, 1) for plane in maps[:, 0].cpu().numpy() < 0]) for maps in (drawn, real)]
-    drawn, real = (each[each.any((1, 2))] for each in masks)
-    metrics = {"share of usable outlines": len(drawn) / len(masks[0])}
-    if len(drawn) and len(real):
-        a, b = outline_statistics(drawn), outline_statistics(real)
+    usable, known = (each[each.any((1, 2))] for each in masks)
+    metrics = {"share of usable outlines": len(usable) / len(masks[0])}
+    if len(usable) and len(known):
+        a, b = outline_statistics(usable), outline_statistics(known)
         metrics["mean area, drawn / real"] = float(a.area.mean() / b.area.mean())
         metrics["mean solidity, drawn / real"] = float(a.solidity.mean() / b.solidity.mean())
     return metrics

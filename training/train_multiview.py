@@ -22,9 +22,10 @@ from cascade.shapes.surface import render_surface
 from cascade.training import checks
 from cascade.training.batches import Rows
 from cascade.training.finish import draw_preview, save_stage
-from cascade.training.loop import Update, training_loop
+from cascade.training.loop import training_loop
 from cascade.training.settings import TrainingSettings, parse, run
 from cascade.training.start import claimed, make_accelerator
+from cascade.training.update import Update
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -113,7 +113,7 @@ def start_updates(updates: Sequence[Update], settings: TrainingSettings, acceler
     everything = [p for parameters in owned for p in parameters]
     if len({id(p) for p in everything}) < len(everything):
         raise ValueError(f"of {names}, two move the same parameters: name the network of each")
-    running = []
+    running: list[Running] = []
     for update, parameters in zip(updates, owned, strict=True):
         hold_still(everything, but=parameters)  # while it is wrapped for several processes, too
         running.append(Running(update, settings, accelerator, first=not running))

@@ -44,10 +44,10 @@ class CropDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
             order += list(range(start, start + count)) * repeats
             start += count
         self.order = torch.tensor(order)
-        digest = hashlib.sha256(self.order.numpy())
+        digest = hashlib.sha256(self.order.numpy().data)
         for key, column in sorted(self.columns.items()):
             digest.update(key.encode())
-            digest.update(column.contiguous().numpy())
+            digest.update(column.contiguous().numpy().data)
         self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:

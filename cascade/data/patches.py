@@ -69,7 +69,7 @@ class PatchDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         digest = hashlib.sha256(repr((self.patch_size, seed, self.window, length)).encode())
         for image in self.images:
             digest.update(repr((image.shape, image.dtype)).encode())
-            digest.update(np.ascontiguousarray(image))
+            digest.update(np.ascontiguousarray(image).data)
         self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
