@@ -4,6 +4,8 @@ import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
+from cascade.geometry.masks import largest_piece
+
 
 def otsu_alignment(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """IoU (N,) between each crop's mask and what Otsu's threshold segments in it, largest piece, holes filled.
@@ -14,9 +16,6 @@ def otsu_alignment(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
     for n, (image, mask) in enumerate(zip(images, masks, strict=True)):
         if image.min() == image.max():
             continue
-        pieces, count = ndimage.label(image > threshold_otsu(image))
-        found = (
-            ndimage.binary_fill_holes(pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1) if count else mask & 0
-        )
+        found = ndimage.binary_fill_holes(largest_piece(image > threshold_otsu(image), corners=False))
         scores[n] = (found & mask).sum() / max((found | mask).sum(), 1)
     return scores

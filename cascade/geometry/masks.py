@@ -36,12 +36,20 @@ def overlap_windows(corner, size, shape) -> tuple[tuple[slice, ...], tuple[slice
     return tuple(here), tuple(there)
 
 
-def largest_piece(mask: np.ndarray) -> np.ndarray:
-    """The largest connected piece of a mask, bool, same shape; an empty mask stays empty."""
-    pieces, count = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, mask.ndim))
+def largest_piece(mask: np.ndarray, *, corners: bool = True) -> np.ndarray:
+    """The largest connected piece of a mask, bool, same shape; an empty mask stays empty.
+
+    corners: whether pixels that touch by a corner (or in 3D, an edge) only are connected.
+
+    >>> largest_piece(np.array([[1, 1, 0, 1], [0, 0, 1, 0]], bool)).astype(int).tolist()
+    [[1, 1, 0, 1], [0, 0, 1, 0]]
+    >>> largest_piece(np.array([[1, 1, 0, 1], [0, 0, 1, 0]], bool), corners=False).astype(int).tolist()
+    [[1, 1, 0, 0], [0, 0, 0, 0]]
+    """
+    pieces, count = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, mask.ndim if corners else 1))
     if count <= 1:
         return mask
-    return pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1
+    return np.asarray(pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1)
 
 
 def label_boxes(labels: np.ndarray) -> tuple[np.ndarray, list[tuple[slice, ...]]]:
