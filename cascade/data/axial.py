@@ -50,7 +50,7 @@ _LEAN = 5  # cells that the whole data set counts for, beside those that the sli
 class StackCells:
     """What an image tells of its cells: their number, centres, and of single annotated slices the heights of cut."""
 
-    count: int
+    num_cells: int
     centres_um: np.ndarray  # (N, 3), the ones that could be told apart
     relative_height: dict[int, float]  # u of the annotated slice in each cell, by label
 
@@ -62,7 +62,7 @@ class _Followed:
     image: np.ndarray  # (Z, Y, X) smoothed, background subtracted
     free: np.ndarray  # (Y, X) bool, pixels of the annotated slice that are away from annotated cells
     z: int  # the annotated slice
-    count: int  # of the cells that the annotated slice shows
+    num_cells: int  # that the annotated slice shows
     labels: list[int]
     middles: list[float]  # slice in the middle of each cell
     offsets: np.ndarray  # (C,) annotated slice minus middle
@@ -75,32 +75,32 @@ def measure_axial(
     stacks: Iterable[tuple[np.ndarray, np.ndarray]], spacing_um: tuple[float, float, float]
 ) -> tuple[Axial, list[StackCells]] | None:
     """The same as `fit_axial`, read off where whole stacks (Z, Y, X) are annotated; None below three cells."""
-    ratios, diameters, columns, cells, glows = [], [], [], [], []
+    ratios, diameters, columns, found, glows = [], [], [], [], []
     for image, labels in stacks:
         regions = [r for r in measure.regionprops(labels) if r.area >= _SMALLEST_VX]
         centres = np.array([r.centroid for r in regions]).reshape(-1, 3) * np.array(spacing_um)
-        cells.append(StackCells(len(regions), centres, {}))
+        found.append(StackCells(len(regions), centres, {}))
         if not regions:
             continue
         light = image.astype(np.float32) - np.median(image[background_mask(image, labels > 0)])
         areas = [r.image.reshape(len(r.image), -1).sum(1).max() * spacing_um[1] * spacing_um[2] for r in regions]
-        found = (2 * np.sqrt(np.array(areas) / np.pi)).tolist()
-        length = _GLOW_REACH * float(np.median(found))
+        own = (2 * np.sqrt(np.array(areas) / np.pi)).tolist()
+        length = _GLOW_REACH * float(np.median(own))
         glows.append(_glow(ndimage.gaussian_filter(light, _SMOOTH_VX), _free(labels), length, spacing_um))
-        for region, diameter in zip(regions, found, strict=True):
+        for region, diameter in zip(regions, own, strict=True):
             slices = len(region.image)
             ratios.append(slices * spacing_um[0] / diameter)
             cy, cx = (round(c) for c in region.centroid[1:])
             r = max(int(_COLUMN * diameter / spacing_um[1]), 1)
             column = light[:, max(cy - r, 0) : cy + r + 1, max(cx - r, 0) : cx + r + 1].mean((1, 2))
             columns.append((column, region.bbox[0] + 0.5 * (slices - 1), 0.5 * slices))
-        diameters += found
+        diameters += own
     if len(ratios) < _FEW_WHOLE:
         return None
     spread = _SD_OF_IQR * float(np.subtract(*np.percentile(ratios, [75, 25])))
     elongation, diameter = (float(np.median(ratios)), spread), float(np.median(diameters))
     glow = {"glow": float(np.median(glows)), "glow_um": _GLOW_REACH * diameter}
-    return Axial(elongation, _U.tolist(), _profile(columns)[0], diameter, **glow), cells
+    return Axial(elongation, _U.tolist(), _profile(columns)[0], diameter, **glow), found
 
 
 def fit_axial(
@@ -251,13 +251,13 @@ def _count(followed: list[_Followed], diameter: float, height: float, spacing_um
         int((np.abs(c[:, 0] - f.z * spacing_um[0]) < 0.5 * height).sum())
         for c, f in zip(centres, followed, strict=True)
     ]
-    overall = sum(f.count for f in followed) / max(sum(near), 1)
-    cells = []
+    overall = sum(f.num_cells for f in followed) / max(sum(near), 1)
+    found = []
     for f, c, seen in zip(followed, centres, near, strict=True):
-        ratio = (f.count + _LEAN * overall) / (seen + _LEAN)  # few annotated cells: lean on the whole data set
+        ratio = (f.num_cells + _LEAN * overall) / (seen + _LEAN)  # few annotated cells: lean on the whole data set
         u = {label: float(2 * offset / height) for label, offset in zip(f.labels, f.offsets, strict=True)}
-        cells.append(StackCells(max(round(len(c) * ratio), f.count), c, u))
-    return cells
+        found.append(StackCells(max(round(len(c) * ratio), f.num_cells), c, u))
+    return found
 
 
 def _centres(stack: _Followed, diameter: float, height: float, spacing_um) -> np.ndarray:

@@ -27,7 +27,7 @@ _NEAR_RIM, _ELSEWHERE = (
 _SURE = 1e-4  # opacities are kept from 0 and 1, where their logarithm has no gradient
 _EVERY_RAY, _EVERY_POINT = 8, 4  # of which the gradient's length is looked at: it is the costly part, and varies slowly
 _LAST_RATE = 0.1  # of the learning rate, at the last step
-_TOLERANCE = 0.02  # residual that the coarse rays alone come to
+_TOLERANCE = 0.02  # residual at which views are all right, so that among good ones none is called bad
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ _OUTSIDE = 0.04  # half-widths of the frame, a node of `carving`: what a view cu
 _DISPUTED = 2  # views, the one and another, that may cut away what belongs to the solid in the eyes of all others
 _NEAR = 0.5  # distances, in units of the truncation, at which outlines are looked at
 _BLUR_PX = 3  # reach of a Gaussian of 1 px
-_RAYS = 16  # a side, on which views are compared with a solid: IoU is good to 1 % then
+_RAYS = 16  # a side, on which views are compared with a solid: enough to tell one that fits from one that does not
 
 
 @torch.no_grad()
