@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from cascade.diffusion.arguments import check_count, check_generator
 from cascade.diffusion.sampling import denoise
+from cascade.geometry.masks import largest_piece
 from cascade.hub.stages import HubStage
 from cascade.memory import micro_batch
 from cascade.rng import seed_from, torch_stream
@@ -125,9 +126,6 @@ class MaskDDPMPipeline(HubStage, DiffusionPipeline):
 
 def clean_mask(mask: npt.NDArray[Any], min_area_px: int = 12) -> npt.NDArray[Any]:
     """The largest connected piece without holes; empty if it is too small or touches the border. (H, W) bool."""
-    pieces, count = ndimage.label(mask)
-    if count == 0:
-        return np.zeros_like(mask)
-    largest = ndimage.binary_fill_holes(pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1)
+    largest = ndimage.binary_fill_holes(largest_piece(mask, corners=False))
     border = np.concatenate([largest[0], largest[-1], largest[:, 0], largest[:, -1]])
     return largest if largest.sum() >= min_area_px and not border.any() else np.zeros_like(mask)

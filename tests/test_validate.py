@@ -17,7 +17,7 @@ def test_a_sound_set_is_called_sound(tmp_path, capsys):
     assert found.frames == 3
     assert found.spacing_um == (0.5, 0.5)
     assert main(["validate", str(folder)]) == 0
-    assert f"{found.cells} cells" in capsys.readouterr().out
+    assert f"{found.num_cells} cells" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -213,8 +213,8 @@ def _relative_heights(images: list[Annotated], found: list[StackCells]) -> dict[
     frames = [frame for image in images for frame in image.frames]
     return {
         (frame.name, label): u
-        for frame, cells in zip(frames, found, strict=len(found) == len(frames))
-        for label, u in cells.relative_height.items()
+        for frame, seen in zip(frames, found, strict=len(found) == len(frames))
+        for label, u in seen.relative_height.items()
     }
 
 

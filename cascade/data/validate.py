@@ -19,7 +19,7 @@ class Soundness:
     """What was found. `errors` make a data set unfit for training, `warnings` deserve a look; both name files."""
 
     frames: int
-    cells: int
+    num_cells: int
     spacing_um: tuple[float, ...]
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

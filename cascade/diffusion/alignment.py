@@ -7,6 +7,8 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
+from cascade.geometry.masks import largest_piece
+
 
 def otsu_alignment(images: npt.NDArray[Any], masks: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """IoU (N,) between each crop's mask and what Otsu's threshold segments in it, largest piece, holes filled.
@@ -17,9 +19,6 @@ def otsu_alignment(images: npt.NDArray[Any], masks: npt.NDArray[Any]) -> npt.NDA
     for n, (image, mask) in enumerate(zip(images, masks, strict=True)):
         if image.min() == image.max():
             continue
-        pieces, count = ndimage.label(image > threshold_otsu(image))
-        found = (
-            ndimage.binary_fill_holes(pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1) if count else mask & 0
-        )
+        found = ndimage.binary_fill_holes(largest_piece(image > threshold_otsu(image), corners=False))
         scores[n] = (found & mask).sum() / max((found | mask).sum(), 1)
     return scores

@@ -8,6 +8,7 @@ import torch
 from scipy import linalg, ndimage, stats
 
 from cascade.evaluation.segmenters import LabelledImage
+from cascade.evenly import evenly
 from cascade.optics.window import Window
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def patches(images: list[LabelledImage], window: Window, size: int, *, limit: in
                     inside = np.argwhere(labels[box] == label).mean(0)
                     places.append((number, z, *(int(c + b.start) for c, b in zip(inside, box, strict=True))))
     chosen = np.empty((min(limit, len(places)), size, size), np.float32)
-    for patch, n in zip(chosen, np.linspace(0, len(places) - 1, len(chosen)).astype(int), strict=True):
+    for patch, n in zip(chosen, evenly(len(places), limit), strict=True):
         number, z, y, x = places[n]
         image = images[number].image
         padded = np.pad(image if image.ndim == 2 else image[z], size // 2, mode="reflect")

@@ -44,12 +44,20 @@ def overlap_windows(
     return tuple(here), tuple(there)
 
 
-def largest_piece(mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The largest connected piece of a mask, bool, same shape; an empty mask stays empty."""
-    pieces, count = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, mask.ndim))
+def largest_piece(mask: npt.NDArray[Any], *, corners: bool = True) -> npt.NDArray[Any]:
+    """The largest connected piece of a mask, bool, same shape; an empty mask stays empty.
+
+    corners: whether pixels that touch by a corner (or in 3D, an edge) only are connected.
+
+    >>> largest_piece(np.array([[1, 1, 0, 1], [0, 0, 1, 0]], bool)).astype(int).tolist()
+    [[1, 1, 0, 1], [0, 0, 1, 0]]
+    >>> largest_piece(np.array([[1, 1, 0, 1], [0, 0, 1, 0]], bool), corners=False).astype(int).tolist()
+    [[1, 1, 0, 0], [0, 0, 0, 0]]
+    """
+    pieces, count = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, mask.ndim if corners else 1))
     if count <= 1:
         return mask
-    return pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1
+    return np.asarray(pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1)
 
 
 def label_boxes(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], list[tuple[slice, ...]]]:
