@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_toys import Line, Regression, settings, train
+from toy_training import Line, Regression, settings, train
 
 from cascade.files import Busy, exclusive
 from cascade.training.checkpoints import CheckpointError, load_checkpoint, read_record, save_checkpoint
