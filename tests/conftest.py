@@ -158,7 +158,7 @@ def tiny_crops(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_base(tiny_crops, tmp_path_factory) -> Path:
     """The foundation of a few steps that the texture stage goes on from."""
-    from training_toys import run_script
+    from toy_training import run_script
 
     from cascade.training import train_ldm
 

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from training_toys import run_script
+from toy_training import run_script
 
 from cascade.pipelines.texture import TexturePipeline
 from cascade.training import train_controlnet

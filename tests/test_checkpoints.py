@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_toys import Line, Regression, settings, train
+from toy_training import Line, Regression, settings, train
 
 from cascade.files import Busy, exclusive
 from cascade.training.checkpoints import CheckpointError, load_checkpoint, read_record, save_checkpoint
@@ -143,7 +143,7 @@ def test_any_state_comes_back_as_it_was(tmp_path):
 def test_a_folder_has_one_training_at_a_time(tmp_path):
     with claimed(settings(tmp_path / "run")) as output:
         assert output == tmp_path / "run"
-        with pytest.raises(Busy, match="run: a training is at work here"), claimed(settings(tmp_path / "run")):
+        with pytest.raises(Busy, match=r"run: .*at work"), claimed(settings(tmp_path / "run")):
             pass
         with claimed(settings(tmp_path / "other")):
             pass

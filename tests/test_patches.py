@@ -105,7 +105,7 @@ def test_images_that_cannot_be_are_named(tmp_path):
 
 
 def test_a_training_on_patches_resumes_exactly(tmp_path):
-    from training_toys import train
+    from toy_training import train
 
     images_of(tmp_path / "data", [(30, 30), (40, 30)])
     data = PatchDataset(tmp_path / "data", (8, 8))

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from training_toys import run_script
+from toy_training import run_script
 
 from cascade.data.dataset import CropDataset
 from cascade.hub.embedded import embedded
@@ -35,14 +35,15 @@ def test_two_processes_train_both_phases(tiny_crops, tmp_path):
 
 
 def test_the_mask_script_makes_a_stage(tiny_crops, tmp_path):
-    run_script(train_mask_ddpm, "tiny_mask_ddpm", "--data", tiny_crops, "--output_dir", tmp_path)
+    few = ["--max_train_steps", "80", "--preview_steps", "80"]
+    run_script(train_mask_ddpm, "tiny_mask_ddpm", "--data", tiny_crops, "--output_dir", tmp_path, *few)
     pipeline = MaskDDPMPipeline.from_pretrained(tmp_path)
     assert pipeline.config.crop_size == 32
     assert pipeline.config.pixel_size_um == 1.0
-    assert (tmp_path / "preview_000300.png").is_file()
+    assert (tmp_path / "preview_000080.png").is_file()
     card = (tmp_path / "README.md").read_text()
     assert "Data" in card
-    assert "300 steps" in card
+    assert "80 steps" in card
 
 
 def test_an_embedded_model_is_gone_on_with(tiny_crops, tmp_path):

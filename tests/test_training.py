@@ -4,7 +4,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from training_toys import Line, train
+from toy_training import Line, train
 
 from cascade.training import train_mask_ddpm
 from cascade.training.loop import TrainingDiverged
@@ -30,7 +30,7 @@ def test_a_restart_changes_nothing(tmp_path, accumulation):
 def test_weights_are_those_of_the_optimiser_itself(tmp_path):
     """The loop against the same steps written out with torch alone."""
     from diffusers.optimization import get_scheduler
-    from training_toys import Regression
+    from toy_training import Regression
 
     ours, _ = train(tmp_path, use_ema=False, max_train_steps=12, max_grad_norm=0.5)
     theirs, data = Regression(), Line()

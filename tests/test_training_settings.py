@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 import pytest
-from training_toys import settings
+from toy_training import settings
 
 from cascade.training import train_controlnet, train_ldm, train_mask_ddpm, train_multiview
 from cascade.training.settings import parse, run

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_toys import Line, Regression, settings
+from toy_training import Line, Regression, settings
 
 from cascade.training.loop import training_loop
 from cascade.training.settings import OptimizerSettings

@@ -37,13 +37,6 @@ def load_base(path_or_repo_id: str) -> BaseModel:
     return BaseModel(vae, unet, controlnet, _empty_prompt(folder), scheduler)
 
 
-def new_controlnet(unet: UNet2DConditionModel, vae: AutoencoderKL) -> ControlNetModel:
-    """A ControlNet that starts as a copy of the UNet's encoder and sees three channels of the crop's own size."""
-    levels = len(vae.config.block_out_channels)
-    channels = (16, 32, 96, 256)[:levels]
-    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=channels, conditioning_channels=3)
-
-
 def freeze(unet: UNet2DConditionModel, trainable: str) -> None:
     """Leave "all", the "decoder" or "none" of a UNet's parameters to be trained."""
     unet.requires_grad_(trainable == "all")

@@ -27,7 +27,7 @@ def claimed(settings: TrainingSettings) -> Iterator[Path]:
     try:
         if first:
             output.mkdir(parents=True, exist_ok=True)
-            with exclusive(output, "a training"):
+            with exclusive(output, "cascade train"):
                 yield output
         else:
             yield output

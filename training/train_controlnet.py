@@ -26,9 +26,10 @@ from cascade.pipelines.texture import TexturePipeline, bytes_of_a_crop, decode_l
 from cascade.rng import torch_stream
 from cascade.training import checks
 from cascade.training.autoencoder import train_autoencoder
-from cascade.training.base_model import freeze, load_base, new_controlnet
+from cascade.training.base_model import freeze, load_base
 from cascade.training.finish import draw_preview, save_stage
 from cascade.training.loop import training_loop
+from cascade.training.networks import new_controlnet
 from cascade.training.settings import TrainingSettings, parse, run
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL
 
 from cascade.data.dataset import CropDataset
 from cascade.diffusion.encoders import LatentEncoder
@@ -27,6 +27,7 @@ from cascade.training import checks
 from cascade.training.autoencoder import normalise_latents, train_autoencoder
 from cascade.training.finish import draw_preview, preview_of
 from cascade.training.loop import training_loop
+from cascade.training.networks import new_autoencoder, new_latent_unet
 from cascade.training.settings import TrainingSettings, parse, run
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
@@ -74,23 +75,9 @@ def _train_vae(settings: Settings, dataset: CropDataset, output: Path) -> Autoen
         train_batch_size=settings.vae_train_batch_size,
         learning_rate=settings.vae_learning_rate,
     )
-    levels = len(settings.vae["block_out_channels"])
-    defaults = dict(
-        in_channels=1,
-        out_channels=1,
-        latent_channels=4,
-        down_block_types=["DownEncoderBlock2D"] * levels,
-        up_block_types=["UpDecoderBlock2D"] * levels,
-        norm_num_groups=16,
-        sample_size=dataset.columns["image"].shape[-1],
-    )
-
-    def make() -> AutoencoderKL:
-        torch.manual_seed(settings.seed)
-        return AutoencoderKL(**(defaults | settings.vae))
-
+    side = dataset.columns["image"].shape[-1]
     return train_autoencoder(
-        make,
+        lambda: new_autoencoder(settings.vae, side=side, seed=settings.seed),
         dataset,
         phase,
         output / "vae",
@@ -103,20 +90,9 @@ def _train_vae(settings: Settings, dataset: CropDataset, output: Path) -> Autoen
 def _train_unet(settings: Settings, dataset: CropDataset, vae: AutoencoderKL, output: Path) -> None:
     phase = replace(settings, output_dir=str(output / "training_unet"))
     accelerator = make_accelerator(phase)
-    channels, levels = vae.config.latent_channels, len(settings.unet["block_out_channels"])
+    channels = vae.config.latent_channels
     side = dataset.columns["image"].shape[-1] // 2 ** (len(vae.config.block_out_channels) - 1)
-    defaults = dict(
-        sample_size=side,
-        in_channels=channels,
-        out_channels=channels,
-        down_block_types=["DownBlock2D"] + ["CrossAttnDownBlock2D"] * (levels - 1),
-        up_block_types=["CrossAttnUpBlock2D"] * (levels - 1) + ["UpBlock2D"],
-        cross_attention_dim=32,
-        attention_head_dim=8,
-        norm_num_groups=16,
-    )
-    torch.manual_seed(settings.seed)
-    unet = UNet2DConditionModel(**(defaults | settings.unet))
+    unet = new_latent_unet(settings.unet, channels=channels, side=side, seed=settings.seed)
     prompt = EmptyPrompt(1, unet.config.cross_attention_dim)
     scheduler = make_scheduler(settings.prediction_type)
     network = Unconditional(unet, prompt)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import UNet2DModel
 from torch.nn import functional as F
 
 from cascade.data.dataset import CropDataset
@@ -25,6 +24,7 @@ from cascade.training import checks
 from cascade.training.batches import Rows
 from cascade.training.finish import draw_preview, save_stage
 from cascade.training.loop import training_loop
+from cascade.training.networks import new_outline_unet
 from cascade.training.settings import TrainingSettings, parse, run
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
@@ -71,17 +71,6 @@ def _train(settings: Settings, crops: CropDataset) -> None:
     masks = crops.columns["mask"][:, 0].numpy()
     distances = torch.from_numpy(np.stack([signed_distance(mask, (1, 1)) for mask in masks]))[:, None]
     side = settings.sample_size
-    levels = len(settings.unet["block_out_channels"])
-    defaults = dict(
-        sample_size=side,
-        in_channels=1,
-        out_channels=1,
-        down_block_types=["DownBlock2D"] * (levels - 1) + ["AttnDownBlock2D"],
-        up_block_types=["AttnUpBlock2D"] + ["UpBlock2D"] * (levels - 1),
-        norm_num_groups=16,
-        attention_head_dim=16,
-    )
-    torch.manual_seed(settings.seed)
     if settings.base_model:
         unet = MaskDDPMPipeline.from_pretrained(stage_of(settings.base_model, "mask")).unet
         if unet.config.sample_size != side:
@@ -89,14 +78,14 @@ def _train(settings: Settings, crops: CropDataset) -> None:
                 f"{settings.base_model} draws at {unet.config.sample_size} pixels: make --sample_size {side} the same"
             )
     else:
-        unet = UNet2DModel(**(defaults | settings.unet))
+        unet = new_outline_unet(settings.unet, side=side, seed=settings.seed)
     scheduler = make_scheduler(settings.prediction_type)
     encoder = OutlineEncoder(distances, side, settings.representation, settings.truncation_px)
     loss = DenoisingLoss(Outlines(unet), encoder, scheduler)
     generator = torch_stream(settings.seed, "preview", device=accelerator.device)
     noise = torch.randn((64, 1, side, side), generator=generator, device=accelerator.device)
-    fixed = {name: getattr(settings, name) for name in ("prediction_type", "representation", "truncation_px")}
-    update = Update(loss=loss, identity=fixed)
+    fixed = ("prediction_type", "representation", "truncation_px", "sample_size")
+    update = Update(loss=loss, identity={name: getattr(settings, name) for name in fixed})
     for step in training_loop([update], Rows(len(distances), crops.fingerprint), settings, accelerator):
         if step.preview and accelerator.is_main_process:
             maps = denoise(loss.network, scheduler, noise, {}, 25)
