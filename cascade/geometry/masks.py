@@ -45,7 +45,11 @@ def overlap_windows(
 
 
 def largest_piece(mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The largest connected piece of a mask, bool, same shape; an empty mask stays empty."""
+    """The largest connected piece of a mask, bool, same shape; an empty mask stays empty.
+
+    >>> largest_piece(np.array([[1, 0, 1, 1]], bool)).astype(int).tolist()
+    [[0, 0, 1, 1]]
+    """
     pieces, count = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, mask.ndim))
     if count <= 1:
         return mask
