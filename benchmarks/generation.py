@@ -21,6 +21,7 @@ from cascade.commands import cli
 from cascade.data.validate import validate
 from cascade.export.formats import DataSetWriter
 from cascade.pipelines import cascade as pipelines
+from cascade.pipelines import stages
 
 SETS = {"nuclei2d": (1000, 1000), "nuclei3d": (100, 200)}  # images, cells in the bank
 
@@ -84,9 +85,9 @@ def clocked() -> dict[str, float]:
 
     watch(pipelines.MaskDDPMPipeline, "__call__", "outlines")
     watch(pipelines.MultiviewPipeline, "__call__", "views")
-    watch(pipelines, "fit_views", "solids")
-    watch(pipelines, "solid_slices", "slices")
-    watch(pipelines.TexturePipeline, "draw_aligned", "texture")
+    watch(stages, "fit_views", "solids")
+    watch(stages, "solid_slices", "slices")
+    watch(stages.TexturePipeline, "draw_aligned", "texture")
     watch(pipelines, "take_picture", "population and camera")
     watch(DataSetWriter, "write", "files")
     return spent

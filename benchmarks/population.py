@@ -92,7 +92,7 @@ def realism(data: Path, quick: bool, generated: Path | None) -> dict:
         else:
             pipeline = CascadePipeline.from_pretrained(embedded(name))
             pipeline.set_progress_bar_config(disable=True)
-            bank, _ = pipeline.cells(40 if quick else 200, seed=1)
+            bank = pipeline.cells(40 if quick else 200, seed=1)
             samples = pipeline(num_images=count, bank=bank, generator=torch.Generator().manual_seed(0)).samples
             made = field_statistics([s.image for s in samples], [s.labels for s in samples], spacing, reach)
         found[name] = {

@@ -46,7 +46,7 @@ def main() -> None:
 def made(pipeline, count: int, device: str) -> dict:
     """`count` cells made at once."""
     spent, start = clocked(), time.perf_counter()
-    cells, _ = pipeline.cells(count, 1)
+    cells = pipeline.cells(count, 1)
     _wait(device)
     seconds = time.perf_counter() - start
     stages = {name: round(value, 2) for name, value in spent.items()}

@@ -194,7 +194,9 @@ def depth(data: Path, folder: Path | None) -> dict:
     found = {"real": _mean_and_error(pairs)}
     pipeline = load("nuclei3d")
     for rho in (0.0, 0.7, 2.0):
-        samples = pipeline(3, rho=rho, cells_per_image=12, generator=torch.Generator().manual_seed(7)).samples
+        samples = pipeline(
+            num_images=3, rho=rho, cells_per_image=12, generator=torch.Generator().manual_seed(7)
+        ).samples
         found[str(rho)] = _mean_and_error([(sample.image, sample.labels) for sample in samples])
         if folder:
             sample_preview(samples[0], folder / f"depth_rho_{rho:g}.png")

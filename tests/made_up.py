@@ -4,6 +4,7 @@ import numpy as np
 from conftest import ellipse, field_of_view
 from scipy import ndimage
 
+from cascade.annotation import CellRecord
 from cascade.evaluation.segmenters import LabelledImage
 from cascade.optics.axial import Axial
 from cascade.optics.background import Background
@@ -44,7 +45,7 @@ def bank(ndim: int) -> list[Cell]:
         mask = np.pad(ellipse((21, 27), (9, 14), (5 + n, 9 - n), 0.3 * n), 4)
         mask = mask if ndim == 2 else np.stack([mask] * 3)
         light = ndimage.gaussian_filter(100.0 * (n + 1) * mask.astype(np.float32), (0, 2, 2)[-ndim:])
-        cells.append(Cell(mask, light, (1.0, 13.0, 18.0)[-ndim:], {"brightness": 300.0}))
+        cells.append(Cell(mask, light, (1.0, 13.0, 18.0)[-ndim:], CellRecord(brightness=300.0)))
     return cells
 
 

@@ -5,6 +5,7 @@ import pytest
 from conftest import ellipse
 from made_up import bank, small_statistics
 
+from cascade.annotation import CellRecord
 from cascade.geometry.grid import Grid, voxelize
 from cascade.population.bank import draw_uses, read_cells, stored_bank, turned, used, write_cells
 from cascade.population.compositing import Cell
@@ -34,10 +35,10 @@ def test_a_turned_solid_is_that_of_the_turned_voxels(symmetry):
 
     grid = Grid.centred((9, 17, 17), (1.0, 1.0, 1.0))
     mask = voxelize(solid, grid).array
-    cell = Cell(mask, mask.astype(np.float32), (4.0, 8.0, 8.0), {"solid": solid, "outline": mask[4]})
+    cell = Cell(mask, mask.astype(np.float32), (4.0, 8.0, 8.0), CellRecord(solid=solid, outline=mask[4]))
     other = turned(cell, symmetry)
-    np.testing.assert_array_equal(voxelize(other.info["solid"], grid).array, other.mask)
-    np.testing.assert_array_equal(other.info["outline"], other.mask[4])
+    np.testing.assert_array_equal(voxelize(other.record.solid, grid).array, other.mask)
+    np.testing.assert_array_equal(other.record.outline, other.mask[4])
 
 
 def test_cells_are_as_large_and_as_bright_as_those_of_a_real_image():
@@ -47,7 +48,7 @@ def test_cells_are_as_large_and_as_bright_as_those_of_a_real_image():
         cell_area_um2=[*np.linspace(10, 20, 20), *np.linspace(90, 99, 10)], cell_brightness=[200.0] * 20 + [900.0] * 10,
     )  # fmt: skip
     masks = [ellipse((33, 33), (16, 16), (r, r), 0.0) for r in np.linspace(4, 15, 96)]
-    cells = [Cell(m, 100.0 * m.astype(np.float32), (16.0, 16.0), {"brightness": 300.0}) for m in masks]
+    cells = [Cell(m, 100.0 * m.astype(np.float32), (16.0, 16.0), CellRecord(brightness=300.0)) for m in masks]
     for like, light, sizes in ((0, 100.0, (0, 72)), (1, 800.0, (56, 96))):
         scene = Scene((64, 64), None, 40, like, 100.0, 0.5)
         uses = draw_uses(cells, scene, real, 1, 0)
@@ -55,9 +56,9 @@ def test_cells_are_as_large_and_as_bright_as_those_of_a_real_image():
         assert np.bincount([use.cell for use in uses]).max() <= 4
         for use in uses[:3]:
             cell = used(cells, use, 100.0)
-            assert cell.info["brightness"] == pytest.approx(100 + light)
+            assert cell.record.brightness == pytest.approx(100 + light)
             assert cell.signal.sum() == pytest.approx(cells[use.cell].signal.sum() * light / 200)
-            assert (cell.info["bank"], cell.info["symmetry"]) == use[:2]
+            assert (cell.record.bank, cell.record.symmetry) == use[:2]
     assert draw_uses(cells, scene, real, 1, 0) == uses
     assert draw_uses(cells, scene, real, 1, 1) != uses
     with pytest.raises(ValueError, match="the bank is empty"):
@@ -66,7 +67,8 @@ def test_cells_are_as_large_and_as_bright_as_those_of_a_real_image():
 
 def test_stored_cells_come_back(tmp_path):
     cells = bank(3)
-    cells[0].info.update(outline=ellipse((9, 9), (4, 4), (3, 2), 0.0), solid=lambda p: p)
+    known = replace(cells[0].record, outline=ellipse((9, 9), (4, 4), (3, 2), 0.0), solid=lambda p: p)
+    cells[0] = replace(cells[0], record=known)
     write_cells(cells, tmp_path / "cells.safetensors")
     back = read_cells(tmp_path / "cells.safetensors")
     assert len(back) == len(cells)
@@ -74,8 +76,8 @@ def test_stored_cells_come_back(tmp_path):
         np.testing.assert_array_equal(a.mask, b.mask)
         np.testing.assert_array_equal(a.signal, b.signal)
         assert a.centre == b.centre
-    assert "solid" not in back[0].info
-    np.testing.assert_array_equal(back[0].info["outline"], cells[0].info["outline"])
+    assert back[0].record.solid is None
+    np.testing.assert_array_equal(back[0].record.outline, known.outline)
 
 
 def test_a_bank_is_the_same_whoever_makes_which_part(tmp_path):
@@ -84,7 +86,10 @@ def test_a_bank_is_the_same_whoever_makes_which_part(tmp_path):
     def make(part, size):
         calls.append(part)
         mask = ellipse((15, 15), (7, 7), (5, 4), 0.1 * part)
-        return [Cell(mask, (part + n) * mask.astype(np.float32), (7.0, 7.0), {"brightness": 1.0}) for n in range(size)]
+        return [
+            Cell(mask, (part + n) * mask.astype(np.float32), (7.0, 7.0), CellRecord(brightness=1.0))
+            for n in range(size)
+        ]
 
     alone = stored_bank(tmp_path / "alone", 70, make)
     assert calls == [0, 1, 2]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from cascade import CascadePipeline, MaskDDPMPipeline, MultiviewPipeline, TexturePipeline, embedded
+from cascade import CascadePipeline, CascadeSettings, MaskDDPMPipeline, MultiviewPipeline, TexturePipeline, embedded
 from cascade.commands.cli import main
 from cascade.hub.folders import ModelError
 
@@ -50,10 +50,10 @@ def check(sample, shape):
     np.testing.assert_array_equal(ids, np.arange(len(sample.cells) + 1))
     structure = np.ones((3,) * len(shape))
     for record in sample.cells:
-        mine = sample.labels == record["label"]
+        mine = sample.labels == record.label
         assert ndimage.label(mine, structure)[1] == 1
         centroid = np.argwhere(mine).mean(0) * sample.spacing_um
-        np.testing.assert_allclose(record["centroid_um"], centroid, atol=1e-3)
+        np.testing.assert_allclose(record.centroid_um, centroid, atol=1e-3)
 
 
 def test_a_plane_is_annotated_and_brighter_where_it_says(plane, flat):
@@ -76,9 +76,9 @@ def test_a_stack_is_annotated_and_consists_of_solids(stack, deep):
     outside = stack.image[ndimage.binary_dilation(stack.labels, iterations=4) == 0].astype(float)
     assert inside.mean() - outside.mean() > 20
     for cell in stack.cells:
-        assert cell["residual"] < 0.1
-        assert cell["solid"](np.zeros((1, 3), np.float32))[0] < 0
-        slices = np.flatnonzero((stack.labels == cell["label"]).any((1, 2)))
+        assert cell.residual < 0.1
+        assert cell.solid(np.zeros((1, 3), np.float32))[0] < 0
+        slices = np.flatnonzero((stack.labels == cell.label).any((1, 2)))
         assert len(slices) == slices[-1] - slices[0] + 1
     assert deep.statistics.ndim == 3
 
@@ -86,9 +86,9 @@ def test_a_stack_is_annotated_and_consists_of_solids(stack, deep):
 def test_a_solid_lies_where_its_label_is(stack):
     """The signed distance around `origin_um` and the label volume are one and the same."""
     for cell in stack.cells:
-        mine = stack.labels == cell["label"]
-        points = np.argwhere(np.ones(mine.shape, bool)) * stack.spacing_um - np.array(cell["origin_um"])
-        inside = (cell["solid"](points.astype(np.float32)) < 0).reshape(mine.shape)
+        mine = stack.labels == cell.label
+        points = np.argwhere(np.ones(mine.shape, bool)) * stack.spacing_um - np.array(cell.origin_um)
+        inside = (cell.solid(points.astype(np.float32)) < 0).reshape(mine.shape)
         free = mine | (stack.labels == 0)
         assert (inside & mine & free).sum() / ((inside | mine) & free).sum() > 0.95
 
@@ -102,9 +102,9 @@ def test_the_same_seed_gives_the_same_bytes(flat, plane):
 
 
 def test_an_image_does_not_depend_on_the_others(flat):
-    options = dict(canvas_size=(96, 96), cells_per_image=3, **FAST)
-    two = list(flat.generate(7, range(2), **options))
-    (second,) = flat.generate(7, range(1, 2), **options)
+    settings = CascadeSettings(canvas_size=(96, 96), cells_per_image=3, **FAST)
+    two = list(flat.generate(7, range(2), settings))
+    (second,) = flat.generate(7, range(1, 2), settings)
     assert second.image.tobytes() == two[1].image.tobytes()
     assert two[0].image.tobytes() != two[1].image.tobytes()
 
@@ -217,7 +217,7 @@ def test_outlines_read_as_sections_belong_to_larger_cells(deep):
     sizes = {}
     for reading in ("silhouette", "section"):
         cells = generate(deep, reading=reading, **options).samples[0].cells
-        sizes[reading] = sum(cell["outline"].sum() for cell in cells) / len(cells)
+        sizes[reading] = sum(cell.outline.sum() for cell in cells) / len(cells)
     assert sizes["section"] > 1.1 * sizes["silhouette"]
     with pytest.raises(ValueError, match='"silhouette" or "section"'):
         generate(deep, reading="cut", **options)
@@ -227,7 +227,7 @@ def test_solids_for_comparison_take_the_place_of_imagined_ones(deep):
     options = dict(canvas_size=(32, 96, 96), cells_per_image=3, num_inference_steps=2, min_alignment=0)
     for shapes in ("harmonics", "ellipsoids"):
         sample = generate(deep, shapes=shapes, **options).samples[0]
-        outlines = np.array([cell["outline"].sum() for cell in sample.cells]) * sample.cells[0]["outline_pixel_um"] ** 2
+        outlines = np.array([cell.outline.sum() for cell in sample.cells]) * sample.cells[0].outline_pixel_um ** 2
         seen = [(sample.labels == n + 1).any(0).sum() for n in range(len(sample.cells))]
         seen = np.array(seen) * np.prod(sample.spacing_um[1:])
         assert seen.sum() == pytest.approx(outlines.sum(), rel=0.25), shapes  # cut a little by each other

@@ -140,7 +140,7 @@ def test_what_cannot_be_compared_is_said_before_anything_is_trained(stubbed, fol
         name = "man_seg000.tif" if array else "t000.tif"
         tifffile.imwrite(stack / folder / name, ball_stack(rng)[array].astype(np.uint16))
     with pytest.raises(
-        DataError, match=r"no voxel size; give --spacing_um Z Y X, in µm, or write .* to .*stacks/dataset.json"
+        DataError, match=r"no voxel size; give spacing_um Z Y X, in µm, or write .* to .*stacks/dataset.json"
     ):
         evaluate(train, Source(stack), {"synthetic": made}, tmp_path / "out")
     stacks = Source(stack, spacing_um=(2.0, 1.0, 1.0))

@@ -8,15 +8,16 @@ import pytest
 import tifffile
 from conftest import ball_stack, field_of_view
 
+from cascade.annotation import Annotation, Sample
 from cascade.data.frames import find_frames
 from cascade.data.spacing import spacing_of
 from cascade.export import ctc
 from cascade.export.formats import FORMATS, DataSetWriter
 from cascade.export.mesh import solid_mesh
 from cascade.export.preview import sample_preview
+from cascade.export.records import SampleRecord
 from cascade.export.save import save_samples
 from cascade.export.tiff import write_tiff
-from cascade.population.picture import Sample
 
 SPACING = {2: (0.65, 0.65), 3: (2.0, 0.8, 0.8)}
 
@@ -24,8 +25,7 @@ SPACING = {2: (0.65, 0.65), 3: (2.0, 0.8, 0.8)}
 def sample(ndim, index, seed=0):
     rng = np.random.default_rng(seed + index)
     image, labels = field_of_view(rng) if ndim == 2 else ball_stack(rng, count=5)
-    cells = [{"label": n, "outline": labels > 0} for n in range(1, labels.max() + 1)]
-    return Sample(image, labels, SPACING[ndim], cells, seed, index)
+    return Sample(image, Annotation.of_labels(labels, SPACING[ndim]), seed, index)
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -103,18 +103,19 @@ def test_our_own_reader_reads_it_with_its_spacing(written):
 
 def test_long_sets_are_split_so_that_track_ids_fit(tmp_path):
     tiny = np.zeros((8, 8), np.uint16)
-    one = Sample(tiny, np.pad(np.arange(1, 5, dtype=np.uint16).reshape(2, 2), 3), (1.0, 1.0), [], 0, 0)
+    one = Sample(tiny, Annotation.of_labels(np.pad(np.arange(1, 5, dtype=np.uint16).reshape(2, 2), 3), (1.0, 1.0)))
     for number in range(13):
         ctc.write(one, number, tmp_path, frames_per_sequence=10)
-    ctc.finish(tmp_path, [{"cells": 4}] * 13, (1.0, 1.0), {}, frames_per_sequence=10)
+    ctc.finish(tmp_path, [SampleRecord.of(one, number) for number in range(13)], (1.0, 1.0), {}, frames_per_sequence=10)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["01", "01_GT", "02", "02_GT", "dataset.json"]
     assert len(list((tmp_path / "01").iterdir())) == 10
     assert tifffile.imread(tmp_path / "01_GT/TRA/man_track009.tif").max() == 40
     tracks = np.loadtxt(tmp_path / "02_GT/TRA/man_track.txt", dtype=int)
     np.testing.assert_array_equal(tracks[:, 0], np.arange(1, 13))
     assert (tracks[-1] == [12, 2, 2, 0]).all()
+    many = replace(SampleRecord.of(one, 0), num_cells=40_000)
     with pytest.raises(ValueError, match="more than 65535 cells"):
-        ctc.finish(tmp_path, [{"cells": 40_000}] * 2, (1.0, 1.0), {}, frames_per_sequence=10)
+        ctc.finish(tmp_path, [many] * 2, (1.0, 1.0), {}, frames_per_sequence=10)
 
 
 def test_more_labels_than_16_bits_are_written(tmp_path):
@@ -170,7 +171,7 @@ def test_pyramids_keep_ids_and_thin_stacks(tmp_path):
 
     labels = np.zeros((10, 700, 1300), np.uint16)
     labels[:, 100:300, 200:700], labels[4:7, 400:600, 900:1200] = 7, 60_000
-    one = Sample(labels, labels, (2.0, 0.5, 0.5), [], 0, 0)
+    one = Sample(labels, Annotation.of_labels(labels, (2.0, 0.5, 0.5)))
     ome_zarr.write(one, 0, tmp_path)
     import zarr
 
@@ -246,7 +247,7 @@ def test_every_cell_has_its_row(everything):
     folder, samples = everything[2]
     table = pq.read_table(folder / "cells.parquet").to_pydict()
     assert table["sample"] == [0] * len(samples[0].cells) + [1] * len(samples[1].cells)
-    assert table["label"] == [c["label"] for one in samples for c in one.cells]
+    assert table["label"] == [c.label for one in samples for c in one.cells]
 
 
 def test_nothing_half_written_is_left(tmp_path):
@@ -321,7 +322,8 @@ def test_the_packages_have_one_name_only():
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_an_image_of_no_cell_is_written_in_every_format(ndim, tmp_path):
-    empty = replace(sample(ndim, 0), labels=np.zeros_like(sample(ndim, 0).labels), cells=[])
+    nothing = Annotation.of_labels(np.zeros_like(sample(ndim, 0).labels), SPACING[ndim])
+    empty = replace(sample(ndim, 0), annotation=nothing)
     formats = tuple(name for name in FORMATS if (ndim, name) != (3, "coco"))
     folder = save_samples([empty, sample(ndim, 1)], tmp_path / "set", formats)
     assert not [name for name in formats if not any((folder / name).rglob("*"))]

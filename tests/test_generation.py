@@ -1,8 +1,5 @@
 import json
-import os
-import signal
-import subprocess
-import sys
+import multiprocessing
 import time
 from pathlib import Path
 
@@ -10,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import field_of_view
 
+from cascade.annotation import Annotation, Sample
 from cascade.generation import shards as generation
 from cascade.generation.shards import Job, again, progress, run, start
-from cascade.population.picture import Sample
 from cascade.rng import stream
 
 
@@ -21,8 +18,7 @@ def made_up(seed, numbers, pause=0.0):
     for number in numbers:
         image, labels = field_of_view(stream(seed, number), (64, 64), 3)
         time.sleep(pause)
-        cells = [{"label": n, "centroid_um": (1.0, 2.0)} for n in range(1, labels.max() + 1)]
-        yield Sample(image, labels, (0.5, 0.5), cells, seed, number)
+        yield Sample(image, Annotation.of_labels(labels, (0.5, 0.5)), seed, number)
 
 
 def job(**changes):
@@ -67,26 +63,32 @@ def test_many_processes_give_the_same_bytes(undisturbed, tmp_path, world):
     assert contents(tmp_path / "set") == contents(undisturbed)
 
 
+def _slowly(folder):
+    start(folder, job())
+    run(folder, job(), lambda seed, numbers: made_up(seed, numbers, 0.05))
+
+
 def test_killed_at_any_moment_it_goes_on_where_it_was(undisturbed, tmp_path):
     """The process is killed with SIGKILL again and again, at moments spread over its whole work."""
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[2]); from test_generation import *; "
-        "start(sys.argv[1], job()); run(sys.argv[1], job(), lambda s, n: made_up(s, n, 0.05))"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "set"), str(Path(__file__).parent)]
-    deaths = 0
+    context = multiprocessing.get_context("fork")
+    deaths, partial = 0, tmp_path / "set" / ".cascade" / "partial"
+    (partial / "000001-host-123").mkdir(parents=True)  # left by an earlier version
     for delay in np.random.default_rng(0).uniform(0.0, 0.25, 6):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        while process.poll() is None and not list((tmp_path / "set").glob(f".cascade/partial/*-{process.pid}")):
+        before = set(partial.glob("*/files"))
+        process = context.Process(target=_slowly, args=(tmp_path / "set",))
+        process.start()
+        while process.is_alive() and set(partial.glob("*/files")) <= before:
             time.sleep(0.005)
         time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        if process.wait() == 0:
+        process.kill()
+        process.join()
+        if process.exitcode == 0:
             break
         deaths += 1
     assert deaths >= 2
     run(tmp_path / "set", job(), made_up)
     assert contents(tmp_path / "set") == contents(undisturbed)
+    assert {p.name for p in (tmp_path / "set" / ".cascade").iterdir()} == {"job.json", "shards", "index.json"}
 
 
 def test_finished_shards_are_not_made_again(undisturbed):
@@ -111,8 +113,10 @@ def test_another_job_or_another_folder_is_refused(undisturbed, tmp_path):
 
 
 def test_one_sample_is_made_again_bit_for_bit(undisturbed):
-    assert again(undisturbed, job(), made_up, 5)
-    assert not again(undisturbed, job(), lambda seed, numbers: made_up(seed + 1, numbers), 5)
+    assert contents(again(undisturbed, job(), made_up, 5)) == {}  # of the tool's own, hidden in .cascade
+    assert sorted(p.name for p in (undisturbed / ".cascade" / "again").rglob("*.tif")) == ["man_seg001.tif", "t001.tif"]
+    with pytest.raises(ValueError, match=r"differs from what was recorded.*02/t001.tif.*another machine"):
+        again(undisturbed, job(), lambda seed, numbers: made_up(seed + 1, numbers), 5)
     with pytest.raises(ValueError, match="no sample 7"):
         again(undisturbed, job(), made_up, 7)
 

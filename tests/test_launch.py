@@ -15,13 +15,15 @@ import zarr
 from made_up import statistics
 
 from cascade.commands.cli import main
-from cascade.commands.generate import _model_sha256, _sequence_length
+from cascade.commands.generate import model_sha256, sequence_length
 from cascade.generation import shards as generation
 from cascade.generation.load import load
-from cascade.generation.shards import Job
+from cascade.generation.recipe import Recipe
+from cascade.generation.settings import GenerationSettings
 from cascade.hub.embedded import embedded
 from cascade.hub.statistics import saved_statistics
 from cascade.optics.statistics import Statistics
+from cascade.population.settings import CascadeSettings
 
 SMALL = ["--model", "nuclei2d", "--canvas_size", "128", "128", "--cells_per_image", "6", "--num_inference_steps", "2"]
 SMALL += ["--min_alignment", "0", "--num_images", "4", "--shard_size", "2"]
@@ -109,13 +111,12 @@ def test_another_region_is_another_data_set(tmp_path, capsys):
 def test_sequences_are_as_short_as_their_track_ids_want():
     """Of at most 65,535 numbers each cell of each image takes one."""
     few, many = statistics(cells_per_image=[12]), statistics(cells_per_image=[100, 300])
-    settings = dict.fromkeys(("canvas_size", "cells_per_image", "clustering_probability")) | {"max_overlap": 0.0}
-    job = Job("", "", "", 0, 4, 4, ("ctc",), 400, False, settings)
-    assert _sequence_length(few, job) == 400
-    length = _sequence_length(many, job)
+    settings, recipe = GenerationSettings(output_dir=Path()), Recipe(images=CascadeSettings())
+    assert sequence_length(few, settings, recipe) == 400
+    length = sequence_length(many, settings, recipe)
     assert 65_535 // 310 <= length <= 65_535 // 300
-    job.settings["canvas_size"] = (1024, 1024)  # sixteen times the area
-    assert _sequence_length(many, job) == pytest.approx(length / 16, abs=1)
+    recipe = Recipe(images=CascadeSettings(canvas_size=(1024, 1024)))  # sixteen times the area
+    assert sequence_length(many, settings, recipe) == pytest.approx(length / 16, abs=1)
 
 
 def test_settings_come_from_a_file_and_flags_win(tmp_path, capsys):
@@ -208,7 +209,7 @@ def test_a_model_without_its_own_views_is_known_by_the_embedded_ones(tmp_path):
     shutil.copytree(embedded("nuclei3d"), tmp_path / "own")
     shutil.copytree(tmp_path / "own", tmp_path / "without", ignore=lambda *_: ["multiview", "model_index.json"])
     Statistics.from_dict(saved_statistics(tmp_path / "own")).save(tmp_path / "without")
-    ids = [_model_sha256(folder) for folder in (embedded("nuclei3d"), tmp_path / "own", tmp_path / "without")]
+    ids = [model_sha256(folder) for folder in (embedded("nuclei3d"), tmp_path / "own", tmp_path / "without")]
     assert ids[0] == ids[1] != ids[2]
     assert generation.folder_sha256(embedded("nuclei3d") / "multiview") in ids[2]
 

@@ -93,7 +93,7 @@ def test_training_data_are_consistent_solids():
 def test_conditions_are_dropped_for_guidance():
     renders = HarmonicRenders(hemisphere(3), ShapeLaw(degree=4), 16)
     encoder = MultiviewEncoder(renders, 0.5)
-    _, batch = encoder({"index": torch.arange(64)}, torch.Generator().manual_seed(0))
+    _, batch = encoder({"row": torch.arange(64)}, torch.Generator().manual_seed(0))
     dropped = (batch["condition"] == 1).all(2).all(1)
     assert 16 < dropped.sum() < 48
 

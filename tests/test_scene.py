@@ -6,11 +6,13 @@ from conftest import ellipse
 from made_up import HALO, statistics
 from scipy import ndimage
 
+from cascade.annotation import CellRecord
 from cascade.optics.camera import photograph_crops
 from cascade.optics.window import Window
 from cascade.population.cells import Slices, plane_slices, textured_cell
 from cascade.population.picture import take_picture
 from cascade.population.scene import plan_scene, real_cells
+from cascade.population.settings import CascadeSettings
 
 
 def cells_on_a_wrong_background(count, offset):
@@ -21,7 +23,7 @@ def cells_on_a_wrong_background(count, offset):
         light = 600 * ndimage.gaussian_filter(mask.astype(np.float32), 1.2)
         image = window.stretch(100 + offset + light)[None]
         slices = plane_slices(mask, 0.5, (0.5, 0.5))
-        made.append(textured_cell(slices, image, np.array([600.0]), window, 100.0, HALO, 0.5, (0.5, 0.5), {}))
+        made.append(textured_cell(slices, image, np.array([600.0]), window, 100.0, HALO, 0.5, (0.5, 0.5), CellRecord()))
     return made
 
 
@@ -29,8 +31,8 @@ def test_no_frame_is_seen_around_a_cell():
     """Beyond its halo, a cell leaves background and noise as they are, even where its crop's background was wrong."""
     inside, near, far = [], [], []
     for index in range(6):
-        scene = plan_scene(statistics(), 0, index)
-        sample = take_picture(cells_on_a_wrong_background(12, 30.0), scene, statistics(), 0, index, {})
+        scene = plan_scene(statistics(), CascadeSettings(), 0, index)
+        sample = take_picture(cells_on_a_wrong_background(12, 30.0), scene, statistics(), 0, index, counts={})
         distance = ndimage.distance_transform_edt(sample.labels == 0)
         image = sample.image.astype(float)
         inside.append(image[distance == 0])
@@ -51,7 +53,7 @@ def test_tips_and_what_lies_beyond_are_out_of_focus():
     window, light = Window(0, 2000), np.array([20.0, 100.0, 400.0, 600.0, 150.0, 30.0])
     images = window.stretch(100 + np.random.default_rng(0).uniform(200, 700, masks.shape).astype(np.float32))
     slices = Slices(masks, masks, np.linspace(-1.5, 1.5, 6))
-    cell = textured_cell(slices, images, light, window, 100.0, HALO, 0.5, (1.0, 0.5, 0.5), {})
+    cell = textured_cell(slices, images, light, window, 100.0, HALO, 0.5, (1.0, 0.5, 0.5), CellRecord())
     assert np.array_equal(cell.mask, masks)
     for z, nearest in ((0, 2), (1, 2), (4, 3), (5, 3)):
         np.testing.assert_allclose(cell.signal[z], cell.signal[nearest] * light[z] / light[nearest], rtol=1e-5)
@@ -59,29 +61,33 @@ def test_tips_and_what_lies_beyond_are_out_of_focus():
         assert cell.signal[z][masks[z]].mean() == pytest.approx(light[z], rel=1e-4)
 
 
+def plan(real, region=None, **fields):
+    return plan_scene(real, CascadeSettings(**fields), 0, 0, region=region)
+
+
 def test_cells_scale_with_the_canvas_and_the_region():
     real = statistics()
-    assert plan_scene(real, 0, 0).cells == 12
-    assert plan_scene(real, 0, 0, (512, 256)).cells == 24
+    assert plan(real).num_cells == 12
+    assert plan(real, canvas_size=(512, 256)).num_cells == 24
     half = np.zeros((256, 256), bool)
     half[:128] = True
-    scene = plan_scene(real, 0, 0, region=half)
+    scene = plan(real, half)
     assert scene.canvas == (256, 256)
-    assert scene.cells == 6
+    assert scene.num_cells == 6
     embryo = statistics(
         spacing_um=(2.0, 0.5, 0.5), image_shape=(32, 128, 128), region_um=(16.0, 16.0, 16.0), cells_per_image=[20]
     )
-    assert plan_scene(embryo, 0, 0).cells == pytest.approx(20, abs=1)
-    assert plan_scene(embryo, 0, 0, (64, 256, 256)).cells == pytest.approx(20, abs=1)  # no larger than a real one
-    assert plan_scene(embryo, 0, 0, (32, 32, 128)).cells == pytest.approx(10, abs=1)
+    assert plan(embryo).num_cells == pytest.approx(20, abs=1)
+    assert plan(embryo, canvas_size=(64, 256, 256)).num_cells == pytest.approx(20, abs=1)  # no larger than a real one
+    assert plan(embryo, canvas_size=(32, 32, 128)).num_cells == pytest.approx(10, abs=1)
     with pytest.raises(ValueError, match="they must be equal"):
-        plan_scene(real, 0, 0, (64, 64), region=half)
+        plan(real, half, canvas_size=(64, 64))
     with pytest.raises(ValueError, match="region is empty"):
-        plan_scene(real, 0, 0, region=np.zeros((256, 256)))
+        plan(real, np.zeros((256, 256)))
     with pytest.raises(ValueError, match="max_overlap"):
-        plan_scene(real, 0, 0, max_overlap=1.5)
+        plan(real, max_overlap=1.5)
     with pytest.raises(ValueError, match="cells_per_image"):
-        plan_scene(real, 0, 0, cells_per_image=0)
+        plan(real, cells_per_image=0)
 
 
 def test_crops_are_photographed_whatever_their_pixels():
@@ -118,6 +124,6 @@ def test_few_annotated_cells_are_helped_out_by_images_like_theirs():
 )
 def test_a_region_as_large_as_the_real_ones_holds_as_many_cells(spacing, shape, own):
     given = statistics(spacing_um=spacing, image_shape=shape, region_um=own, cells_per_image=[50])
-    scene = plan_scene(given, 0, 0)
+    scene = plan(given)
     assert scene.region.sum() < 0.8 * np.prod(shape)
-    assert scene.cells == pytest.approx(50, abs=2)
+    assert scene.num_cells == pytest.approx(50, abs=2)

@@ -3,12 +3,13 @@ import pytest
 import zarr
 from made_up import bank, small_statistics
 
+from cascade.export.records import SampleRecord
+from cascade.generation.tiles import compose_tiles
 from cascade.population.bank import draw_uses, used
 from cascade.population.compositing import compose
-from cascade.population.picture import large_first
+from cascade.population.picture import large_first, take_picture
 from cascade.population.placement import place
 from cascade.population.scene import Scene
-from cascade.population.tiles import compose_tiles
 from cascade.rng import stream
 
 
@@ -29,7 +30,10 @@ def test_tiles_make_the_same_image_as_one_canvas(ndim, tmp_path):
     wanted += small_statistics(ndim).background.draw(canvas, 3, 0, 100.0)
     np.testing.assert_array_equal(labels, wanted_labels)
     np.testing.assert_allclose(image, wanted, atol=0.6)  # rounded to integers
-    assert record["cells"] == len(placed) == 60 - record["counts"]["cells without room"]
-    rows = record["cell_records"]
-    assert [row["label"] for row in rows] == list(range(1, len(placed) + 1))
-    assert [row["bank"] for row in rows] == [cells[n].info["bank"] for n in placed]
+
+    whole = take_picture(
+        [used(bank(ndim), use, 100.0) for use in draw_uses(bank(ndim), scene, small_statistics(ndim), 3, 0)],
+        scene, small_statistics(ndim), 3, 0, counts={},
+    )  # fmt: skip
+    assert record.num_cells == len(placed) == 60 - record.counts["cells without room"]
+    assert record.to_json() == SampleRecord.of(whole, 0).to_json()

@@ -78,9 +78,16 @@ def _train(stage: str, argv: list[str]) -> int:
 
 
 def _generate(options) -> None:
-    from cascade.commands.generate import generate
+    import dataclasses
 
-    generate(options)
+    from cascade.commands.generate import generate
+    from cascade.generation.settings import GenerationSettings
+    from cascade.population.settings import CascadeSettings
+
+    given = vars(options) | {"format": tuple(options.format)}
+    kinds = (GenerationSettings, CascadeSettings)
+    made = [kind(**{f.name: given[f.name] for f in dataclasses.fields(kind) if f.name in given}) for kind in kinds]
+    generate(*made)
 
 
 def _validate(options) -> None:

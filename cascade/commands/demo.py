@@ -8,15 +8,23 @@ import torch
 from cascade import __version__
 from cascade.export.preview import sample_preview
 from cascade.export.save import check_replaceable, save_samples
+from cascade.files import exclusive
 from cascade.generation.load import load
 from cascade.hub.embedded import embedded
 
 
 def demo(output_dir: Path, seed: int) -> None:
     """Generate, save and preview both; prints what was made and what to do next."""
+    with exclusive(output_dir, "cascade demo"):
+        for kind in ("2d", "3d"):
+            check_replaceable(output_dir / kind)
+        made = _make(output_dir, seed)
+    print("Made from the embedded weights:\n" + "\n".join(made))
+    print("Next: cascade prepare YOUR_DATA --output_dir crops   (see README.md)")
+
+
+def _make(output_dir: Path, seed: int) -> list[str]:
     made = []
-    for kind in ("2d", "3d"):
-        check_replaceable(output_dir / kind)
     for name, kind, canvas, cells in (
         ("nuclei2d", "2d", (512, 512), 60),
         ("nuclei3d", "3d", (48, 160, 160), 14),
@@ -32,5 +40,4 @@ def demo(output_dir: Path, seed: int) -> None:
         shape, count = "×".join(map(str, output.images[0].shape)), len(output.samples[0].cells)
         seconds = time.perf_counter() - start
         made.append(f"  {preview}: {shape} voxels, {count} annotated nuclei, {seconds:.0f} s; data set in {folder}")
-    print("Made from the embedded weights:\n" + "\n".join(made))
-    print("Next: cascade prepare YOUR_DATA --output_dir crops   (see README.md)")
+    return made

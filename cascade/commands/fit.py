@@ -2,14 +2,15 @@
 
 import json
 import logging
-import subprocess
 import sys
-import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from cascade.files import replacing
+from cascade.commands.child import run_child
+from cascade.files import STATE, BrokenRecord, exclusive, read_record, replacing
 from cascade.hub.folders import base_model_folder, model_index
+from cascade.locks import scratch
+from cascade.ownership import check_not_input
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +19,7 @@ _SCRIPTS = {"mask": "cascade.training.train_mask_ddpm", "texture": "cascade.trai
 _SHARES = {"mask": 0.3, "texture": 0.7}  # of the time for training
 _TRIAL = 4  # steps that tell how long one takes
 _STATE = "fit.json"
+_PATHS = ("source", "base_model")  # of a plan: the same folder, however it is written
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,9 @@ def fit(plan: Plan) -> Path:
 
     Every step that is finished is remembered in `fit.json`, trainings go on from their checkpoints: the same call
     again does what is left. Raises ValueError, before anything is made, for a folder that holds another plan's work,
-    a step that does not exist, no time, a base model that is not there, or a test that cannot be evaluated on, and
-    ImportError if Cellpose is not there for it; RuntimeError if a step fails.
+    a step that does not exist, no time, a base model that is not there, or a test that cannot be evaluated on,
+    ImportError if Cellpose is not there for it, and `files.Busy` if another process fits there; RuntimeError if a step
+    fails. The processes of a step end with this one.
     """
     unknown = set(plan.skip) - set(STEPS)
     if unknown:
@@ -62,19 +65,24 @@ def fit(plan: Plan) -> Path:
     if not 0 < plan.budget_minutes < float("inf"):
         raise ValueError(f"--budget {plan.budget_minutes:g}: give minutes above 0")
     output = Path(plan.output_dir)
-    state = _State(output / _STATE, plan)
-    if "texture" not in (*plan.skip, *state.done):
-        base_model_folder(_base(plan, "texture"))  # hours before it is asked for
-    if plan.test is not None and "evaluate" not in plan.skip:
-        _check_test(plan)
-    output.mkdir(parents=True, exist_ok=True)
-    for number, step in enumerate(STEPS, 1):
-        if step in plan.skip or step in state.done or (step == "evaluate" and plan.test is None):
-            continue
-        print(f"[{number}/{len(STEPS)}] {step}", file=sys.stderr)
-        _DO[step](plan, output, state)
-        if step != "evaluate":  # it remembers itself what it has done, and of which data
-            state.finish(step)
+    check_not_input(output, Path(plan.source))
+    with exclusive(output, "cascade fit"):
+        state = _State.load(output / _STATE, plan)
+        if "texture" not in (*plan.skip, *state.done):
+            base_model_folder(_base(plan, "texture"))  # hours before it is asked for
+        if plan.test is not None and "evaluate" not in plan.skip:
+            _check_test(plan)
+        for number, step in enumerate(STEPS, 1):
+            if step in plan.skip or step in state.done or (step == "evaluate" and plan.test is None):
+                continue
+            print(f"[{number}/{len(STEPS)}] {step}", file=sys.stderr)
+            try:
+                _DO[step](plan, output, state)
+            except KeyboardInterrupt:
+                print(f"stopped in step {step}; the same command goes on from there", file=sys.stderr)
+                raise
+            if step != "evaluate":  # it remembers itself what it has done, and of which data
+                state.finish(step)
     return output / "synthetic"
 
 
@@ -86,34 +94,53 @@ def usual_base(source: Path, truth: str, sequences: list[str]) -> str:
     return f"nuclei{frames[0].image().ndim}d"
 
 
+@dataclass
 class _State:
-    """Finished steps, and how many training steps fit into the budget."""
+    """What `fit.json` remembers: the plan, finished steps, and how many training steps fit into the budget."""
 
-    def __init__(self, path: Path, plan: Plan):
+    path: Path
+    plan: dict[str, str]
+    done: list[str] = field(default_factory=list)
+    train_steps: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path, plan: Plan) -> "_State":
+        """Of a folder, if it holds this plan's work or none; raises ValueError for another's."""
         free = ("output_dir", "licence", "test", "skip")  # may be changed on the way
         fixed = {key: str(value) for key, value in vars(plan).items() if key not in free}
-        self.path, self.record = path, {"plan": fixed, "done": [], "train_steps": {}}
-        if path.is_file():
-            self.record = json.loads(path.read_text())
-            changed = [key for key in fixed if self.record["plan"].get(key) != fixed[key]]
-            changed = [key.removesuffix("_minutes") for key in changed]  # as the flags are called
-            if changed:
-                raise ValueError(
-                    f"{path.parent} holds the work of another plan (other {', '.join(changed)}): name another folder, "
-                    "or remove it"
-                )
-
-    @property
-    def done(self) -> list[str]:
-        return self.record["done"]
+        fixed |= {key: _resolved(fixed[key]) for key in _PATHS}
+        if not path.is_file():
+            return cls(path, fixed)
+        mend = "restore it, or remove it to begin anew"
+        record = read_record(path, mend)
+        before, done, steps = (record.get(name) for name in ("plan", "done", "train_steps"))
+        if not isinstance(before, dict) or not isinstance(done, list) or not isinstance(steps, dict):
+            raise BrokenRecord(f"{path}: is of another version, or was changed; {mend}")
+        before = before | {key: _resolved(str(before.get(key))) for key in _PATHS}
+        changed = [
+            key.removesuffix("_minutes") for key in fixed if before.get(key) != fixed[key]
+        ]  # as flags are called
+        if changed:
+            raise ValueError(
+                f"{path.parent} holds the work of another plan (other {', '.join(changed)}): name another folder, "
+                "or remove it"
+            )
+        return cls(path, fixed, done, steps)
 
     def finish(self, step: str) -> None:
         self.done.append(step)
         self.save()
 
     def save(self) -> None:
+        record = asdict(self)
+        record.pop("path")
         with replacing(self.path) as partial:
-            partial.write_text(json.dumps(self.record, indent=1))
+            partial.write_text(json.dumps(record, indent=1))
+
+
+def _resolved(path_or_name: str) -> str:
+    """One name for a folder, from wherever it is looked at; names of models as they are."""
+    return str(Path(path_or_name).resolve()) if Path(path_or_name).exists() else path_or_name
 
 
 def _prepare(plan: Plan, output: Path, state: _State) -> None:
@@ -140,17 +167,17 @@ def _train(stage: str, plan: Plan, output: Path, state: _State) -> None:
     options += ["--base_model", base] if base else []
     own = {"mask": ["--sample_size", str(plan.crop_size // 2)], "texture": ["--train_batch_size", "32"]}
     options += own[stage]
-    if stage not in state.record["train_steps"]:
-        with tempfile.TemporaryDirectory() as folder:
+    if stage not in state.train_steps:
+        with scratch(output / STATE / "trial") as folder:
             trial = ["--max_train_steps", str(_TRIAL), "--logging_steps", "1", "--checkpointing_steps", "1000"]
             trial += ["--decoder_max_train_steps", "0"] if stage == "texture" else []
-            _launch(_SCRIPTS[stage], [*options, "--output_dir", folder, *trial])
-            lines = (Path(folder) / "log.jsonl").read_text().splitlines()
+            _launch(_SCRIPTS[stage], [*options, "--output_dir", str(folder), *trial])
+            lines = (folder / "log.jsonl").read_text().splitlines()
         seconds = min(json.loads(line)["seconds_per_step"] for line in lines)
         steps = int(60 * plan.budget_minutes * _SHARES[stage] / seconds)
-        state.record["train_steps"][stage] = max(min(steps, 20_000), 50)
+        state.train_steps[stage] = max(min(steps, 20_000), 50)
         state.save()
-    steps = state.record["train_steps"][stage]
+    steps = state.train_steps[stage]
     often = ["--checkpointing_steps", str(max(steps // 10, 25)), "--preview_steps", str(max(steps // 4, 25))]
     often += ["--lr_warmup_steps", str(min(200, steps // 10)), "--resume_from_checkpoint", "latest"]
     often += ["--decoder_max_train_steps", str(min(200, steps // 5))] if stage == "texture" else []
@@ -160,8 +187,12 @@ def _train(stage: str, plan: Plan, output: Path, state: _State) -> None:
 
 
 def _launch(module: str, options: list[str]) -> None:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "-m", module]
-    if subprocess.run([*command, *options]).returncode:
+    """Run a module in processes of its own, as accelerate is set up."""
+    _check(module, run_child(module, options, launched=True))
+
+
+def _check(module: str, code: int) -> None:
+    if code:
         raise RuntimeError(f"{module} stopped: its message is above; the same command goes on from here")
 
 
@@ -179,7 +210,8 @@ def _base(plan: Plan, stage: str) -> str | None:
 
 
 def _assemble(plan: Plan, output: Path, state: _State) -> None:
-    _launch("cascade", ["assemble", str(output / "stages"), "--output_dir", str(output / "model"), "--half"])
+    options = ["assemble", str(output / "stages"), "--output_dir", str(output / "model"), "--half"]
+    _check("cascade assemble", run_child("cascade", options))  # one process alone
 
 
 def _generate(plan: Plan, output: Path, state: _State) -> None:

@@ -1,139 +1,144 @@
 """`cascade generate`: here, among processes, on Slurm, as an estimate, or tile by tile."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from cascade import __version__
 from cascade.export import ctc
-from cascade.generation import shards as generation
+from cascade.generation import shards
 from cascade.generation.estimate import estimate
-from cascade.generation.maker import maker, plan_of
+from cascade.generation.maker import CascadeMaker, making, region_of
+from cascade.generation.recipe import Recipe
+from cascade.generation.settings import GenerationSettings
+from cascade.generation.shards import Job
 from cascade.generation.slurm import submit
 from cascade.hub import folders as hub
 from cascade.hub.embedded import embedded
 from cascade.hub.statistics import saved_statistics
 from cascade.optics.statistics import Statistics
+from cascade.ownership import check_outside
+from cascade.population.scene import plan_scene
+from cascade.population.settings import CascadeSettings
 
-_IN_3D = {"reading": "silhouette", "shapes": "multiview"}  # without meaning for planes
+_IN_3D = {"correlation_length_um": None, "reading": "silhouette", "shapes": "multiview"}  # without meaning for planes
+_BYTES_A_VOXEL = 48  # of a canvas while it is composed, measured
 
 
-def generate(options) -> None:
-    """Do what the parsed options of `cascade generate` ask for."""
-    folder = hub.model_folder(options.model)
-    job = generation.Job(
-        model=options.model,
-        model_sha256=_model_sha256(folder),
-        version=__version__,
-        seed=options.seed,
-        num_images=options.num_images,
-        shard_size=options.shard_size,
-        formats=tuple(options.format),
-        frames_per_sequence=400,  # or fewer, see below
-        meshes=options.meshes,
-        settings={
-            "canvas_size": options.canvas_size,
-            "cells_per_image": options.cells_per_image,
-            "clustering_probability": options.clustering_probability,
-            "rho": options.rho,
-            "correlation_length_um": options.correlation_length_um,
-            "min_alignment": options.min_alignment,
-            "reading": options.reading,
-            "shapes": options.shapes,
-            "num_inference_steps": options.num_inference_steps,
-            "max_overlap": options.max_overlap,
-            "region": None if options.region is None else str(options.region.resolve()),
-            "region_sha256": None if options.region is None else generation.file_sha256(options.region),
-            "bank": options.bank,
-            "dtype": options.dtype,
-            "compile": options.compile,
-        },
-    )
-    if options.bank is not None and options.meshes:
-        raise ValueError("--bank goes without --meshes: solids are not kept")
-    if options.slurm and options.device:
-        raise ValueError("--device goes without --slurm: each task takes its GPU (--slurm_gpus), or the CPU")
-    if options.tiles:
-        if not options.bank:
-            raise ValueError("--tiles needs --bank: how many different cells a large canvas is made of")
-        if options.format not in (["ctc"], ["ome-zarr"]) or options.dry_run or options.max_overlap:
-            raise ValueError("--tiles writes ome-zarr, and goes without --dry_run and --max_overlap")
-        job = replace(job, formats=("ome-zarr",), shard_size=1, settings=job.settings | {"tiles": True})
-    if options.only is not None:
-        made_by = generation.load_job(options.output_dir)  # its settings hold, whatever else is given now
-        if made_by.model_sha256 != job.model_sha256:
-            raise ValueError(f"{options.output_dir} was made with another model ({made_by.model}): give it as --model")
-        made = maker(folder, made_by, options.device, options.output_dir)
-        if not generation.again(options.output_dir, made_by, made[0], options.only, made[1]):
-            raise ValueError(f"sample {options.only} differs from the data set's: another machine, version or library?")
-        print(f"sample {options.only} is the same, byte for byte: see {options.output_dir / '.cascade' / 'again'}")
-        return None
+def generate(settings: GenerationSettings, images: CascadeSettings) -> None:
+    """Make a data set, or what is left of it.
+
+    Raises ValueError for settings that do not fit the model or each other, FileExistsError for a folder that holds
+    something else, both before anything is made.
+    """
+    folder = hub.model_folder(settings.model)
+    check_outside(settings.output_dir, folder, "the model")
+    if settings.only is not None:
+        return _make_again(settings, folder, settings.only)
     statistics = Statistics.from_dict(saved_statistics(folder))
-    _check(statistics, job)  # what cannot be, is said before anything is made
-    if options.dry_run:
+    recipe = Recipe.of(settings, images)
+    _check(statistics, settings, recipe)
+    job = Job(
+        model=settings.model,
+        model_sha256=model_sha256(folder),
+        version=__version__,
+        seed=settings.seed,
+        num_images=settings.num_images,
+        shard_size=1 if settings.tiles else settings.shard_size,
+        formats=("ome-zarr",) if settings.tiles else settings.format,
+        frames_per_sequence=sequence_length(statistics, settings, recipe),
+        meshes=settings.meshes,
+        settings=recipe.record(),
+    )
+    if settings.dry_run:
         job.writer()
-        return estimate(folder, job, options.device)
-    job = replace(job, frames_per_sequence=_sequence_length(statistics, job))
-    generation.start(options.output_dir, job)
-    if options.slurm:
-        return submit(folder, options)
+        return _tell_cost(job, folder, settings.device)
+    shards.start(settings.output_dir, job)
+    if settings.slurm:
+        submitted = submit(folder, settings)
+        print(f"submitted {submitted}; the same command without --slurm shows what is done")
+        return None
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    generate, write = maker(folder, job, options.device, options.output_dir, rank, world)
-    whole = generation.run(options.output_dir, job, generate, rank, world, write)
-    if whole:
-        name = " and ".join(job.formats)
-        preview = options.output_dir / "preview.png"
-        shown = f"; look at {preview}" if preview.is_file() else ""
-        print(f"{job.num_images} images in {options.output_dir} ({name}){shown}")
-        if options.bank:
-            print(_usage(options.output_dir))
-    else:
-        done, shards = generation.progress(options.output_dir, job)
-        print(f"{done} of {shards} shards are done; other processes, or the same command again, make the rest")
-    return None
+    maker = CascadeMaker(folder, job, settings.output_dir, device=settings.device, rank=rank, world=world)
+    make, write = making(maker)
+    whole = shards.run(settings.output_dir, job, make, rank, world, write)
+    return _tell_done(job, settings.output_dir, whole)
 
 
-def _model_sha256(folder: Path) -> str:
+def model_sha256(folder: Path) -> str:
     """Of all that a model makes cells with: one of stacks takes the embedded multiview stage if it has none."""
-    own = generation.folder_sha256(folder)
+    own = shards.folder_sha256(folder)
     deep = len(saved_statistics(folder)["spacing_um"]) == 3
     if not deep or (folder / "multiview").is_dir():
         return own
-    return own + generation.folder_sha256(embedded("nuclei3d") / "multiview")
+    return own + shards.folder_sha256(embedded("nuclei3d") / "multiview")
 
 
-def _check(statistics: Statistics, job: generation.Job) -> None:
-    """Raise ValueError for settings that cannot be."""
-    plan_of(statistics, job, 0)
-    rho, length = job.settings["rho"], job.settings["correlation_length_um"]
-    if not rho >= 0:
-        raise ValueError(f"--rho must be at least 0, got {rho}")
-    if length is not None and not length > 0:
-        raise ValueError(f"--correlation_length_um must be above 0, got {length}")
-    if "coco" in job.formats and statistics.ndim == 3:
-        raise ValueError("COCO describes planes, and this model makes stacks: give another --format")
-    deep = {"--correlation_length_um": length is not None, "--meshes": job.meshes}
-    deep |= {f"--{name}": job.settings[name] != usual for name, usual in _IN_3D.items()}
-    if statistics.ndim == 2 and any(deep.values()):
-        given = ", ".join(name for name, is_given in deep.items() if is_given)
-        raise ValueError(f"this model makes planes, and {given} is for stacks: leave it out")
-
-
-def _sequence_length(statistics: Statistics, job: generation.Job) -> int:
+def sequence_length(statistics: Statistics, settings: GenerationSettings, recipe: Recipe) -> int:
     """Images in a sequence of the Cell Tracking Challenge's layout, at most 400: every cell of every image of one has a
     number of its own, of 16 bits."""
-    most = job.settings["cells_per_image"]
+    most = recipe.images.cells_per_image
     if most is None:  # the fullest real image's, on this canvas
-        scene, own = plan_of(statistics, job, 0), statistics.cells_per_image
-        most = int(np.ceil((scene.cells + 0.5) * max(own) / max(own[scene.like], 1)))
-    if "ctc" in job.formats and most > ctc.TRACK_IDS:
+        scene = plan_scene(statistics, recipe.images, settings.seed, 0, region=region_of(recipe))
+        own = statistics.cells_per_image
+        most = int(np.ceil((scene.num_cells + 0.5) * max(own) / max(own[scene.like], 1)))
+    if "ctc" in settings.format and not settings.tiles and most > ctc.TRACK_IDS:
         raise ValueError(
             f"images of {most} cells are too many for the {ctc.TRACK_IDS} numbers of the Cell Tracking Challenge's "
             "layout: give another --format, ome-zarr for one"
         )
     return min(400, max(ctc.TRACK_IDS // max(most, 1), 1))
+
+
+def _check(statistics: Statistics, settings: GenerationSettings, recipe: Recipe) -> None:
+    """Raise ValueError for what does not fit the model, or this machine."""
+    scene = plan_scene(statistics, recipe.images, settings.seed, 0, region=region_of(recipe))
+    if settings.tiles and recipe.images.max_overlap:
+        raise ValueError("tiles goes without max_overlap")
+    if "coco" in settings.format and statistics.ndim == 3:
+        raise ValueError("COCO describes planes, and this model makes stacks: give another --format")
+    given = [f"--{name}" for name, usual in _IN_3D.items() if getattr(recipe.images, name) != usual]
+    given = ["--meshes"] * settings.meshes + given
+    if statistics.ndim == 2 and given:
+        raise ValueError(f"this model makes planes, and {', '.join(given)} is for stacks: leave it out")
+    needed, there = _BYTES_A_VOXEL * float(np.prod(scene.canvas)), psutil.virtual_memory().total
+    if needed > there and not settings.tiles:
+        raise ValueError(
+            f"a canvas of {'×'.join(map(str, scene.canvas))} takes about {needed / 2**30:.0f} GB, and this machine has "
+            f"{there / 2**30:.0f}: compose it of tiles (--tiles --bank 1000)"
+        )
+
+
+def _make_again(settings: GenerationSettings, folder: Path, number: int) -> None:
+    """One sample of a data set, whose own settings hold, whatever else is given now."""
+    output = settings.output_dir
+    job = shards.load_job(output)
+    if job.model_sha256 != model_sha256(folder):
+        raise ValueError(f"{output} was made with another model ({job.model}): give it as --model")
+    make, write = making(CascadeMaker(folder, job, output, device=settings.device))
+    print(f"sample {number} is the same, byte for byte: see {shards.again(output, job, make, number, write)}")
+
+
+def _tell_cost(job: Job, folder: Path, device: str | None) -> None:
+    cost = estimate(folder, job, device)
+    megabytes, memory, disk = cost.disk_bytes / 2**20, cost.memory_bytes / 2**30, cost.disk_bytes / 2**30
+    print(f"one image: {cost.seconds:.1f} s, {megabytes:.1f} MB; {cost.num_cells} cells; {memory:.1f} GB of memory")
+    whole = f"about {cost.hours:.1f} hours on one process, {disk * job.num_images:.1f} GB of disk"
+    print(f"{job.num_images} images: {whole}")
+
+
+def _tell_done(job: Job, output: Path, whole: bool) -> None:
+    if not whole:
+        done, count = shards.progress(output, job)
+        print(f"{done} of {count} shards are done; other processes, or the same command again, make the rest")
+        return
+    preview = output / "preview.png"
+    shown = f"; look at {preview}" if preview.is_file() else ""
+    print(f"{job.num_images} images in {output} ({' and '.join(job.formats)}){shown}")
+    if job.settings["bank"]:
+        print(_usage(output))
 
 
 def _usage(output_dir: Path) -> str:

@@ -12,16 +12,22 @@ from tqdm.auto import tqdm
 from cascade.data.axial import StackCells
 from cascade.data.crops import Crop, Plane, cut_crops, fit_halo, longer_sides_um, plane_of
 from cascade.data.fit import Annotated, fit_statistics
-from cascade.data.frames import DataError, Frame, find_frames
+from cascade.data.frames import Frame, find_frames
 from cascade.data.spacing import needed_spacing
 from cascade.data.unlabelled import with_unlabelled
-from cascade.data.validate import check_frame
-from cascade.files import replacing_folder
+from cascade.data.validate import soundness
+from cascade.files import exclusive
 from cascade.geometry.masks import one_piece
 from cascade.optics.statistics import FILE_NAME, Statistics
+from cascade.ownership import check_not_input, is_free, renewing
+from cascade.reading import DataError
 from cascade.rng import stream
 
 log = logging.getLogger(__name__)
+
+_SHOWN = 5  # of what deserves a look; validate shows all
+_KIND = "crops"
+_PARQUET = "data/train-*-of-*.parquet"
 
 
 def prepare(
@@ -43,8 +49,8 @@ def prepare(
         source: Cell Tracking Challenge folder or Cellpose pairs, see `find_frames`.
         output_dir: written as a Hugging Face data set (`datasets.load_dataset(output_dir)`): `data/*.parquet` with
             columns image (uint16 camera units), mask, brightness, area_um2, relative_height, pixel_size_um, source,
-            z, label; beside it `statistics.json`, a preview and a card. Replaced whole, and only once everything
-            has succeeded.
+            z, label; beside it `statistics.json`, a preview and a card. Earlier crops there are replaced, and only
+            once everything has succeeded; what users put beside them stays.
         truth: "gt" or "st", the Cell Tracking Challenge's gold or silver truth.
         sequences: which of its sequences, default all.
         crop_size: pixels, a multiple of 16 from 32 on.
@@ -58,14 +64,50 @@ def prepare(
 
     Raises:
         DataError: input that cannot be used, naming the file and the mend.
-        ValueError: a size that cannot be.
+        ValueError: a size that cannot be, or an output among the images.
+        Busy: another process is at work in `output_dir`.
     """
+    check_not_input(Path(output_dir), Path(source))
+    with exclusive(Path(output_dir), "cascade prepare"):
+        return _prepare(
+            source,
+            Path(output_dir),
+            truth,
+            sequences,
+            crop_size,
+            pixel_size_um,
+            spacing_um,
+            slices_per_cell,
+            licence,
+            seed,
+            sparse,
+        )
+
+
+def _prepare(
+    source: str | Path,
+    output_dir: Path,
+    truth: str,
+    sequences: list[str] | None,
+    crop_size: int,
+    pixel_size_um: float | None,
+    spacing_um: list[float] | None,
+    slices_per_cell: int,
+    licence: str,
+    seed: int,
+    sparse: bool,
+) -> Path:
+    """`prepare`, in a folder that is held."""
     _check_sizes(crop_size, pixel_size_um)
-    output_dir = Path(output_dir)
     frames, bare = find_frames(source, truth, sequences)
     _check_replaceable(output_dir)
     notes = Counter({"images without annotation": bare})
     spacing = needed_spacing(source, frames, frames[0].image().ndim, spacing_um)
+    doubts = soundness(source, frames, spacing_um, first_only=True).warnings
+    for line in doubts[:_SHOWN]:
+        log.warning("look at: %s", line)
+    if len(doubts) > _SHOWN:
+        log.warning("and %d more to look at: cascade validate", len(doubts) - _SHOWN)
     pixel_um = pixel_size_um or spacing[-1]
 
     planes, names, images = _read_planes(frames, spacing, slices_per_cell, stream(seed, "planes"), notes, sparse)
@@ -100,12 +142,6 @@ def _read_planes(
     length_px = None
     for frame in tqdm(frames, desc="reading", unit="frame"):
         image, labels = frame.image(), frame.labels()
-        if image.ndim != len(spacing):
-            raise DataError(
-                f"{frame.image_path}: {image.ndim} axes, but {frames[0].image_path} has {len(spacing)}; "
-                f"prepare planes and stacks apart"
-            )
-        check_frame(frame, image, labels)
         if not labels.any():
             notes["empty frames"] += 1
             continue
@@ -114,7 +150,7 @@ def _read_planes(
             sizes = np.bincount(labels.ravel())[1:]
             length_px = 3.0 * float(np.median(sizes[sizes > 0])) ** (1 / labels.ndim)
         if sparse and labels.ndim == 3:
-            raise DataError(f"{frame.label_path}: --sparse is for planes, or single slices of stacks; leave it out")
+            raise DataError(f"{frame.label_path}: sparse is for planes, or single slices of stacks; leave it out")
         if labels.ndim == 2:
             plane, chosen = image if frame.z is None else image[frame.z], None
             if sparse:
@@ -135,10 +171,10 @@ def _read_planes(
 def _check_sizes(crop_size: int, pixel_size_um: float | None) -> None:
     if crop_size < 32 or crop_size % 16:
         raise ValueError(
-            f"--crop_size {crop_size}: give a multiple of 16 from 32 on; the networks halve crops four times"
+            f"crop_size {crop_size}: give a multiple of 16 from 32 on; the networks halve crops four times"
         )
     if pixel_size_um is not None and not 0 < pixel_size_um < np.inf:
-        raise ValueError(f"--pixel_size_um {pixel_size_um}: give a length above 0, in µm")
+        raise ValueError(f"pixel_size_um {pixel_size_um}: give a length above 0, in µm")
 
 
 def _check_fit(source, planes: list[Plane], spacing: tuple[float, float], crop_size: int, pixel_um: float) -> None:
@@ -152,12 +188,12 @@ def _check_fit(source, planes: list[Plane], spacing: tuple[float, float], crop_s
         larger = 16 * int(np.ceil((side / pixel_um + 4) / 16))
         raise DataError(
             f"{source}: {large} of {len(sides)} cells are larger than a {crop_size} px crop at {pixel_um:g} µm per "
-            f"pixel; nearly all fit with --pixel_size_um {coarser:.3g}, or with --crop_size {larger}"
+            f"pixel; nearly all fit with pixel_size_um {coarser:.3g}, or with crop_size {larger}"
         )
     if len(sides) and np.median(sides) < 4 * pixel_um:
         raise DataError(
             f"{source}: cells are {np.median(sides) / pixel_um:.2g} pixels wide at {pixel_um:g} µm per pixel; "
-            f"give a smaller --pixel_size_um"
+            f"give a smaller pixel_size_um"
         )
 
 
@@ -213,13 +249,13 @@ def _with_cells(statistics: Statistics, rows: list[dict], numbers: dict[str, int
 
 
 def _check_replaceable(output_dir: Path) -> None:
-    ours = (output_dir / FILE_NAME).is_file() and any(output_dir.glob("data/*.parquet"))
-    if output_dir.exists() and any(output_dir.iterdir()) and not ours:
+    ours = (output_dir / FILE_NAME).is_file() and any(output_dir.glob(_PARQUET))
+    if not is_free(output_dir, _KIND, older=ours):
         raise DataError(f"{output_dir}: holds something else than crops; name another --output_dir")
 
 
 def _write(output_dir: Path, rows: list[dict], statistics: Statistics, notes: Counter) -> None:
-    """Write everything under a temporary name, then swap it in."""
+    """Write everything under a temporary name, then put it in place."""
     import datasets  # heavy; only needed here
 
     from cascade.export.preview import crop_sheet
@@ -235,7 +271,8 @@ def _write(output_dir: Path, rows: list[dict], statistics: Statistics, notes: Co
         }
     )
     columns = {key: [row[key] for row in rows] for key in rows[0]}
-    with replacing_folder(output_dir) as partial:
+    older = (_PARQUET, FILE_NAME, "preview.png")
+    with renewing(output_dir, _KIND, last=FILE_NAME, older=older) as partial:
         (partial / "data").mkdir()
         datasets.Dataset.from_dict(columns, features).to_parquet(partial / "data" / "train-00000-of-00001.parquet")
         statistics.save(partial)

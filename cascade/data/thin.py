@@ -10,8 +10,9 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from cascade.data.frames import DataError, Frame, check_pair, find_frames
-from cascade.files import replacing_folder
+from cascade.files import STATE, exclusive
 from cascade.geometry.masks import one_piece
+from cascade.ownership import check_not_input, is_unfinished, renewing
 from cascade.rng import stream
 
 
@@ -31,13 +32,29 @@ def thin(
     written to `thinned.json`.
 
     Raises DataError if the source cannot be read or has fewer annotations, or for `cells` of whole stacks; ValueError
-    unless one of both is given, FileExistsError if `output_dir` is not empty.
+    unless one of both is given or if `output_dir` lies among the images, FileExistsError if it is not empty,
+    `files.Busy` if another process is at work in it.
     """
     source, output = Path(source), Path(output_dir)
     if (cells is None) == (frames is None) or min(n for n in (cells, frames) if n is not None) < 1:
-        raise ValueError("give --cells or --frames, one of them, above 0")
-    if output.exists() and any(output.iterdir()):
-        raise FileExistsError(f"{output}: is not empty; name another --output_dir")
+        raise ValueError("give cells or frames, one of them, above 0")
+    check_not_input(output, source)
+    with exclusive(output, "cascade thin"):
+        if any(path.name != STATE for path in output.iterdir()) and not is_unfinished(output):
+            raise FileExistsError(f"{output}: is not empty; name another --output_dir")
+        return _thin(source, output, cells, frames, truth, sequences, seed)
+
+
+def _thin(
+    source: Path,
+    output: Path,
+    cells: int | None,
+    frames: int | None,
+    truth: str,
+    sequences: list[str] | None,
+    seed: int,
+) -> Path:
+    """`thin`, into a folder that is held."""
     found, _ = find_frames(source, truth, sequences)
     rng = stream(seed, "thin")
     if frames is not None:
@@ -47,7 +64,7 @@ def thin(
     else:
         kept = _choose_cells(source, found, cells, rng)
     record = []
-    with replacing_folder(output) as partial:
+    with renewing(output, "thinned", last="thinned.json") as partial:
         for n in tqdm(sorted(kept), desc="thinning", unit="frame"):
             frame, labels = found[n], found[n].labels()
             if kept[n] is not None:
@@ -72,7 +89,7 @@ def _choose_cells(source: Path, frames: list[Frame], count: int, rng: np.random.
         check_pair(frame, frame.image(), labels)
         if labels.ndim == 3:
             raise DataError(
-                f"{frame.label_path}: a whole stack, of which `prepare --sparse` takes no single cells; give --frames"
+                f"{frame.label_path}: a whole stack, of which `prepare` with sparse takes no single cells; give frames"
             )
         for label, box in enumerate(ndimage.find_objects(labels), 1):
             if box is not None and all(

@@ -2,18 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-if TYPE_CHECKING:
-    from cascade.population.picture import Sample
+from cascade.annotation import Sample
+from cascade.export.records import SampleRecord
 
 
-def write(sample: "Sample", number: int, folder: Path) -> None:
+def write(sample: Sample, number: int, folder: Path) -> None:
     """`images/sample_000000.png`, and its annotations in `annotations/` until `finish` joins them.
 
     Raises ValueError for a 3D sample: COCO has no z.
@@ -41,7 +41,7 @@ def write(sample: "Sample", number: int, folder: Path) -> None:
     )
 
 
-def finish(folder: Path, records: list[dict[str, Any]], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
+def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
     """Join all annotations into `annotations.json`."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

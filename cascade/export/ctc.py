@@ -2,20 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tifffile
 
+from cascade.annotation import Sample
+from cascade.export.records import SampleRecord
 from cascade.export.tiff import write_tiff
-
-if TYPE_CHECKING:
-    from cascade.population.picture import Sample
 
 TRACK_IDS = 65_535  # TRA masks are uint16, and every cell of every image is a track of its own
 
 
-def write(sample: "Sample", number: int, folder: Path, frames_per_sequence: int) -> None:
+def write(sample: Sample, number: int, folder: Path, frames_per_sequence: int) -> None:
     """Image and SEG labels of sample `number`, in sequence number // frames_per_sequence + 1."""
     sequence, frame = _place(number, frames_per_sequence)
     seg = folder / f"{sequence}_GT" / "SEG"
@@ -27,7 +26,7 @@ def write(sample: "Sample", number: int, folder: Path, frames_per_sequence: int)
 
 def finish(
     folder: Path,
-    records: list[dict[str, Any]],
+    records: list[SampleRecord],
     spacing_um: tuple[float, ...],
     about: dict[str, Any],
     frames_per_sequence: int,
@@ -43,14 +42,14 @@ def finish(
         tra.mkdir(parents=True, exist_ok=True)
         lines: list[str] = []
         for frame, record in enumerate(records[start : start + frames_per_sequence]):
-            if len(lines) + record["cells"] > TRACK_IDS:
+            if len(lines) + record.num_cells > TRACK_IDS:
                 raise ValueError(
                     f"{folder}: sequence {sequence} has more than {TRACK_IDS} cells; use shorter sequences"
                 )
             labels = tifffile.imread(folder / f"{sequence}_GT" / "SEG" / f"man_seg{frame:03d}.tif")
             shifted = np.where(labels > 0, labels + len(lines), 0).astype(np.uint16)
             write_tiff(tra / f"man_track{frame:03d}.tif", shifted, spacing_um)
-            lines += [f"{len(lines) + n} {frame} {frame} 0" for n in range(1, record["cells"] + 1)]
+            lines += [f"{len(lines) + n} {frame} {frame} 0" for n in range(1, record.num_cells + 1)]
         (tra / "man_track.txt").write_text("\n".join(lines) + "\n")
     axes = "ZYX"[-len(spacing_um) :]
     (folder / "dataset.json").write_text(json.dumps({"axes": axes, "spacing_um": list(spacing_um), **about}, indent=1))

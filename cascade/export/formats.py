@@ -4,13 +4,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cascade.export import coco, ctc, huggingface, ome_zarr, pairs
+from cascade.annotation import Sample
+from cascade.export import annotations, coco, ctc, huggingface, ome_zarr, pairs
+from cascade.export.records import SampleRecord, write_cells
 from cascade.files import replacing
-
-if TYPE_CHECKING:
-    from cascade.population.picture import Sample
 
 Write = Callable[..., None]
 """(sample, number, folder, options of the format): one sample's files."""
@@ -18,6 +17,7 @@ Finish = Callable[..., None]
 """(folder, records, spacing_um, about, options of the format): the files that need all samples."""
 
 FORMATS: dict[str, tuple[Write, Finish]] = {
+    "annotations": (annotations.write, annotations.finish),
     "ctc": (ctc.write, ctc.finish),
     "cellpose": (pairs.write_cellpose, pairs.finish_cellpose),
     "stardist": (pairs.write_stardist, pairs.finish),
@@ -49,7 +49,7 @@ class DataSetWriter:
         if "ome-zarr" in self.formats:
             ome_zarr.check_installed()
 
-    def write(self, sample: "Sample", number: int, folder: Path) -> dict[str, Any]:
+    def write(self, sample: Sample, number: int, folder: Path) -> SampleRecord:
         """Write one sample under `folder`; returns its record for `finish`."""
         for name in self.formats:
             FORMATS[name][0](sample, number, self._place(folder, name), **self._options(name))
@@ -57,26 +57,16 @@ class DataSetWriter:
             from cascade.export.mesh import write_meshes
 
             write_meshes(sample, folder / "meshes" / f"sample_{number:06d}")
-        cells = [{k: v for k, v in cell.items() if k not in ("outline", "solid")} for cell in sample.cells]
-        record = {
-            "sample": number,
-            "seed": sample.seed,
-            "index": sample.index,
-            "cells": int(sample.labels.max(initial=0)),
-            "spacing_um": list(sample.spacing_um),
-        }
-        return record | {"counts": sample.counts, "cell_records": cells}
+        return SampleRecord.of(sample, number)
 
-    def finish(
-        self, folder: Path, records: list[dict[str, Any]], spacing_um: tuple[float, ...], about: dict[str, Any]
-    ) -> None:
-        """Write the index files of every format, `provenance.jsonl` and `cells.parquet`."""
+    def finish(self, folder: Path, records: list[SampleRecord], about: dict[str, Any]) -> None:
+        """Write the index files of every format, which record `about`, `provenance.jsonl` and `cells.parquet`."""
+        spacing_um = records[0].spacing_um
         for name in self.formats:
             FORMATS[name][1](self._place(folder, name), records, spacing_um, about, **self._options(name))
-        _write_cells(records, folder / "cells.parquet")
-        plain = [{k: v for k, v in record.items() if k != "cell_records"} for record in records]
+        write_cells(records, folder / "cells.parquet")
         with replacing(folder / "provenance.jsonl") as last:  # its presence says that everything else is there
-            last.write_text("".join(json.dumps(record) + "\n" for record in plain))
+            last.write_text("".join(json.dumps(record.provenance()) + "\n" for record in records))
 
     def _place(self, folder: Path, name: str) -> Path:
         place = folder if len(self.formats) == 1 else folder / name
@@ -85,22 +75,3 @@ class DataSetWriter:
 
     def _options(self, name: str) -> dict[str, Any]:
         return {"frames_per_sequence": self.frames_per_sequence} if name == "ctc" else {}
-
-
-def _write_cells(records: list[dict[str, Any]], path: Path) -> None:
-    """One row a cell: sample, label, centroid, size, brightness and whatever else is known of it."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rows = []
-    for record in records:
-        for cell in record["cell_records"]:
-            row = {"sample": record["sample"], "seed": str(record["seed"])}
-            for key, value in cell.items():
-                if isinstance(value, tuple | list):
-                    row |= {f"{key}_{axis}": v for axis, v in zip("zyx"[-len(value) :], value, strict=True)}
-                else:
-                    row[key] = value
-            rows.append(row)
-    with replacing(path) as partial:
-        pq.write_table(pa.Table.from_pylist(rows) if rows else pa.table({"sample": pa.array([], pa.int64())}), partial)

@@ -3,17 +3,17 @@
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy.typing as npt
 import tifffile
 from PIL import Image
 
-if TYPE_CHECKING:
-    from cascade.population.picture import Sample
+from cascade.annotation import Sample
+from cascade.export.records import SampleRecord
 
 
-def write(sample: "Sample", number: int, folder: Path) -> None:
+def write(sample: Sample, number: int, folder: Path) -> None:
     """One Parquet file a sample: image and labels (16-bit PNG for planes, TIFF for stacks), spacing, cells."""
     import datasets
 
@@ -24,7 +24,7 @@ def write(sample: "Sample", number: int, folder: Path) -> None:
         "spacing_um": [list(sample.spacing_um)],
         "seed": [str(sample.seed)],
         "index": [sample.index],
-        "cells": [json.dumps([{k: v for k, v in c.items() if k not in ("outline", "solid")} for c in sample.cells])],
+        "cells": [json.dumps([cell.row(sample.image.ndim) for cell in sample.cells])],
     }
     picture = datasets.Image(decode=sample.image.ndim == 2)  # PIL takes a stack's first slice for the whole
     features = datasets.Features(
@@ -41,7 +41,7 @@ def write(sample: "Sample", number: int, folder: Path) -> None:
     datasets.Dataset.from_dict(row, features).to_parquet(path)
 
 
-def finish(folder: Path, records: list[dict[str, Any]], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
+def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
     """The data set's card."""
     stacks = len(spacing_um) == 3
     how = (

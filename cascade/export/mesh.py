@@ -1,16 +1,13 @@
 """Surfaces of solids as mesh files, in micrometres."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import trimesh
 from skimage import measure
 
+from cascade.annotation import Sample
 from cascade.geometry.grid import Grid, SignedDistance, to_xyz
-
-if TYPE_CHECKING:
-    from cascade.population.picture import Sample
 
 
 def solid_mesh(sdf: SignedDistance, extent_um: tuple[float, float, float], step_um: float) -> trimesh.Trimesh:
@@ -30,16 +27,16 @@ def solid_mesh(sdf: SignedDistance, extent_um: tuple[float, float, float], step_
     return trimesh.Trimesh(to_xyz(vertices), faces)
 
 
-def write_meshes(sample: "Sample", folder: Path, format: str = "glb") -> int:
+def write_meshes(sample: Sample, folder: Path, format: str = "glb") -> int:
     """Write every cell of a 3D sample where it lies in the image, `cell_0001.glb` for label 1; returns how many."""
     folder.mkdir(parents=True, exist_ok=True)
     written = 0
     for cell in sample.cells:
-        if "solid" not in cell:
+        if cell.solid is None or cell.origin_um is None:
             continue
-        radius = np.cbrt(cell["volume_um3"])
-        mesh = solid_mesh(cell["solid"], (6 * radius, 4 * radius, 4 * radius), radius / 16)
-        mesh.apply_translation(to_xyz(np.array(cell["origin_um"])))
-        mesh.export(folder / f"cell_{cell['label']:04d}.{format}")
+        radius = np.cbrt(cell.size)
+        mesh = solid_mesh(cell.solid, (6 * radius, 4 * radius, 4 * radius), radius / 16)
+        mesh.apply_translation(to_xyz(np.array(cell.origin_um)))
+        mesh.export(folder / f"cell_{cell.label:04d}.{format}")
         written += 1
     return written

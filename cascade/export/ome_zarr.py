@@ -4,20 +4,20 @@ import itertools
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from cascade.population.picture import Sample
+from cascade.annotation import Sample
+from cascade.export.records import SampleRecord
 
 VERSION = "0.5"
 Pyramid = list[Any]
 """zarr arrays, from full resolution down."""
 
 
-def write(sample: "Sample", number: int, folder: Path) -> None:
+def write(sample: Sample, number: int, folder: Path) -> None:
     """`sample_000000.ome.zarr` with the image's pyramid and `labels/cells`."""
     path = folder / f"sample_{number:06d}.ome.zarr"
     image, labels = create(path, sample.image.shape, sample.spacing_um, sample.image.dtype, sample.labels.dtype)
@@ -26,7 +26,7 @@ def write(sample: "Sample", number: int, folder: Path) -> None:
     downsample(labels)
 
 
-def finish(folder: Path, records: list[dict[str, Any]], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
+def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
     """Nothing to join: every sample stands alone."""
 
 

@@ -2,22 +2,21 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from skimage import segmentation
 
+from cascade.annotation import Sample
+from cascade.export.records import SampleRecord
 from cascade.export.tiff import write_ome_tiff, write_tiff
 from cascade.geometry.resample import resample
-
-if TYPE_CHECKING:
-    from cascade.population.picture import Sample
 
 _PLANES = 8  # of a stack, in each of the three orientations
 
 
-def write_cellpose(sample: "Sample", number: int, folder: Path) -> None:
+def write_cellpose(sample: Sample, number: int, folder: Path) -> None:
     """`train/sample_000000.tif` beside `train/sample_000000_masks.tif`: what `cellpose --train --dir …/train` reads.
 
     Cellpose trains on planes, also for its 3D mode: of a stack `train` gets eight each along xy, xz and yz, evenly
@@ -46,21 +45,21 @@ def _write_cellpose_pair(
     write_tiff(path.with_name(f"{path.name}_masks.tif"), labels, spacing_um)
 
 
-def write_stardist(sample: "Sample", number: int, folder: Path) -> None:
+def write_stardist(sample: Sample, number: int, folder: Path) -> None:
     """`images/` and `masks/` with equal names, as in StarDist's examples."""
     for kind, array in (("images", sample.image), ("masks", sample.labels)):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         write_tiff(folder / kind / f"{_name(number)}.tif", array, sample.spacing_um)
 
 
-def write_ome(sample: "Sample", number: int, folder: Path) -> None:
+def write_ome(sample: Sample, number: int, folder: Path) -> None:
     """`images/` and `labels/` as OME-TIFF."""
     for kind, array in (("images", sample.image), ("labels", sample.labels)):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         write_ome_tiff(folder / kind / f"{_name(number)}.ome.tif", array, sample.spacing_um, _name(number))
 
 
-def write_nnunet(sample: "Sample", number: int, folder: Path) -> None:
+def write_nnunet(sample: Sample, number: int, folder: Path) -> None:
     """nnU-Net v2's raw layout: `imagesTr/…_0000.tif` and semantic labels: 1 inside a cell, 2 on its border.
 
     nnU-Net segments classes, not instances: the border class lets touching cells be told apart afterwards. The
@@ -78,7 +77,7 @@ def write_nnunet(sample: "Sample", number: int, folder: Path) -> None:
 
 
 def finish_nnunet(
-    folder: Path, records: list[dict[str, Any]], spacing_um: tuple[float, ...], about: dict[str, Any]
+    folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict[str, Any]
 ) -> None:
     """nnU-Net's `dataset.json`."""
     record = {
@@ -92,7 +91,7 @@ def finish_nnunet(
 
 
 def finish_cellpose(
-    folder: Path, records: list[dict[str, Any]], spacing_um: tuple[float, ...], about: dict[str, Any]
+    folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict[str, Any]
 ) -> None:
     """`dataset.json` beside the pairs, in `train` and, in 3D, in `stacks`."""
     (folder / "train").mkdir(parents=True, exist_ok=True)  # if no stack has shown a cell
@@ -101,7 +100,7 @@ def finish_cellpose(
         finish(folder / "stacks", records, spacing_um, about)
 
 
-def finish(folder: Path, records: list[dict[str, Any]], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
+def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
     """`dataset.json` with axes and spacing, for the layouts that have no index of their own."""
     axes = "ZYX"[-len(spacing_um) :]
     (folder / "dataset.json").write_text(json.dumps({"axes": axes, "spacing_um": list(spacing_um), **about}, indent=1))

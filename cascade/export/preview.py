@@ -1,7 +1,7 @@
 """Pictures of crops and samples, for people to look at before they read numbers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,11 +9,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from skimage import segmentation
 
+from cascade.annotation import Sample
 from cascade.evenly import evenly
 from cascade.optics.window import Window
-
-if TYPE_CHECKING:
-    from cascade.population.picture import Sample
 
 _COLOURS = np.array(
     [
@@ -62,7 +60,7 @@ def image_grid(images: npt.NDArray[Any], path: str | Path, columns: int = 16) ->
     write_png(path, np.kron(sheet, np.ones((2, 2), np.float32)))
 
 
-def sample_preview(sample: "Sample", path: str | Path) -> None:
+def sample_preview(sample: Sample, path: str | Path) -> None:
     """A sample as a person would look at it, each view twice: the image, and the image with its label outlines.
 
     2D: the plane. 3D: sections xy, xz and yz through the middle of the most populated planes, at their true

@@ -1,77 +1,83 @@
-"""How the samples of a job are made, by seed and numbers, and how they are written."""
+"""How the samples of a job are made by the cascade, by seed and numbers, and how they are written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from cascade.data.frames import read_image
-from cascade.generation import shards as generation
+from cascade.annotation import Sample
+from cascade.export.records import SampleRecord
 from cascade.generation.load import cells_together, load
-from cascade.optics.statistics import Statistics
+from cascade.generation.recipe import Recipe
+from cascade.generation.shards import Job
+from cascade.generation.tiles import compose_tiles
 from cascade.pipelines.cascade import CascadePipeline
 from cascade.population.bank import stored_bank
 from cascade.population.compositing import Cell
 from cascade.population.scene import Scene, plan_scene
-from cascade.population.tiles import compose_tiles
+from cascade.reading import read_image
 
 _NO_IMAGE = 1 << 30  # cells of a bank are made under numbers that no image has
 
 
-def plan_of(statistics: Statistics, job: generation.Job, index: int, region: np.ndarray | None = None) -> Scene:
-    """The plan of one image of a job."""
-    names = ("canvas_size", "cells_per_image", "clustering_probability", "max_overlap")
-    if region is None:
-        region = region_of(job)
-    return plan_scene(statistics, job.seed, index, region=region, **{name: job.settings[name] for name in names})
+class CascadeMaker:
+    """Makes and writes the samples of a job.
 
-
-def region_of(job: generation.Job) -> np.ndarray | None:
-    return None if job.settings.get("region") is None else read_image(Path(job.settings["region"]))
-
-
-def bank_of(
-    pipeline: CascadePipeline, job: generation.Job, output_dir: Path, rank: int = 0, world: int = 1
-) -> list[Cell]:
-    """The job's bank of cells, made where it is missing, and kept beside the marks of the finished shards."""
-    names = ("rho", "correlation_length_um", "min_alignment", "num_inference_steps", "reading", "shapes")
-    settings = {name: job.settings[name] for name in names}
-
-    def make(part: int, size: int) -> list[Cell]:
-        return pipeline.cells(size, job.seed, _NO_IMAGE + part, **settings)[0]
-
-    together = cells_together(pipeline.device)
-    return stored_bank(output_dir / ".cascade" / "bank", job.settings["bank"], make, rank, world, together)
-
-
-def maker(
-    folder, job: generation.Job, device: str | None, output_dir: Path, rank: int = 0, world: int = 1
-) -> tuple[Callable, Callable | None]:
-    """How the job's samples are made, by seed and numbers, and how they are written.
-
-    The model is loaded and the bank made when the first one is asked for. A canvas of tiles is only planned, and
+    The model is loaded, and the bank made, when the first one is asked for. A canvas of tiles is only planned, and
     composed when it is written.
     """
-    ready: dict = {}
 
-    def prepare_once() -> CascadePipeline:
-        if not ready:
-            pipeline = load(folder, device, job.settings.get("dtype", "float32"), job.settings.get("compile", False))
+    def __init__(
+        self, model: str | Path, job: Job, output_dir: Path, *, device: str | None = None, rank: int = 0, world: int = 1
+    ):
+        self.model, self.job, self.output_dir, self.device = model, job, output_dir, device
+        self.rank, self.world = rank, world
+        self.recipe = Recipe.of_record(job.settings)
+        self._pipeline: CascadePipeline | None = None
+        self._bank: list[Cell] | None = None
+        self._region: np.ndarray | None = None
+
+    def samples(self, seed: int, numbers: Iterable[int]) -> Iterator[Sample]:
+        """Samples of these numbers."""
+        pipeline = self._ready()
+        yield from pipeline.generate(seed, numbers, self.recipe.images, region=self._region, bank=self._bank)
+
+    def scenes(self, seed: int, numbers: Iterable[int]) -> Iterator[Scene]:
+        """Plans of canvases that are composed of tiles."""
+        statistics = self._ready().statistics
+        for number in numbers:
+            yield plan_scene(statistics, self.recipe.images, seed, number, region=self._region)
+
+    def write_tiles(self, scene: Scene, number: int, folder: Path) -> SampleRecord:
+        """Compose one canvas of tiles into a folder."""
+        path, bank = folder / f"sample_{number:06d}.ome.zarr", self._bank or []
+        return compose_tiles(bank, scene, self._ready().statistics, path, self.job.seed, number)
+
+    def _ready(self) -> CascadePipeline:
+        if self._pipeline is None:
+            pipeline = load(self.model, self.device, self.recipe.dtype, compile=self.recipe.compile)
             pipeline.set_progress_bar_config(disable=True)
-            bank = bank_of(pipeline, job, output_dir, rank, world) if job.settings.get("bank") else None
-            ready.update(pipeline=pipeline, bank=bank, region=region_of(job))
-        return ready["pipeline"]
+            self._region = region_of(self.recipe)
+            if self.recipe.bank:
+                self._bank = self._made_bank(pipeline, self.recipe.bank)
+            self._pipeline = pipeline
+        return self._pipeline
 
-    def generate(seed: int, numbers):
-        pipeline = prepare_once()
-        if job.settings.get("tiles"):
-            return (plan_of(pipeline.statistics, job, number, ready["region"]) for number in numbers)
-        own = ("dtype", "compile", "region_sha256")
-        settings = {key: value for key, value in job.settings.items() if key not in own}
-        return pipeline.generate(seed, numbers, **settings | {"region": ready["region"], "bank": ready["bank"]})
+    def _made_bank(self, pipeline: CascadePipeline, num_cells: int) -> list[Cell]:
+        """The job's bank of cells, made where it is missing, and kept beside the marks of the finished shards."""
 
-    def compose(scene: Scene, number: int, place: Path) -> dict:
-        path = place / f"sample_{number:06d}.ome.zarr"
-        return compose_tiles(ready["bank"], scene, ready["pipeline"].statistics, path, job.seed, number)
+        def make(part: int, size: int) -> list[Cell]:
+            return pipeline.cells(size, self.job.seed, self.recipe.images, index=_NO_IMAGE + part)
 
-    return generate, compose if job.settings.get("tiles") else None
+        folder = self.output_dir / ".cascade" / "bank"
+        return stored_bank(folder, num_cells, make, self.rank, self.world, cells_together(pipeline.device))
+
+
+def making(maker: CascadeMaker) -> tuple[Callable, Callable | None]:
+    """How a job's samples are made, and how they are written if not in the job's formats: arguments of `shards.run`."""
+    return (maker.scenes, maker.write_tiles) if maker.recipe.tiles else (maker.samples, None)
+
+
+def region_of(recipe: Recipe) -> np.ndarray | None:
+    """Where cell centres may lie, read from the recipe's file."""
+    return None if recipe.region is None else read_image(recipe.region)

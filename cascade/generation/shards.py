@@ -1,93 +1,38 @@
 """Generating large data sets in shards: interrupted and resumed at will, by one process or many, to the same bytes."""
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
-import socket
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import psutil
 from tqdm.auto import tqdm
 
-from cascade.export.formats import DataSetWriter
+from cascade.annotation import Sample
 from cascade.export.preview import sample_preview
-from cascade.export.save import MARK, check_replaceable
-from cascade.files import own_name, replacing
+from cascade.export.records import SampleRecord
+from cascade.export.save import MARK
+from cascade.files import STATE, BrokenRecord, read_record, replacing
+from cascade.generation.jobs import Job, check_same, load_job, start
+from cascade.generation.marks import SHOWN, Mark, faults
+from cascade.locks import one_at_a_time, remove_dead, scratch, shared
+from cascade.ownership import (
+    UNKNOWN,
+    Stamp,
+    file_sha256,
+    keep_aside,
+    names_in,
+    stamps_from_json,
+    stamps_of,
+    stamps_to_json,
+)
 
-_STATE = ".cascade"  # job, marks and unfinished shards, inside the data set's folder
+__all__ = ["Job", "again", "file_sha256", "folder_sha256", "load_job", "progress", "run", "start"]
 
-
-@dataclass(frozen=True)
-class Job:
-    """What a data set is made of: equal jobs make equal bytes.
-
-    settings: arguments of `CascadePipeline.generate` (of the bank its size), dtype, compile, tiles, and the hash of the
-    region. model_sha256: of the model's files.
-    """
-
-    model: str
-    model_sha256: str
-    version: str
-    seed: int
-    num_images: int
-    shard_size: int
-    formats: tuple[str, ...]
-    frames_per_sequence: int
-    meshes: bool
-    settings: dict
-
-    @property
-    def shards(self) -> int:
-        """Their number."""
-        return -(-self.num_images // self.shard_size)
-
-    def numbers(self, shard: int) -> range:
-        """Samples of a shard."""
-        return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.num_images))
-
-    def writer(self) -> DataSetWriter:
-        """As its formats want it."""
-        return DataSetWriter(tuple(self.formats), self.frames_per_sequence, self.meshes)
-
-
-def start(output_dir: str | Path, job: Job) -> None:
-    """Begin or go on with a job in a folder.
-
-    Raises FileExistsError if the folder holds something else, ValueError if it holds a data set of another job.
-    """
-    output = Path(output_dir)
-    job.writer()
-    manifest = output / _STATE / "job.json"
-    if not manifest.is_file():
-        check_replaceable(output)
-        if (output / MARK).is_file():
-            raise FileExistsError(f"{output}: holds a finished data set; name another folder, or remove it")
-        manifest.parent.mkdir(parents=True, exist_ok=True)
-        _replace_text(manifest, json.dumps(asdict(job), indent=1))
-    before = load_job(output)
-    if before != job and not any((output / _STATE / "shards").glob("*.json")):
-        shutil.rmtree(output / _STATE / "bank", ignore_errors=True)  # nothing was made yet: a mistake was mended
-        _replace_text(manifest, json.dumps(asdict(job), indent=1))
-        before = job
-    if before != job:
-        new, old = ({**record.pop("settings"), **record} for record in (asdict(job), asdict(before)))
-        changed = [name for name in new if new[name] != old.get(name)]
-        raise ValueError(
-            f"{output}: holds a data set made with other {', '.join(changed)}; name another folder, or remove it"
-        )
-
-
-def load_job(output_dir: str | Path) -> Job:
-    """The job of a folder; raises FileNotFoundError if it has none."""
-    manifest = Path(output_dir) / _STATE / "job.json"
-    if not manifest.is_file():
-        raise FileNotFoundError(f"{output_dir}: not made by 'cascade generate' ({_STATE}/job.json is missing)")
-    record = json.loads(manifest.read_text())
-    return Job(**record | {"formats": tuple(record["formats"])})
+_INDEX = "index.json"  # stamps of the files that are written when all shards are there
 
 
 def run(
@@ -98,40 +43,62 @@ def run(
     generate: (seed, numbers) -> samples, which depend on seed and number alone. write: (sample, number, folder) ->
     record, default the job's formats.
 
-    A shard is written under a temporary name, moved into place, and only then marked as done with the sha256 of its
-    files: a process that is killed at any moment costs its unfinished shards and nothing else. Processes on one
-    file system need not know of each other; should two make the same shard, they write the same bytes.
+    A shard is written under a temporary name, moved into place, and only then marked as done with size, time and
+    sha256 of its files: a process that is killed at any moment costs its unfinished shards and nothing else. Processes
+    on one file system need not know of each other; should two make the same shard, they write the same bytes. Every
+    one holds a lock on the folder that keeps other jobs out.
+
+    What was done before is looked at first, see `Stamp.fault`: shards of which a file is missing, emptied or changed
+    are made again, and so are the index files. A changed file is kept under `.cascade/changed`; files that users
+    added are left alone.
     """
-    output, write = Path(output_dir), write or _writer(job)
-    missing = [shard for shard in range(rank, job.shards, world) if not _mark(output, shard).is_file()]
-    bar = tqdm(total=sum(len(job.numbers(shard)) for shard in missing), desc="generating", unit="image")
-    for shard in missing:
-        numbers = job.numbers(shard)
-        if not _mark(output, shard).is_file():  # another process may have made it meanwhile
-            partial = output / _STATE / "partial" / f"{shard:06d}-{own_name()}"
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            records = []
-            for number, sample in zip(numbers, generate(job.seed, numbers), strict=True):
-                records.append(write(sample, number, partial))
-                bar.update()
-            files = {str(p.relative_to(partial)): file_sha256(p) for p in sorted(partial.rglob("*")) if p.is_file()}
-            for name in files:
-                (output / name).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(partial / name, output / name)
-            _replace_text(_mark(output, shard), json.dumps({"records": records, "files": files}))
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            bar.update(len(numbers))
-    bar.close()
-    return _finish(output, job)
+    output = Path(output_dir)
+    with shared(output, "cascade generate"):
+        job = check_same(output, job)
+        write = write or _writer(job)
+        remove_dead(output / STATE / "partial")
+        missing = [shard for shard in range(rank, job.shards, world) if not _is_done(output, shard, tell=True)]
+        bar = tqdm(total=sum(len(job.numbers(shard)) for shard in missing), desc="generating", unit="image")
+        for shard in missing:
+            if _is_done(output, shard):  # another process has made it meanwhile
+                bar.update(len(job.numbers(shard)))
+            else:
+                _make(output, job, shard, generate, write, bar)
+        bar.close()
+        return _finish(output, job)
+
+
+def _make(output: Path, job: Job, shard: int, generate: Callable, write: Callable, bar: tqdm) -> None:
+    """Make one shard, put its files in place, and mark it as done."""
+    numbers = job.numbers(shard)
+    with scratch(output / STATE / "partial", f"{shard:06d}-") as place:
+        partial = place / "files"
+        partial.mkdir()
+        records = []
+        for number, sample in zip(numbers, generate(job.seed, numbers), strict=True):
+            records.append(write(sample, number, partial))
+            bar.update()
+        mark = Mark(tuple(records), stamps_of(partial))
+        for name, stamp in mark.files.items():
+            keep_aside(output, name, stamp)
+            (output / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(partial / name, output / name)
+        mark.save(place / "mark.json")
+        _mark(output, shard).parent.mkdir(exist_ok=True)
+        os.replace(place / "mark.json", _mark(output, shard))
+
+
+def _is_done(output: Path, shard: int, tell: bool = False) -> bool:
+    """Whether a shard is marked and all its files are as they were written; what is wrong is logged."""
+    mark = Mark.load(_mark(output, shard))
+    return mark is not None and not faults(output, mark.files, tell=tell)
 
 
 def _writer(job: Job) -> Callable:
     """Writes a sample in the job's formats, and a preview beside the first."""
     writer = job.writer()
 
-    def write(sample, number: int, folder: Path) -> dict:
+    def write(sample: Sample, number: int, folder: Path) -> SampleRecord:
         if number == 0:
             sample_preview(sample, folder / "preview.png")
         return writer.write(sample, number, folder)
@@ -144,25 +111,39 @@ def progress(output_dir: str | Path, job: Job) -> tuple[int, int]:
     return sum(_mark(Path(output_dir), shard).is_file() for shard in range(job.shards)), job.shards
 
 
-def again(output_dir: str | Path, job: Job, generate: Callable, number: int, write: Callable | None = None) -> bool:
-    """Make one sample again and compare it with the data set, file by file; True if all bytes are equal.
+def again(output_dir: str | Path, job: Job, generate: Callable, number: int, write: Callable | None = None) -> Path:
+    """Make one sample again and compare it, file by file, with what was recorded and with the files that are there.
 
-    The new files are left in `.cascade/again`. Raises ValueError for a number that the set does not have.
+    Returns the folder of the new files, `.cascade/again`. Raises ValueError, naming files, if any byte differs, and
+    for a number that the set does not have; `files.Busy` if another process is making one again.
     """
     output = Path(output_dir)
     if not 0 <= number < job.num_images:
         raise ValueError(f"there is no sample {number}: {output} holds 0 to {job.num_images - 1}")
-    mark = _mark(output, number // job.shard_size)
-    if not mark.is_file():
+    mark = Mark.load(_mark(output, number // job.shard_size))
+    if mark is None:
         raise ValueError(f"sample {number} is not there yet: run 'cascade generate' again to finish {output}")
-    known = json.loads(mark.read_text())["files"]
-    folder = output / _STATE / "again"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (sample,) = generate(job.seed, range(number, number + 1))
-    (write or _writer(job))(sample, number, folder)
-    files = {str(p.relative_to(folder)): file_sha256(p) for p in folder.rglob("*") if p.is_file()}
-    return bool(files) and all(known.get(name) == digest for name, digest in files.items())
+    folder = output / STATE / "again"
+    with one_at_a_time(output / STATE / "again.lock"):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (sample,) = generate(job.seed, range(number, number + 1))
+        (write or _writer(job))(sample, number, folder)
+        made = stamps_of(folder)
+    other = [name for name, stamp in made.items() if not mark.knows(name, stamp)]
+    changed = [(name, replace(stamp, mtime_ns=UNKNOWN).fault(output / name)) for name, stamp in made.items()]
+    there = [f"{name} is {fault}" for name, fault in changed if fault]
+    if other or not made:
+        raise ValueError(
+            f"sample {number} differs from what was recorded when it was made ({', '.join(other[:SHOWN])}): another "
+            "machine, version or library?"
+        )
+    if there:
+        raise ValueError(
+            f"sample {number} is made as it was, but {', '.join(there[:SHOWN])} in {output}: the same command "
+            "without --only mends it"
+        )
+    return folder
 
 
 def folder_sha256(folder: str | Path) -> str:
@@ -170,7 +151,7 @@ def folder_sha256(folder: str | Path) -> str:
     looked at."""
     digest = hashlib.sha256()
     for path in sorted(p for p in Path(folder).rglob("*") if p.suffix in (".json", ".safetensors")):
-        if any(part.startswith(("checkpoint-", "training_")) for part in path.relative_to(folder).parts):
+        if any(part.startswith(("checkpoint-", "training_", STATE)) for part in path.relative_to(folder).parts):
             continue
         digest.update(str(path.relative_to(folder)).encode())
         digest.update(file_sha256(path).encode())
@@ -178,41 +159,53 @@ def folder_sha256(folder: str | Path) -> str:
 
 
 def _finish(output: Path, job: Job) -> bool:
-    """Write the index files once every shard is there. Whoever comes last does it; twice does no harm."""
-    marks = [_mark(output, shard) for shard in range(job.shards)]
-    if not all(mark.is_file() for mark in marks):
+    """Write the index files once every shard is there, or where one of them is not as it was written."""
+    if not all(_mark(output, shard).is_file() for shard in range(job.shards)):
         return False
-    if (output / MARK).is_file():
-        return True
-    parts = [json.loads(mark.read_text()) for mark in marks]
-    records = [record for part in parts for record in part["records"]]
-    about = {"made_by": f"cascade-microscopy {job.version}", "model": job.model, "seed": job.seed, **job.settings}
-    job.writer().finish(output, records, tuple(records[0]["spacing_um"]), about)
-    _remove_leftovers(output / _STATE / "partial")
+    with one_at_a_time(output / STATE / "finishing.lock"):
+        marks = [Mark.load(_mark(output, shard)) for shard in range(job.shards)]
+        records = [record for mark in marks if mark is not None for record in mark.records]
+        if None in marks:
+            return False
+        known = {name for mark in marks if mark is not None for name in mark.files}
+        index = _load_index(output)
+        older = any(stamp.size == UNKNOWN for mark in marks if mark is not None for stamp in mark.files.values())
+        if index and not faults(output, index, tell=True):
+            return True
+        if older and not index and (output / MARK).is_file():
+            return True  # versions that did not know sizes kept no stamps of index files either
+        for name, stamp in index.items():
+            keep_aside(output, name, stamp)
+        before = _others(output, known)
+        made_by: dict[str, Any] = {"made_by": f"cascade-microscopy {job.version}", "model": job.model}
+        job.writer().finish(output, records, made_by | {"seed": job.seed, **job.settings})
+        made = {name for name, stat in _others(output, known).items() if before.get(name) != stat} | index.keys()
+        _save_index(output, sorted(made))
+    remove_dead(output / STATE / "partial")
     return True
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Unfinished shards of processes of this machine that are no more; those of others are theirs to remove."""
-    for partial in folder.glob("*"):
-        _, _, owner = partial.name.partition("-")
-        host, _, process = owner.rpartition("-")
-        if host == socket.gethostname() and not psutil.pid_exists(int(process)):
-            shutil.rmtree(partial, ignore_errors=True)
-    with contextlib.suppress(OSError):  # not there, or another process is still at work in it
-        folder.rmdir()
+def _others(output: Path, known: Iterable[str]) -> dict[str, tuple[int, int, int]]:
+    """Inode, time and size of all files that are of no shard."""
+    names = set(names_in(output)).difference(known)
+    stats = {name: (output / name).stat() for name in names if (output / name).is_file()}
+    return {name: (stat.st_ino, stat.st_mtime_ns, stat.st_size) for name, stat in stats.items()}
+
+
+def _load_index(output: Path) -> dict[str, Stamp]:
+    """Stamps of the index files; none where they are not known, and the files are then written again."""
+    path = output / STATE / _INDEX
+    try:
+        return stamps_from_json(read_record(path, "").get("files"), path, "")
+    except (FileNotFoundError, BrokenRecord):
+        return {}
+
+
+def _save_index(output: Path, names: Iterable[str]) -> None:
+    stamps = {name: Stamp.of(output / name) for name in names}
+    with replacing(output / STATE / _INDEX) as temporary:
+        temporary.write_text(json.dumps({"files": stamps_to_json(stamps)}))
 
 
 def _mark(output: Path, shard: int) -> Path:
-    return output / _STATE / "shards" / f"{shard:06d}.json"
-
-
-def _replace_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text)
-
-
-def file_sha256(path: Path) -> str:
-    """Of its bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return output / STATE / "shards" / f"{shard:06d}.json"

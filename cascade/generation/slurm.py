@@ -2,32 +2,34 @@
 
 from pathlib import Path
 
-from cascade.generation import shards as generation
-from cascade.generation.maker import maker
+from cascade.generation.maker import CascadeMaker, making
+from cascade.generation.settings import GenerationSettings
+from cascade.generation.shards import load_job, run
 
 
-def submit(folder, options) -> None:
-    """Hand the shards to a Slurm array, one task a part."""
+def submit(model: Path, settings: GenerationSettings) -> str:
+    """Hand the shards to a Slurm array, one task a part; returns what was submitted, and where.
+
+    Raises ImportError, naming the extra, without submitit.
+    """
     try:
         import submitit
     except ImportError as error:
-        raise ValueError("--slurm needs submitit: pip install -e '.[slurm]'") from error
-    executor = submitit.AutoExecutor(options.output_dir / ".cascade" / "slurm")
-    asked = {"slurm_gpus_per_node": options.slurm_gpus} if options.slurm_gpus else {}
+        raise ImportError("slurm needs submitit: pip install -e '.[slurm]'", name="submitit") from error
+    executor = submitit.AutoExecutor(settings.output_dir / ".cascade" / "slurm")
+    asked = {"slurm_gpus_per_node": settings.slurm_gpus} if settings.slurm_gpus else {}
+    tasks = settings.slurm_tasks
     executor.update_parameters(
-        slurm_partition=options.slurm, timeout_min=24 * 60, slurm_array_parallelism=options.slurm_tasks, **asked
+        slurm_partition=settings.slurm, timeout_min=24 * 60, slurm_array_parallelism=tasks, **asked
     )
-    tasks = options.slurm_tasks
-    jobs = executor.map_array(
-        run_part, [str(options.output_dir)] * tasks, [str(folder)] * tasks, range(tasks), [tasks] * tasks
-    )
+    output, folder = str(settings.output_dir), str(model)
+    jobs = executor.map_array(run_part, [output] * tasks, [folder] * tasks, range(tasks), [tasks] * tasks)
     where = "" if executor.cluster == "slurm" else f" to this machine, as there is no sbatch ({executor.cluster})"
-    ids = ", ".join(j.job_id for j in jobs)
-    print(f"submitted {ids}{where}; the same command without --slurm shows what is done")
+    return f"{', '.join(job.job_id for job in jobs)}{where}"
 
 
 def run_part(output_dir: str, model: str, rank: int, world: int) -> bool:
     """One task of an array: the shards of one rank."""
-    job = generation.load_job(output_dir)
-    generate, write = maker(model, job, None, Path(output_dir), rank, world)
-    return generation.run(output_dir, job, generate, rank, world, write)
+    job, output = load_job(output_dir), Path(output_dir)
+    make, write = making(CascadeMaker(model, job, output, rank=rank, world=world))
+    return run(output, job, make, rank, world, write)

@@ -1,23 +1,24 @@
 """A bank of textured cells: generated once, then used again and again, turned and as bright as an image asks for."""
 
-import contextlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
-from cascade.files import own_name, replacing
+from cascade.annotation import CellRecord
+from cascade.files import BrokenRecord, create_once, replacing
 from cascade.optics.statistics import Statistics
 from cascade.population.compositing import Cell
 from cascade.population.scene import Scene, light_of, real_cells
 from cascade.rng import stream
+
+_MEND = "remove the file, and the same command makes it again"
 
 
 class Use(NamedTuple):
@@ -37,7 +38,7 @@ def draw_uses(bank: list[Cell], scene: Scene, statistics: Statistics, seed: int,
     if not bank:
         raise ValueError("the bank is empty: no cell of the model was good enough to be kept")
     rng = stream(seed, "bank", index)
-    wanted = real_cells(statistics, scene.like, scene.cells, rng)
+    wanted = real_cells(statistics, scene.like, scene.num_cells, rng)
     by_area = np.argsort([cell.mask.sum((-2, -1)).max() for cell in bank], kind="stable")
     areas = np.array(statistics.cell_area_um2)
     middle = (np.searchsorted(np.sort(areas), areas[wanted]) + 0.5) / len(areas) * len(bank)
@@ -48,8 +49,8 @@ def draw_uses(bank: list[Cell], scene: Scene, statistics: Statistics, seed: int,
         near = by_area[start : start + width]
         picked.append(int(rng.permutation(near[times[near] == times[near].min()])[0]))
         times[picked[-1]] += 1
-    symmetries = rng.integers(0, 8, scene.cells)
-    own = np.array([bank[n].info["brightness"] for n in picked]) - statistics.background.level
+    symmetries = rng.integers(0, 8, scene.num_cells)
+    own = np.array([_brightness(bank[n]) for n in picked]) - statistics.background.level
     factors = np.clip(light_of(statistics, wanted) / np.maximum(own, 1.0), 0.2, 5.0)
     return [Use(int(n), int(s), float(f)) for n, s, f in zip(picked, symmetries, factors, strict=True)]
 
@@ -57,9 +58,15 @@ def draw_uses(bank: list[Cell], scene: Scene, statistics: Statistics, seed: int,
 def used(bank: list[Cell], use: Use, level: float) -> Cell:
     """A cell of the bank as it is used; `level` is the data set's background, in camera units."""
     cell = turned(bank[use.cell], use.symmetry)
-    brightness = level + use.factor * (cell.info["brightness"] - level)
-    info = cell.info | {"brightness": float(brightness), "bank": use.cell, "symmetry": use.symmetry}
-    return replace(cell, signal=cell.signal * np.float32(use.factor), info=info)
+    brightness = float(level + use.factor * (_brightness(cell) - level))
+    record = replace(cell.record, brightness=brightness, bank=use.cell, symmetry=use.symmetry)
+    return replace(cell, signal=cell.signal * np.float32(use.factor), record=record)
+
+
+def _brightness(cell: Cell) -> float:
+    if cell.record.brightness is None:
+        raise ValueError("a cell of a bank needs its brightness: record=CellRecord(brightness=…)")
+    return cell.record.brightness
 
 
 def turned(cell: Cell, symmetry: int) -> Cell:
@@ -75,12 +82,13 @@ def turned(cell: Cell, symmetry: int) -> Cell:
     for _ in range(quarter):
         cy, cx, height, width = width - 1 - cx, cy, width, height
     cx = width - 1 - cx if flip else cx
-    info = dict(cell.info)
-    if "outline" in info:
-        info["outline"] = turn(info["outline"])
-    if "solid" in info:
-        info["solid"] = _turned_solid(info["solid"], quarter, flip)
-    return Cell(turn(cell.mask), turn(cell.signal), (*z, cy, cx), info)
+    record, outline, solid = cell.record, cell.record.outline, cell.record.solid
+    record = replace(
+        record,
+        outline=None if outline is None else turn(outline),
+        solid=None if solid is None else _turned_solid(solid, quarter, flip),
+    )
+    return Cell(turn(cell.mask), turn(cell.signal), (*z, cy, cx), record)
 
 
 def _turned_solid(solid: Callable[[np.ndarray], np.ndarray], quarter: int, flip: bool):
@@ -124,40 +132,47 @@ def stored_bank(
 
 def _settled(folder: Path, together: int) -> int:
     """What the first process to come here wanted."""
-    path, own = folder / "together", folder / own_name()
+    path = folder / "together"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        own.write_text(str(together))
-        with contextlib.suppress(FileExistsError):
-            os.link(own, path)  # unlike a rename it never replaces what another process has written
-        own.unlink()
-    return int(path.read_text())
+        create_once(path, str(together))
+    text = path.read_text(errors="replace").strip()
+    if not text.isdecimal() or not int(text):
+        raise BrokenRecord(
+            f"{path}: holds {text[:20]!r}, not how many cells are made at once; "
+            f"remove {folder}, and the same command makes the bank again"
+        )
+    return int(text)
 
 
 def write_cells(cells: list[Cell], path: Path) -> None:
     """Store cells, without their solids, in one file that is never seen half-written."""
     tensors, records = {}, []
     for n, cell in enumerate(cells):
-        info = {key: value for key, value in cell.info.items() if key not in ("solid", "outline")}
-        records.append({"centre": [float(c) for c in cell.centre], "info": info})
+        records.append({"centre": [float(c) for c in cell.centre], "record": cell.record.row(cell.mask.ndim)})
         tensors |= {f"{n}.mask": np.ascontiguousarray(cell.mask), f"{n}.signal": np.ascontiguousarray(cell.signal)}
-        if "outline" in cell.info:
-            tensors[f"{n}.outline"] = np.ascontiguousarray(cell.info["outline"])
+        if cell.record.outline is not None:
+            tensors[f"{n}.outline"] = np.ascontiguousarray(cell.record.outline)
     with replacing(path) as partial:
         save_file(tensors, partial, {"cells": json.dumps(records)})
 
 
 def read_cells(path: Path) -> list[Cell]:
-    """What `write_cells` stored."""
+    """What `write_cells` stored; raises BrokenRecord if the file was cut or is something else."""
+    try:
+        return _read_cells(path)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise BrokenRecord(f"{path}: cells of the bank cannot be read ({error}); {_MEND}") from error
+
+
+def _read_cells(path: Path) -> list[Cell]:
     with safe_open(path, "np") as file:
         records = json.loads(file.metadata()["cells"])
         names = set(file.keys())
         cells = []
-        for n, record in enumerate(records):
-            info = record["info"]
+        for n, stored in enumerate(records):
+            record = CellRecord.of_row(stored["record"])
             if f"{n}.outline" in names:
-                info["outline"] = file.get_tensor(f"{n}.outline")
-            cells.append(
-                Cell(file.get_tensor(f"{n}.mask"), file.get_tensor(f"{n}.signal"), tuple(record["centre"]), info)
-            )
+                record = replace(record, outline=file.get_tensor(f"{n}.outline"))
+            mask, signal = file.get_tensor(f"{n}.mask"), file.get_tensor(f"{n}.signal")
+            cells.append(Cell(mask, signal, tuple(stored["centre"]), record))
     return cells

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from cascade.annotation import CellRecord
 from cascade.geometry.grid import Grid, SignedDistance, signed_distance, voxelize
 from cascade.geometry.resample import fitted, resample, unresampled
 from cascade.neus.fit import NeuSFit
@@ -97,7 +98,7 @@ def textured_cell(
     halo: Halo,
     pixel_um: float,
     spacing_um: tuple[float, ...],
-    info: dict,
+    record: CellRecord,
 ) -> Cell:
     """Join a cell's textured slices (S, H, W) in [0, 1] into a Cell at the data set's spacing.
 
@@ -124,8 +125,8 @@ def textured_cell(
     centre = tuple(0.5 * (n - 1) for n in slices.voxels.shape)
     centre = (centre[0] - span.start, *centre[1:])
     if len(spacing_um) == 2:
-        return Cell(voxels[0], signal[0], centre[1:], info)
-    return Cell(voxels, signal[span], centre, info)
+        return Cell(voxels[0], signal[0], centre[1:], record)
+    return Cell(voxels, signal[span], centre, record)
 
 
 def confined(signal: np.ndarray, mask: np.ndarray, light: float, reach_px: float) -> np.ndarray:

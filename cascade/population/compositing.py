@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import ndimage, spatial
 
+from cascade.annotation import CellRecord
 from cascade.geometry.masks import largest_piece, overlap_windows
 from cascade.population.placement import GAP_PX, UNPLACED
 
@@ -20,7 +21,8 @@ class Cell:
     mask: np.ndarray
     signal: np.ndarray
     centre: tuple[float, ...]
-    info: dict = field(default_factory=dict)
+    record: CellRecord = field(default_factory=CellRecord)
+    """What its source knows of it; it has no label yet."""
 
 
 def compose(

@@ -6,6 +6,7 @@ import numpy as np
 
 from cascade.geometry.masks import ellipsoid_region
 from cascade.optics.statistics import Statistics
+from cascade.population.settings import CascadeSettings
 from cascade.rng import stream
 
 _ENOUGH = 8  # annotated cells of an image, to draw the light and size of its cells from
@@ -18,7 +19,7 @@ class Scene:
 
     canvas: tuple[int, ...]
     region: np.ndarray | None
-    cells: int
+    num_cells: int
     like: int
     level: float
     clustering_probability: float
@@ -26,36 +27,19 @@ class Scene:
 
 
 def plan_scene(
-    statistics: Statistics,
-    seed: int,
-    index: int,
-    canvas_size: tuple[int, ...] | None = None,
-    cells_per_image: int | None = None,
-    clustering_probability: float | None = None,
-    region: np.ndarray | None = None,
-    max_overlap: float = 0.0,
+    statistics: Statistics, settings: CascadeSettings, seed: int, index: int, *, region: np.ndarray | None = None
 ) -> Scene:
-    """Decide what image `index` shows; arguments left at None are drawn as in the real images, scaled to the canvas.
+    """Decide what image `index` shows; settings left at None are drawn as in the real images, scaled to the canvas.
 
     region: where cell centres may lie, any non-zero voxel of an array as large as the canvas, which it then gives the
-    size of. Raises ValueError for a canvas of another dimension, a region of another size, or a probability outside
-    [0, 1], an overlap outside [0, 1), a region that is empty, or no cell.
+    size of. Raises ValueError for a canvas of another dimension or smaller than a cell, more cells than could ever
+    lie on it, a region of another size, or an empty one.
     """
-    if region is not None and canvas_size is None:
-        canvas_size = region.shape
-    canvas = tuple(canvas_size or statistics.image_shape)
-    if len(canvas) != statistics.ndim or min(canvas) < 1:
-        raise ValueError(f"canvas_size {canvas}: this model makes {statistics.ndim}D images, one size per axis")
-    if clustering_probability is not None and not 0 <= clustering_probability <= 1:
-        raise ValueError(f"clustering_probability must be in [0, 1], got {clustering_probability}")
-    if not 0 <= max_overlap < 1:
-        raise ValueError(f"max_overlap must be in [0, 1), got {max_overlap}")
-    if cells_per_image is not None and cells_per_image < 1:
-        raise ValueError(f"cells_per_image must be at least 1, got {cells_per_image}")
+    canvas = _canvas(statistics, settings, region)
     rng = stream(seed, "scene", index)
     images = len(statistics.cells_per_image)
     like = int(stream(seed, "like", index // images).permutation(images)[index % images])  # each equally often
-    p = clustering_probability
+    p = settings.clustering_probability
     if p is None:
         p = statistics.image_clustering[like] if statistics.image_clustering else statistics.clustering_probability
     own, room = statistics.region_um, float(np.prod(statistics.image_shape))  # room: voxels the real cells share
@@ -63,8 +47,6 @@ def plan_scene(
         ball = np.pi * (4 / 3 if statistics.ndim == 3 else 1)  # of radius 1
         room = float(ball * np.prod(own) / np.prod(statistics.spacing_um))
     if region is not None:
-        if region.shape != canvas:
-            raise ValueError(f"the region has shape {region.shape}, the canvas {canvas}: they must be equal")
         region = region > 0
         if not region.any():
             raise ValueError("the region is empty: no cell can be placed in it")
@@ -72,9 +54,49 @@ def plan_scene(
         axes_um = np.minimum(own, 0.5 * np.array(canvas) * statistics.spacing_um)
         region = ellipsoid_region(canvas, statistics.spacing_um, axes_um)
     share = (np.prod(canvas) if region is None else float(region.sum())) / room
-    count = max(round(statistics.cells_per_image[like] * share), 1) if cells_per_image is None else cells_per_image
+    count = settings.cells_per_image
+    if count is None:
+        count = max(round(statistics.cells_per_image[like] * share), 1)
+    else:
+        _check_room(statistics, count, canvas, settings.max_overlap)
     level = float(rng.choice(statistics.background.levels))
-    return Scene(canvas, region, int(count), like, level, float(p), max_overlap)
+    return Scene(canvas, region, int(count), like, level, float(p), settings.max_overlap)
+
+
+def _canvas(statistics: Statistics, settings: CascadeSettings, region: np.ndarray | None) -> tuple[int, ...]:
+    canvas = settings.canvas_size or (statistics.image_shape if region is None else region.shape)
+    canvas = tuple(int(n) for n in canvas)
+    if len(canvas) != statistics.ndim:
+        raise ValueError(f"canvas_size {canvas}: this model makes {statistics.ndim}D images, one size per axis")
+    if region is not None and region.shape != canvas:
+        raise ValueError(f"the region has shape {region.shape}, the canvas {canvas}: they must be equal")
+    diameter = _diameter_um(statistics)
+    sides = np.array(canvas[-2:]) * np.array(statistics.spacing_um[-2:])
+    if sides.min() < diameter:
+        least = "×".join(str(int(np.ceil(diameter / s))) for s in statistics.spacing_um[-2:])
+        raise ValueError(f"canvas_size {canvas} is smaller than a cell: give at least {least} pixels, or many more")
+    return canvas
+
+
+def _diameter_um(statistics: Statistics) -> float:
+    """Of a disc with the area of a typical cell."""
+    return float(2 * np.sqrt(np.median(statistics.cell_area_um2) / np.pi))
+
+
+def _check_room(statistics: Statistics, count: int, canvas: tuple[int, ...], max_overlap: float) -> None:
+    """Cells may be cut by the border, so they share the canvas and half a cell around it; no packing is denser than
+    without gaps."""
+    size, extent = np.array([_diameter_um(statistics)] * len(canvas)), np.array(canvas) * statistics.spacing_um
+    if statistics.axial is not None:
+        size[0] *= statistics.axial.elongation[0]
+    each = float(np.prod(size)) * np.pi / (4 if len(canvas) == 2 else 6)
+    most = int(np.prod(extent + size) / each / (1 - max_overlap))
+    if count > most:
+        shape = "×".join(map(str, canvas))
+        raise ValueError(
+            f"cells_per_image {count} can never lie on a canvas of {shape}, which holds {most} at the very most: ask "
+            "for fewer, or give a larger canvas_size"
+        )
 
 
 def real_cells(statistics: Statistics, like: int | None, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,75 @@
+"""What a data set remembers of each of its samples."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cascade.annotation import CellRecord, Sample
+from cascade.files import replacing
+
+
+@dataclass(frozen=True)
+class SampleRecord:
+    """One sample of a data set: how it was made, and its cells.
+
+    number: of the sample in the data set; seed, index: what it was made from; counts: what was drawn again or left out.
+    """
+
+    number: int
+    seed: int
+    index: int
+    num_cells: int
+    spacing_um: tuple[float, ...]
+    counts: Mapping[str, int]
+    cells: tuple[CellRecord, ...]
+    time: int = 0
+
+    @classmethod
+    def of(cls, sample: Sample, number: int) -> "SampleRecord":
+        """Of a sample that is written under a number."""
+        spacing, time = sample.spacing_um, sample.annotation.time
+        return cls(number, sample.seed, sample.index, len(sample.cells), spacing, sample.counts, sample.cells, time)
+
+    def provenance(self) -> dict[str, Any]:
+        """The sample itself, as one line of `provenance.jsonl`."""
+        found = {"sample": self.number, "seed": self.seed, "index": self.index, "cells": self.num_cells}
+        time = {"time": self.time} if self.time else {}
+        return {**found, "spacing_um": list(self.spacing_um), "counts": dict(self.counts), **time}
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain numbers and lists."""
+        return self.provenance() | {"cell_records": [cell.row(len(self.spacing_um)) for cell in self.cells]}
+
+    @classmethod
+    def of_json(cls, record: Mapping[str, Any]) -> "SampleRecord":
+        """Inverse of `to_json`; raises KeyError for a record that is not complete."""
+        return cls(
+            number=record["sample"],
+            seed=record["seed"],
+            index=record["index"],
+            num_cells=record["cells"],
+            spacing_um=tuple(record["spacing_um"]),
+            counts=record["counts"],
+            cells=tuple(CellRecord.of_row(row) for row in record["cell_records"]),
+            time=record.get("time", 0),
+        )
+
+
+def write_cells(records: Iterable[SampleRecord], path: Path) -> None:
+    """`cells.parquet`, one row a cell: sample, seed, label, centroid, size, brightness and whatever else is known."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = []
+    for record in records:
+        for cell in record.cells:
+            row = {"sample": record.number, "seed": str(record.seed)}
+            for key, value in cell.row(len(record.spacing_um)).items():
+                if isinstance(value, list):
+                    row |= {f"{key}_{axis}": v for axis, v in zip("zyx"[-len(value) :], value, strict=True)}
+                else:
+                    row[key] = value
+            rows.append(row)
+    with replacing(path) as partial:
+        pq.write_table(pa.Table.from_pylist(rows) if rows else pa.table({"sample": pa.array([], pa.int64())}), partial)

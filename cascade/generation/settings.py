@@ -1,0 +1,69 @@
+"""What `cascade generate` is asked for besides the images themselves: the model, how many, where and in which form."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Format = Literal[
+    "ctc", "cellpose", "stardist", "nnunet", "ome-tiff", "ome-zarr", "coco", "huggingface", "annotations"
+]  # fmt: skip
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSettings:
+    """One data set to be generated, or to be gone on with."""
+
+    output_dir: Path
+    """Folder of the data set."""
+    model: str = "nuclei2d"
+    """Folder, Hub id, or nuclei2d, nuclei3d."""
+    num_images: int = 1
+    seed: int = 0
+    format: tuple[Format, ...] = ("ctc",)
+    """ctc, cellpose, stardist, nnunet, ome-tiff, ome-zarr, coco, huggingface, or annotations, which are labels without
+    images, with all that is known of the cells; several may be given."""
+    meshes: bool = False
+    """Also write 3D cells as GLB."""
+    shard_size: int = 4
+    """Images between two points to resume from."""
+    region: Path | None = None
+    """TIFF: cells lie where this image, as large as the canvas, is not zero."""
+    bank: int | None = None
+    """For large data sets: make so many cells once, and use them in all images, turned and as bright as each image
+    asks for; default new cells for every image."""
+    tiles: bool = False
+    """Compose canvases larger than memory tile by tile (OME-Zarr; needs bank)."""
+    only: int | None = None
+    """Make this sample again and compare it."""
+    dry_run: bool = False
+    """Make one image, and print time, memory and disk of all."""
+    slurm: str | None = None
+    """Partition: submit as a Slurm array (needs submitit)."""
+    slurm_tasks: int = 8
+    slurm_gpus: int = 0
+    """GPUs that each task asks for."""
+    dtype: Dtype = "float32"
+    """Of the networks; half of it is faster on a GPU, and bfloat16 on newer CPUs."""
+    compile: bool = False
+    """Compile the texture networks first: pays on thousands of slices."""
+    device: str | None = None
+    """Default cuda if there is one, else cpu."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("num_images", 1), ("seed", 0), ("shard_size", 1), ("bank", 1), ("only", 0), ("slurm_tasks", 1),
+            ("slurm_gpus", 0),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be a whole number from {least}, got {value}")
+        if self.bank is not None and self.meshes:
+            raise ValueError("bank goes without meshes: solids are not kept")
+        if self.slurm and self.device:
+            raise ValueError("device goes without slurm: each task takes its GPU (slurm_gpus), or the CPU")
+        if self.tiles:
+            if not self.bank:
+                raise ValueError("tiles needs bank: how many different cells a large canvas is made of")
+            if self.format not in (("ctc",), ("ome-zarr",)) or self.dry_run:
+                raise ValueError("tiles writes ome-zarr, and goes without dry_run")

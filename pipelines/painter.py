@@ -1,0 +1,105 @@
+"""Any annotation, painted cell by cell with the texture stage."""
+
+from dataclasses import replace
+
+import numpy as np
+from scipy import ndimage
+
+from cascade.annotation import Annotation, CellRecord, Sample
+from cascade.geometry.grid import signed_distance
+from cascade.geometry.masks import overlap_windows
+from cascade.geometry.resample import fitted, resample
+from cascade.pipelines.stages import Stages, paint_slices
+from cascade.population.cells import Slices
+from cascade.population.compositing import Cell
+from cascade.population.picture import expose
+from cascade.population.scene import draw_light
+from cascade.population.settings import CascadeSettings
+from cascade.rng import stream
+
+
+def paint_annotation(
+    stages: Stages, annotation: Annotation, seed: int, index: int, settings: CascadeSettings
+) -> Sample:
+    """Give the cells of an annotation texture and light, and the whole a background and a camera.
+
+    A cell is as bright as its record says, else as cells of like size in a real image are. Labels stay as they are:
+    where a cell's texture does not show its mask, three times over, the last one is taken, and counted.
+
+    Raises ValueError for an annotation of another dimension or voxel size than the model's images, or cells larger than
+    its crops.
+    """
+    statistics = stages.statistics
+    _check(stages, annotation)
+    boxes = ndimage.find_objects(annotation.labels.astype(np.int32))
+    masks = [annotation.labels[boxes[cell.label - 1]] == cell.label for cell in annotation.cells]
+    slices = [_slices(stages, mask, cell.label) for mask, cell in zip(masks, annotation.cells, strict=True)]
+
+    # 1. Light: the records', or drawn as in a real image
+    like = int(stream(seed, "like", index).integers(len(statistics.cells_per_image)))
+    area_um2 = np.array([one.masks.sum((1, 2)).max() for one in slices]) * stages.pixel_um**2
+    light = draw_light(statistics, area_um2, like, stream(seed, "light", index)) if len(slices) else np.zeros(0)
+    level = statistics.background.level
+    for n, cell in enumerate(annotation.cells):
+        if cell.brightness is not None:
+            light[n] = max(cell.brightness - level, 1.0)
+
+    # 2. Texture
+    painted, counts = paint_slices(stages, slices, light, list(annotation.cells), seed, index, settings)
+
+    # 3. All cells' light where their labels are, seen by the camera
+    canvas = np.zeros(annotation.labels.shape, np.float32)
+    records: list[CellRecord] = []
+    for cell, one, mask, record in zip(painted, slices, masks, annotation.cells, strict=True):
+        if cell is not None:
+            first = np.array([axis.start for axis in boxes[record.label - 1]]) - _before(one, mask)
+            middle = 0.5 * (np.array(one.voxels.shape[-mask.ndim :]) - 1)
+            _add(canvas, cell, first + np.rint(middle - np.array(cell.centre)).astype(int))
+        records.append(record if cell is None else cell.record)
+    shown = float(stream(seed, "scene", index).choice(statistics.background.levels))
+    image = expose(canvas, shown, statistics, seed, index)
+    return Sample(image, replace(annotation, cells=tuple(records)), seed, index, counts)
+
+
+def _check(stages: Stages, annotation: Annotation) -> None:
+    spacing = stages.statistics.spacing_um
+    if annotation.ndim != len(spacing):
+        raise ValueError(f"this model paints {len(spacing)}D annotations, got a {annotation.ndim}D one")
+    if not np.allclose(annotation.spacing_um, spacing, rtol=0.02):
+        raise ValueError(
+            f"this model paints voxels of {spacing} µm, the annotation has {annotation.spacing_um}: resample its labels"
+        )
+
+
+def _slices(stages: Stages, mask: np.ndarray, label: int) -> Slices:
+    """A cell's mask in its box, (Y, X) or (Z, Y, X), as planes at the texture's pixels, itself in their middle; in 3D
+    with as many empty planes again, for the light beyond its top and bottom."""
+    spacing, pixel_um, size = stages.statistics.spacing_um[-2:], stages.pixel_um, stages.mask.config.crop_size
+    planes = mask[None] if mask.ndim == 2 else mask
+    side = round(size * pixel_um / spacing[-1])
+    if max(planes.shape[-2:]) > side - 4:
+        wide = max(planes.shape[-2:]) * spacing[-1]
+        raise ValueError(f"cell {label} is {wide:.3g} µm wide, and this model paints crops of {size * pixel_um:.3g} µm")
+    extra = len(planes) // 2 + 1 if mask.ndim == 3 else 0
+    room = [(extra, extra), *(((side - n) // 2, side - n - (side - n) // 2) for n in planes.shape[1:])]
+    voxels = np.pad(planes, room)
+    masks = np.zeros((len(voxels), size, size), bool)
+    for z in np.flatnonzero(voxels.any((1, 2))):
+        plane = voxels[z]
+        if not np.allclose(spacing, pixel_um, rtol=1e-3):
+            plane = resample(signed_distance(plane, (1, 1)), spacing, (pixel_um,) * 2) < 0
+        masks[z] = fitted(plane, (size, size))
+    height = (np.arange(len(voxels)) - 0.5 * (len(voxels) - 1)) / (0.5 * len(planes))
+    return Slices(masks, voxels, height)
+
+
+def _before(slices: Slices, mask: np.ndarray) -> np.ndarray:
+    """How many voxels the slices of a cell begin before its box, along each of its axes."""
+    missing = np.array(slices.voxels.shape[-mask.ndim :]) - mask.shape
+    return missing // 2
+
+
+def _add(canvas: np.ndarray, cell: Cell, corner: np.ndarray) -> None:
+    """Add a cell's light to the canvas, its first voxel at `corner`; what lies outside is cut off."""
+    window, box = overlap_windows(corner, cell.signal.shape, canvas.shape)
+    canvas[window] += cell.signal[box]

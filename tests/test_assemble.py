@@ -1,0 +1,66 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import field_of_view
+
+from cascade.annotation import Annotation, Sample
+from cascade.commands import assemble as module
+from cascade.commands.assemble import assemble
+
+
+class CascadePipeline:
+    """Stands in for the real one: it saves what it was loaded from."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    from_pretrained = classmethod(lambda cls, folder: cls(folder))
+
+    def to(self, *_):
+        return self
+
+    def __call__(self, **_):
+        image, labels = field_of_view(np.random.default_rng(0), (48, 48), 2)
+        return SimpleNamespace(samples=[Sample(image, Annotation.of_labels(labels, (1.0, 1.0)), 0, 0)])
+
+    def save_pretrained(self, folder):
+        (folder / "mask").mkdir()
+        (folder / "mask" / "model_index.json").write_text('{"_class_name": "MaskDDPMPipeline"}')
+        (folder / "model_index.json").write_text(json.dumps({"_class_name": "CascadePipeline"}))
+
+
+@pytest.fixture
+def stages(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CascadePipeline", CascadePipeline)
+    (tmp_path / "work" / "stages" / "mask" / "checkpoint-5").mkdir(parents=True)
+    (tmp_path / "work" / "stages" / "mask" / "model_index.json").write_text('{"_class_name": "MaskDDPMPipeline"}')
+    (tmp_path / "work" / "stages" / "mask" / "README.md").write_text("a card")
+    return tmp_path / "work" / "stages"
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_what_lies_beside_the_source_stays_when_its_parent_is_written(stages, older):
+    work = stages.parent
+    before = {p for p in work.rglob("*")}
+    if older:  # assembled before, by a version that kept no list
+        (work / "model_index.json").write_text('{"_class_name": "CascadePipeline"}')
+    else:
+        with pytest.raises(FileExistsError, match="holds something else than a model"):
+            assemble(stages, work)
+        (work / ".cascade").mkdir()
+        (work / ".cascade" / "files.json").write_text('{"kind": "model", "files": {}}')
+    for _ in range(2):
+        assemble(stages, work)
+    assert before <= set(work.rglob("*"))
+    assert (work / "mask" / "README.md").read_text() == "a card"
+    assert json.loads((work / "model_index.json").read_text())["_class_name"] == "CascadePipeline"
+
+
+def test_the_stages_themselves_are_not_written_over(stages):
+    with pytest.raises(ValueError, match="is the folder of the stages themselves"):
+        assemble(stages, stages / ".." / "stages")
+    with pytest.raises(FileExistsError, match="holds something else than a model"):
+        assemble(stages, stages / "mask")
+    assert (stages / "mask" / "checkpoint-5").is_dir()
