@@ -99,7 +99,7 @@ class TexturePipeline(HubStage, DiffusionPipeline):
         self,
         masks: npt.NDArray[Any],
         brightness: npt.NDArray[Any],
-        cells: npt.NDArray[Any] | None = None,
+        cell_index: npt.NDArray[Any] | None = None,
         *,
         rho: float = 0.7,
         num_inference_steps: int = 25,
@@ -116,7 +116,7 @@ class TexturePipeline(HubStage, DiffusionPipeline):
             masks: (S, H, W) bool; H and W multiples of `factor`. A slice whose mask is empty costs nothing and
                 comes back as zeros.
             brightness: (S,) wanted mean inside the mask, in [0, 1] after the window.
-            cells: (S,) int, which cell a slice belongs to; default: every slice its own.
+            cell_index: (S,) int, which cell a slice belongs to; default: every slice its own.
             rho: strength of the texture that a cell's slices share (Eq. 2), 0 to inf.
             num_inference_steps: DDIM steps.
             guidance_scale: guidance towards the mask, against an empty one; 1 is none and costs nothing.
@@ -149,14 +149,14 @@ class TexturePipeline(HubStage, DiffusionPipeline):
         seed = seed_from(generator)
         images = np.zeros(masks.shape, np.float32)
         filled = np.flatnonzero(masks.any((1, 2)))
-        cells = np.arange(len(masks)) if cells is None else np.asarray(cells)
+        cell_index = np.arange(len(masks)) if cell_index is None else np.asarray(cell_index)
         channels = self.unet.config.in_channels
         shape = (channels, masks.shape[1] // self.factor, masks.shape[2] // self.factor)
         depth: dict[str, Any] = {}
         if correlation_length_um is not None:
             heights = torch.as_tensor(np.asarray(heights_um, np.float32)[filled])
             depth = {"heights_um": heights, "length_um": correlation_length_um}
-        owners = torch.as_tensor(cells[filled])
+        owners = torch.as_tensor(cell_index[filled])
         latents = slice_latents(owners, shape, rho, seed, attempt=attempt, **depth)
         # 2. What the network is told, and how many slices at once
         mask = torch.from_numpy(masks[filled]).float()[:, None]
@@ -187,7 +187,7 @@ class TexturePipeline(HubStage, DiffusionPipeline):
         self,
         masks: npt.NDArray[Any],
         brightness: npt.NDArray[Any],
-        cells: npt.NDArray[Any],
+        cell_index: npt.NDArray[Any],
         *,
         min_alignment: float = MIN_ALIGNMENT,
         max_draws: int = 3,
@@ -197,22 +197,22 @@ class TexturePipeline(HubStage, DiffusionPipeline):
     ) -> AlignedTextureOutput:
         """The same, but cells whose texture does not show their mask are drawn again, `max_draws` times in all.
 
-        cells: (S,) int from 0 to C − 1. options: of `__call__`. min_alignment: see `otsu_alignment`.
+        cell_index: (S,) int from 0 to C − 1. options: of `__call__`. min_alignment: see `otsu_alignment`.
         """
-        if not len(cells):
+        if not len(cell_index):
             raise ValueError("masks must be at least one slice, got none")
         check_number("min_alignment", min_alignment)
         check_count("max_draws", max_draws)
         check_generator(generator)
-        seed, count = seed_from(generator), int(cells.max()) + 1
+        seed, count = seed_from(generator), int(cell_index.max()) + 1
         images, score = np.zeros(masks.shape, np.float32), np.full(count, -1.0)
         failed: list[int] = []
         for attempt in range(max_draws):
-            chosen = np.isin(cells, np.flatnonzero(score < min_alignment))
+            chosen = np.isin(cell_index, np.flatnonzero(score < min_alignment))
             drawn = self(
                 masks[chosen],
                 brightness[chosen],
-                cells[chosen],
+                cell_index[chosen],
                 generator=torch.Generator().manual_seed(seed),
                 attempt=attempt,
                 heights_um=None if heights_um is None else heights_um[chosen],
@@ -220,8 +220,8 @@ class TexturePipeline(HubStage, DiffusionPipeline):
             ).images
             images[chosen] = drawn
             area = masks[chosen].sum((1, 2))
-            share = np.bincount(cells[chosen], area, count)
-            total = np.bincount(cells[chosen], area * otsu_alignment(drawn, masks[chosen]), count)
+            share = np.bincount(cell_index[chosen], area, count)
+            total = np.bincount(cell_index[chosen], area * otsu_alignment(drawn, masks[chosen]), count)
             score = np.where(share > 0, total / np.maximum(share, 1), score)
             failed.append(int((score < min_alignment).sum()))
             if not failed[-1]:

@@ -20,6 +20,12 @@ def frechet_distance(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
 
     With Inception features this is the FID. Raises ValueError if there are fewer samples than features: the
     covariance would be singular and the distance an artefact of it.
+
+    .. math:: d^2 = |μ_a - μ_b|^2 + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^{1/2})
+
+    >>> a = np.random.default_rng(0).normal(size=(200, 3))
+    >>> round(frechet_distance(a, a), 6), round(frechet_distance(a, a + [2, 0, 0]), 6)
+    (0.0, 4.0)
     """
     if min(len(a), len(b)) <= a.shape[1]:
         raise ValueError(f"{len(a)} and {len(b)} samples for {a.shape[1]} features: give more samples than features")

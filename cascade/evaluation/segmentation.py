@@ -37,9 +37,9 @@ def overlap(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Overlap:
     table = np.bincount(true_index.ravel() * len(ids) + index.ravel(), minlength=len(true_ids) * len(ids))
     table = table.reshape(len(true_ids), len(ids))
     true_sizes, sizes = table.sum(1)[true_ids > 0], table.sum(0)[ids > 0]
-    cells = table[true_ids > 0][:, ids > 0]
-    pairs = np.argwhere(cells)
-    return Overlap(pairs, cells[tuple(pairs.T)], true_sizes, sizes)
+    shared = table[true_ids > 0][:, ids > 0]
+    pairs = np.argwhere(shared)
+    return Overlap(pairs, shared[tuple(pairs.T)], true_sizes, sizes)
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,15 @@ def score(truths: Iterable[npt.NDArray[Any]], predictions: Iterable[npt.NDArray[
     SEG (Maška et al., Bioinformatics 30, 2014): the Jaccard index of a true cell and the predicted one that covers more
     than half of it, 0 where there is none, averaged over true cells. An empty prediction scores 0. Raises ValueError
     if no image has a true cell: nothing could be measured.
+
+    >>> truth = np.array([[1, 1, 0, 2, 2]])
+    >>> found = score([truth], [np.array([[7, 7, 7, 0, 0]])])
+    >>> round(found.seg, 3), found.ap[0.5], found.f1
+    (0.333, 0.5, 0.6666666666666666)
     """
     jaccard: list[float] = []
     precision: dict[float, list[float]] = {threshold: [] for threshold in THRESHOLDS}
-    found, cells, both, voxels = 0, 0, 0, 0
+    found, num_cells, both, voxels = 0, 0, 0, 0
     for truth, predicted in zip(truths, predictions, strict=True):
         one = overlap(truth, predicted)
         iou, count = one.iou, len(one.true_sizes) + len(one.predicted_sizes)
@@ -77,7 +82,7 @@ def score(truths: Iterable[npt.NDArray[Any]], predictions: Iterable[npt.NDArray[
             hits = _matched(one, iou, threshold)
             values.append(hits / (count - hits) if count else 1.0)
         found += _matched(one, iou, 0.5)
-        cells += count
+        num_cells += count
         both += int(((truth > 0) & (predicted > 0)).sum())
         voxels += int((truth > 0).sum() + (predicted > 0).sum())
     if not jaccard:
@@ -85,7 +90,7 @@ def score(truths: Iterable[npt.NDArray[Any]], predictions: Iterable[npt.NDArray[
     return SegmentationScores(
         seg=float(np.mean(jaccard)),
         ap={threshold: float(np.mean(values)) for threshold, values in precision.items()},
-        f1=2 * found / cells,
+        f1=2 * found / num_cells,
         dice=2 * both / voxels,
     )
 

@@ -1,4 +1,4 @@
-"""Looking at solids and casting rays on their meshes with open3d, which is imported only here."""
+"""Casting rays on meshes with open3d, which is imported only here."""
 
 import contextlib
 import ctypes
@@ -39,17 +39,3 @@ def scene_of(mesh: trimesh.Trimesh) -> Any:
         o3d.core.Tensor(np.asarray(mesh.faces, np.uint32)),
     )
     return scene
-
-
-def show(meshes: list[trimesh.Trimesh]) -> None:
-    """Open a window with the meshes, each in its own colour."""
-    o3d = open3d()
-    shown = []
-    for n, mesh in enumerate(meshes):
-        surface = o3d.geometry.TriangleMesh(
-            o3d.utility.Vector3dVector(mesh.vertices), o3d.utility.Vector3iVector(mesh.faces)
-        )
-        surface.compute_vertex_normals()
-        surface.paint_uniform_color(np.random.default_rng(n).uniform(0.3, 1, 3))
-        shown.append(surface)
-    o3d.visualization.draw_geometries(shown)

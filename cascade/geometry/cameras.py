@@ -69,7 +69,11 @@ def ring(count: int = 16, elevation_deg: float = 30.0) -> Cameras:
 
 
 def view_set(name: str, count: int) -> Cameras:
-    """A view set by its name in a config: "hemisphere" or "ring"."""
+    """A view set by its name in a config: "hemisphere" or "ring".
+
+    >>> view_set("hemisphere", 4).directions[0].tolist()
+    [1.0, 0.0, 0.0]
+    """
     sets = {"hemisphere": hemisphere, "ring": ring}
     if name not in sets:
         raise ValueError(f"no view set {name!r}; there are {', '.join(sets)}")

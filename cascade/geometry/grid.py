@@ -29,15 +29,16 @@ class Volume:
                 f"got shape {self.array.shape} and spacing {self.spacing_um}"
             )
 
-    @property
-    def voxel_um(self) -> float:
-        """Size of one voxel, µm² or µm³."""
-        return float(np.prod(self.spacing_um))
-
 
 @dataclass(frozen=True)
 class Grid:
-    """Voxel centres `origin_um + index * spacing_um`."""
+    """Voxel centres `origin_um + index * spacing_um`.
+
+    >>> Grid.centred((3, 5), (2.0, 0.5)).origin_um
+    (-2.0, -1.0)
+    >>> Grid.covering((4.0, 3.0), (2.0, 0.5)).shape
+    (3, 7)
+    """
 
     shape: tuple[int, ...]
     spacing_um: tuple[float, ...]
@@ -71,19 +72,14 @@ def voxelize(sdf: SignedDistance, grid: Grid, chunk: int = 1 << 20) -> Volume:
     """Sample a signed distance on a grid: True where a voxel's centre lies inside.
 
     Evaluates at most `chunk` points at once, so that memory does not grow with the grid.
+
+    >>> ball = voxelize(lambda p: np.linalg.norm(p, axis=1) - 3, Grid.covering((6, 6, 6), (0.5, 0.5, 0.5)))
+    >>> round(float(ball.array.sum() * 0.5**3 / (4 / 3 * np.pi * 3**3)), 1)
+    1.0
     """
     points = grid.points_um()
     inside = np.concatenate([np.asarray(sdf(points[i : i + chunk])) < 0 for i in range(0, len(points), chunk)])
     return Volume(inside.reshape(grid.shape), grid.spacing_um)
-
-
-def slice_volume(sdf: SignedDistance, extent_um: tuple[float, float, float], spacing_um: tuple[float, ...]) -> Volume:
-    """Cut a solid into equal slices: S = extent_z / spacing_z planes, each sampled at the in-plane spacing.
-
-    "we slice the output volumes v3D at equal intervals (m3D ∈ R^{H×W×S})": cascaded diffusion paper, §2. The SDF
-    is evaluated at the planes themselves, so no slab of a finer volume is averaged or thrown away.
-    """
-    return voxelize(sdf, Grid.covering(extent_um, spacing_um))
 
 
 def signed_distance(mask: npt.NDArray[Any], spacing_um: Sequence[float]) -> npt.NDArray[Any]:
@@ -91,6 +87,9 @@ def signed_distance(mask: npt.NDArray[Any], spacing_um: Sequence[float]) -> npt.
 
     Exact to half the difference between the spacings of the axes, so exact for square pixels.
     A mask that is empty or full has no outline: the distance is then ±inf.
+
+    >>> signed_distance(np.array([[0, 1, 1, 0, 0]]), (1.0, 1.0)).tolist()
+    [[0.5, -0.5, -0.5, 0.5, 1.5]]
     """
     mask = np.asarray(mask, bool)
     if not mask.any():

@@ -14,6 +14,9 @@ def resample(
     """Resample to another spacing, voxel corners aligned; `order` 0 keeps labels, 1 is linear.
 
     Where the target is coarser by more than 1.5 an intensity image (order > 0) is smoothed first, against aliasing.
+
+    >>> resample(np.array([[1, 2]]), (1.0, 1.0), (0.5, 0.5), order=0).tolist()
+    [[1, 1, 2, 2], [1, 1, 2, 2]]
     """
     zoom = np.asarray(spacing_um, float) / np.asarray(target_spacing_um, float)
     if np.allclose(zoom, 1, atol=1e-3):

@@ -10,11 +10,11 @@ from cascade.rng import stream
 
 
 def background_mask(
-    image: npt.NDArray[Any], cells: npt.NDArray[Any] | None = None, margin_px: int = 4
+    image: npt.NDArray[Any], known: npt.NDArray[Any] | None = None, margin_px: int = 4
 ) -> npt.NDArray[Any]:
-    """Pixels that show background only: away from `cells`, and no brighter than the darkest mode of the image.
+    """Pixels that show background only: away from `known` cells, and no brighter than the darkest mode of the image.
 
-    `cells` (same shape, bool) may be incomplete: cells nobody annotated are left out by their brightness.
+    `known` (same shape, bool) may be incomplete: cells nobody annotated are left out by their brightness.
     """
     sigma = (0,) * (image.ndim - 2) + (2, 2)
     smooth = ndimage.gaussian_filter(image.astype(np.float32), sigma)
@@ -22,8 +22,8 @@ def background_mask(
     below = mode - smooth[smooth < mode]
     spread = 1.5 * np.median(below) if below.size else 1.0  # median of a half-normal is 0.67 sigma
     mask = smooth < mode + 4 * spread + 1e-6
-    if cells is not None and cells.any():
-        near = ndimage.binary_dilation(cells, ndimage.generate_binary_structure(cells.ndim, 1), iterations=margin_px)
+    if known is not None and known.any():
+        near = ndimage.binary_dilation(known, ndimage.generate_binary_structure(known.ndim, 1), iterations=margin_px)
         mask &= ~near
     return mask if mask.sum() > 100 else smooth <= np.percentile(smooth, 20)
 

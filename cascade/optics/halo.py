@@ -9,7 +9,11 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Halo:
-    """Light outside a cell's outline as a fraction of that just inside the nearest rim, at 1, 2, … pixels from it."""
+    """Light outside a cell's outline as a fraction of that just inside the nearest rim, at 1, 2, … pixels from it.
+
+    >>> Halo([0.5, 0.25]).at(np.array([1, 1.5, 2, 3])).tolist()
+    [0.5, 0.375, 0.25, 0.0]
+    """
 
     profile: list[float]
 

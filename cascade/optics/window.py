@@ -13,6 +13,12 @@ class Window:
 
     With gamma = 1/2 photon noise has the same strength at every brightness (Anscombe, Biometrika 35, 1948), so faint
     and bright cells weigh alike in a loss and the few bright ones do not squeeze the rest into the dark.
+
+    >>> window = Window(100, 500)
+    >>> window.stretch(np.array([50, 100, 200, 500])).tolist()
+    [0.0, 0.0, 0.5, 1.0]
+    >>> window.restore(np.array([0.5])).tolist()
+    [200.0]
     """
 
     low: float

@@ -13,6 +13,10 @@ def ellipsoid(semi_axes_um: npt.NDArray[Any], axes: npt.NDArray[Any] | None = No
 
     Its sign is exact; its size is the first-order distance k (k − 1) / |p / semi-axes²| with k = |p / semi-axes|, exact
     for a ball and close to the surface.
+
+    >>> sdf = ellipsoid(np.array([6.0, 4.0, 4.0]))
+    >>> sdf(np.array([[6.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 5.0]])).tolist()
+    [0.0, -4.0, 1.0]
     """
     semi = np.asarray(semi_axes_um, float)
     frame = np.eye(3) if axes is None else np.asarray(axes, float)
