@@ -11,6 +11,7 @@ from diffusers import AutoencoderKL
 
 from cascade.data.dataset import CropDataset
 from cascade.data.prepare import prepare
+from cascade.data.settings import PrepareSettings
 from cascade.hub.embedded import embedded
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline, clean_mask
 from cascade.pipelines.multiview import MultiviewPipeline
@@ -35,7 +36,9 @@ def test_switches_need_no_true(tmp_path):
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory):
     folder = tmp_path_factory.mktemp("training")
-    return prepare(write_ctc_2d(folder / "data"), folder / "crops", crop_size=32, spacing_um=[1, 1])
+    return prepare(
+        PrepareSettings(write_ctc_2d(folder / "data"), output_dir=folder / "crops", crop_size=32, spacing_um=[1, 1])
+    )
 
 
 def run(script, config, *arguments):

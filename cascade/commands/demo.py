@@ -1,20 +1,20 @@
 """`cascade demo`: a 2D and a 3D data set from the embedded weights, with a picture of each."""
 
 import time
-from pathlib import Path
 
 import torch
 
 from cascade import __version__
+from cascade.commands.settings import DemoSettings
 from cascade.export.preview import sample_preview
 from cascade.export.save import check_replaceable, save_samples
 from cascade.generation.load import load
 from cascade.hub.embedded import embedded
 
 
-def demo(output_dir: Path, seed: int) -> None:
+def demo(settings: DemoSettings) -> None:
     """Generate, save and preview both; prints what was made and what to do next."""
-    made = []
+    output_dir, made = settings.output_dir, []
     for kind in ("2d", "3d"):
         check_replaceable(output_dir / kind)
     for name, kind, canvas, cells in (
@@ -23,9 +23,9 @@ def demo(output_dir: Path, seed: int) -> None:
     ):
         start = time.perf_counter()
         pipeline = load(embedded(name))
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(settings.seed)
         output = pipeline(canvas_size=canvas, cells_per_image=cells, generator=generator)
-        about = {"made_by": f"cascade-microscopy {__version__}", "model": name, "seed": seed}
+        about = {"made_by": f"cascade-microscopy {__version__}", "model": name, "seed": settings.seed}
         folder = save_samples(output.samples, output_dir / kind, about=about)
         preview = output_dir / f"preview_{kind}.png"
         sample_preview(output.samples[0], preview)

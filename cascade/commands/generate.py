@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -11,17 +12,22 @@ from cascade.export import ctc
 from cascade.generation import shards as generation
 from cascade.generation.estimate import estimate
 from cascade.generation.maker import maker, plan_of
+from cascade.generation.settings import GenerationSettings
 from cascade.generation.slurm import submit
 from cascade.hub import folders as hub
 from cascade.hub.embedded import embedded
 from cascade.hub.statistics import saved_statistics
 from cascade.optics.statistics import Statistics
+from cascade.population.settings import CascadeSettings
 
 _IN_3D = {"reading": "silhouette", "shapes": "multiview"}  # without meaning for planes
 
 
-def generate(options) -> None:
-    """Do what the parsed options of `cascade generate` ask for."""
+def generate(settings: GenerationSettings, images: CascadeSettings) -> None:
+    """Make the data set."""
+    options = SimpleNamespace(**vars(settings) | vars(images))
+    options.format = list(settings.format)
+    options.canvas_size = images.canvas_size and list(images.canvas_size)
     folder = hub.model_folder(options.model)
     job = generation.Job(
         model=options.model,

@@ -13,6 +13,7 @@ from cascade.data.axial import StackCells
 from cascade.data.crops import Crop, Plane, cut_crops, fit_halo, longer_sides_um, plane_of
 from cascade.data.fit import Annotated, fit_statistics
 from cascade.data.frames import DataError, Frame, find_frames
+from cascade.data.settings import PrepareSettings
 from cascade.data.spacing import needed_spacing
 from cascade.data.unlabelled import with_unlabelled
 from cascade.data.validate import check_frame
@@ -24,54 +25,27 @@ from cascade.rng import stream
 log = logging.getLogger(__name__)
 
 
-def prepare(
-    source: str | Path,
-    output_dir: str | Path,
-    truth: str = "gt",
-    sequences: list[str] | None = None,
-    crop_size: int = 64,
-    pixel_size_um: float | None = None,
-    spacing_um: list[float] | None = None,
-    slices_per_cell: int = 3,
-    licence: str = "not stated",
-    seed: int = 0,
-    sparse: bool = False,
-) -> Path:
+def prepare(settings: PrepareSettings) -> Path:
     """Cut a data set into crops of one cell each, and fit what generation needs to know about it.
 
-    Args:
-        source: Cell Tracking Challenge folder or Cellpose pairs, see `find_frames`.
-        output_dir: written as a Hugging Face data set (`datasets.load_dataset(output_dir)`): `data/*.parquet` with
-            columns image (uint16 camera units), mask, brightness, area_um2, relative_height, pixel_size_um, source,
-            z, label; beside it `statistics.json`, a preview and a card. Replaced whole, and only once everything
-            has succeeded.
-        truth: "gt" or "st", the Cell Tracking Challenge's gold or silver truth.
-        sequences: which of its sequences, default all.
-        crop_size: pixels, a multiple of 16 from 32 on.
-        pixel_size_um: resample to this pixel size, default the data set's own.
-        spacing_um: voxel spacing, (Y, X) or (Z, Y, X); default as stored with the images, for planes else 1 µm.
-        slices_per_cell: how many planes of a cell are used where whole volumes are annotated.
-        licence: of the images, and whom to cite; carried over to the cards of models trained on the crops.
-        seed: of the choice of planes and of the clustering fit.
-        sparse: planes show cells that nobody annotated. They are found by their light, roughly, to be counted and
-            to be kept out of the crops; see `with_unlabelled`.
+    The output is written as a Hugging Face data set (`datasets.load_dataset(output_dir)`): `data/*.parquet` with
+    columns image (uint16 camera units), mask, brightness, area_um2, relative_height, pixel_size_um, source, z, label;
+    beside it `statistics.json`, a preview and a card. It is replaced whole, and only once everything has succeeded.
 
-    Raises:
-        DataError: input that cannot be used, naming the file and the mend.
-        ValueError: a size that cannot be.
+    Raises DataError for input that cannot be used, naming the file and the mend.
     """
-    _check_sizes(crop_size, pixel_size_um)
-    output_dir = Path(output_dir)
-    frames, bare = find_frames(source, truth, sequences)
+    source, output_dir, crop_size, sparse = settings.source, settings.output_dir, settings.crop_size, settings.sparse
+    licence, seed, slices = settings.licence, settings.seed, settings.slices_per_cell
+    frames, bare = find_frames(source, settings.truth, list(settings.sequences) or None)
     _check_replaceable(output_dir)
     notes = Counter({"images without annotation": bare})
-    spacing = needed_spacing(source, frames, frames[0].image().ndim, spacing_um)
-    pixel_um = pixel_size_um or spacing[-1]
+    spacing = needed_spacing(source, frames, frames[0].image().ndim, settings.spacing_um)
+    pixel_um = settings.pixel_size_um or spacing[-1]
 
-    planes, names, images = _read_planes(frames, spacing, slices_per_cell, stream(seed, "planes"), notes, sparse)
+    planes, names, images = _read_planes(frames, spacing, slices, stream(seed, "planes"), notes, sparse)
     _check_fit(source, planes, spacing[-2:], crop_size, pixel_um)
     halo = fit_halo(planes)
-    statistics, found = fit_statistics(Path(source).name, licence, images, planes, spacing, halo, seed)
+    statistics, found = fit_statistics(source.name, licence, images, planes, spacing, halo, seed)
     heights = _relative_heights(images, found)
     numbers = {frame.name: n for n, frame in enumerate(f for image in images for f in image.frames)}
     rows = []
@@ -130,15 +104,6 @@ def _read_planes(
     if not planes:
         raise DataError(f"{frames[0].label_path}: every annotated frame is empty; there is no cell to learn from")
     return planes, names, [Annotated(path, group) for path, group in images.items()]
-
-
-def _check_sizes(crop_size: int, pixel_size_um: float | None) -> None:
-    if crop_size < 32 or crop_size % 16:
-        raise ValueError(
-            f"--crop_size {crop_size}: give a multiple of 16 from 32 on; the networks halve crops four times"
-        )
-    if pixel_size_um is not None and not 0 < pixel_size_um < np.inf:
-        raise ValueError(f"--pixel_size_um {pixel_size_um}: give a length above 0, in µm")
 
 
 def _check_fit(source, planes: list[Plane], spacing: tuple[float, float], crop_size: int, pixel_um: float) -> None:

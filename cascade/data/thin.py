@@ -10,42 +10,34 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from cascade.data.frames import DataError, Frame, check_pair, find_frames
+from cascade.data.settings import ThinSettings
 from cascade.files import replacing_folder
 from cascade.geometry.masks import one_piece
 from cascade.rng import stream
 
 
-def thin(
-    source: str | Path,
-    output_dir: str | Path,
-    cells: int | None = None,
-    frames: int | None = None,
-    truth: str = "gt",
-    sequences: list[str] | None = None,
-    seed: int = 0,
-) -> Path:
-    """Copy a data set and keep the annotation of `cells` cells, or of `frames` frames, chosen by seed.
+def thin(settings: ThinSettings) -> Path:
+    """Copy a data set and keep the annotation of so many cells, or of so many frames, chosen by seed.
 
     Chosen cells lie whole in their image, and of one in several pieces the largest is kept; they are scattered over all
     annotated frames, and images without a chosen cell are left out. The layout stays, ids stay, and what was chosen is
     written to `thinned.json`.
 
-    Raises DataError if the source cannot be read or has fewer annotations, or for `cells` of whole stacks; ValueError
-    unless one of both is given, FileExistsError if `output_dir` is not empty.
+    Raises DataError if the source cannot be read or has fewer annotations, or for `cells` of whole stacks;
+    FileExistsError if `output_dir` is not empty.
     """
-    source, output = Path(source), Path(output_dir)
-    if (cells is None) == (frames is None) or min(n for n in (cells, frames) if n is not None) < 1:
-        raise ValueError("give --cells or --frames, one of them, above 0")
+    source, output, frames = settings.source, settings.output_dir, settings.frames
     if output.exists() and any(output.iterdir()):
-        raise FileExistsError(f"{output}: is not empty; name another --output_dir")
-    found, _ = find_frames(source, truth, sequences)
-    rng = stream(seed, "thin")
+        raise FileExistsError(f"{output}: is not empty; name another `output_dir`")
+    found, _ = find_frames(source, settings.truth, list(settings.sequences) or None)
+    rng = stream(settings.seed, "thin")
     if frames is not None:
         if frames > len(found):
             raise DataError(f"{source}: has {len(found)} annotated frames, not {frames}")
         kept = {int(n): None for n in rng.permutation(len(found))[:frames]}
     else:
-        kept = _choose_cells(source, found, cells, rng)
+        assert settings.cells is not None
+        kept = _choose_cells(source, found, settings.cells, rng)
     record = []
     with replacing_folder(output) as partial:
         for n in tqdm(sorted(kept), desc="thinning", unit="frame"):
@@ -60,7 +52,7 @@ def thin(
             record.append({"frame": frame.name, "labels": "all" if kept[n] is None else kept[n]})
         if (source / "dataset.json").is_file():
             shutil.copyfile(source / "dataset.json", partial / "dataset.json")
-        (partial / "thinned.json").write_text(json.dumps({"seed": seed, "kept": record}, indent=1))
+        (partial / "thinned.json").write_text(json.dumps({"seed": settings.seed, "kept": record}, indent=1))
     return output
 
 

@@ -1,7 +1,6 @@
 """Is a data set sound? Intensities, ids, connectivity, shapes, spacing, empty frames: `cascade validate`."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
@@ -9,6 +8,7 @@ from skimage import measure
 from tqdm.auto import tqdm
 
 from cascade.data.frames import DataError, Frame, check_pair, find_frames
+from cascade.data.settings import ValidateSettings
 from cascade.data.spacing import spacing_of
 
 
@@ -23,12 +23,13 @@ class Soundness:
     warnings: list[str] = field(default_factory=list)
 
 
-def validate(source: str | Path, truth: str = "gt", sequences: list[str] | None = None) -> Soundness:
+def validate(settings: ValidateSettings) -> Soundness:
     """Look at every frame of a data set, generated or real, in a layout that `find_frames` knows.
 
     Raises DataError where there is nothing to look at.
     """
-    frames, bare = find_frames(source, truth, sequences)
+    source = settings.folder
+    frames, bare = find_frames(source, settings.truth, list(settings.sequences) or None)
     errors, warnings, cells, shapes = [], [], 0, {}
     spacing: tuple[float, ...] = ()
     read: list[Frame] = []
