@@ -31,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     name = words[0] if words else ""
     if not words or name in ("-h", "--help"):
-        print(_overview(), file=sys.stdout if words else sys.stderr)
-        return 0 if words else 2
+        where = sys.stdout if words else sys.stderr
+        return exit_code(lambda: print(_overview(), file=where), "cascade") or (0 if words else 2)
     if name == "train":
         return exit_code(lambda: _train(words[1:]), "cascade train", kept="checkpoints are kept: go on with "
                          "--resume_from_checkpoint latest", smaller="give a smaller --train_batch_size")  # fmt: skip
@@ -44,9 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     flags: list[Flags] = []  # none as long as they are being imported
 
     def run() -> None:
-        from cascade.commands.options import Flags
-
-        flags.append(Flags(name, command.more or command.about, tuple(map(_class, command.settings))))
+        flags.append(flags_of(name))
         settings = flags[0].parse(words[1:])
         if settings is not None:
             command.run(*settings)
@@ -58,6 +56,14 @@ def main(argv: list[str] | None = None) -> int:
         smaller=command.smaller,
         said=lambda message: flags[0].in_flags(message) if flags else message,
     )
+
+
+def flags_of(name: str) -> "Flags":
+    """The flags of a command other than `train`."""
+    from cascade.commands.options import Flags
+
+    command = _COMMANDS[name]
+    return Flags(name, command.more or command.about, tuple(map(_class, command.settings)))
 
 
 def _overview() -> str:

@@ -37,7 +37,7 @@ class Flags:
         Flags win over `--config FILE`. Raises `UsageError` for names that are none and values that cannot be.
         """
         if any(word in _HELP for word in words):
-            self._parser(explained=True).print_help()
+            print(self._parser(explained=True).format_help())
             return None
         self._check_names(words)
         config, ordered = _config_first(self._switched_on(words))
@@ -168,7 +168,7 @@ def _explained(field: "Field[Any]", text: str) -> str:
     text = text.rstrip(".")
     if field.default is MISSING:
         text += " (required)" if field.kw_only else ""
-    elif field.default not in (None, (), False) and "default" not in text:
+    elif field.default not in (None, ()) and field.default is not False and "default" not in text:
         values: Iterable[object] = field.default if isinstance(field.default, tuple) else [field.default]
         text += f" (default {' '.join(map(str, values))})"
     return text.strip().replace("%", "%%")
