@@ -8,12 +8,13 @@ from scipy import ndimage
 from skimage import measure
 
 from cascade.data.axial import StackCells, fit_axial, measure_axial
+from cascade.data.camera import fit_camera
 from cascade.data.crops import Plane
 from cascade.data.frames import Frame
 from cascade.evenly import evenly
 from cascade.geometry.masks import ellipsoid_region, one_piece
-from cascade.optics import foreground as bg
 from cascade.optics.axial import Axial
+from cascade.optics.foreground import background_mask
 from cascade.optics.halo import Halo
 from cascade.optics.statistics import Statistics
 from cascade.optics.window import Window
@@ -57,10 +58,10 @@ def fit_statistics(
     some = [images[n] for n in evenly(len(images), _MANY)]
     arrays = [image.image() for image in some]
     cells = [image.cells(array.shape) for array, image in zip(arrays, some, strict=True)]
-    masks = [bg.background_mask(array, cell, halo.radius_px) for array, cell in zip(arrays, cells, strict=True)]
+    masks = [background_mask(array, cell, halo.radius_px) for array, cell in zip(arrays, cells, strict=True)]
     areas = np.concatenate([_areas(plane.labels) for plane in planes])
     diameter_px = float(np.median(2 * np.sqrt(areas / np.pi)))
-    background, noise = bg.fit_camera(arrays, masks, cells, 2 * diameter_px)
+    background, noise = fit_camera(arrays, masks, cells, 2 * diameter_px)
     if len(spacing_um) == 3:
         axial, found = _fit_depth(images, planes, spacing_um)
     else:
