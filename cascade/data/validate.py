@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from cascade.data.frame_checks import check_frame, some
 from cascade.data.frames import Frame, find_frames
 from cascade.data.set_checks import Look, doubts_of, look_at, mistakes_of
+from cascade.data.settings import ValidateSettings
 from cascade.data.spacing import spacing_of
 from cascade.reading import DataError
 
@@ -25,15 +26,15 @@ class Soundness:
     warnings: list[str] = field(default_factory=list)
 
 
-def validate(source: str | Path, truth: str = "gt", sequences: list[str] | None = None) -> Soundness:
+def validate(settings: ValidateSettings) -> Soundness:
     """Look at every frame of a data set, generated or real, in a layout that `find_frames` knows.
 
     Raises DataError where there is nothing to look at.
     """
-    frames, bare = find_frames(source, truth, sequences)
-    found = soundness(source, frames)
+    frames, bare = find_frames(settings.folder, settings.truth, list(settings.sequences) or None)
+    found = soundness(settings.folder, frames)
     if bare:
-        found.warnings.append(f"{source}: {bare} images have no labels")
+        found.warnings.append(f"{settings.folder}: {bare} images have no labels")
     return found
 
 
