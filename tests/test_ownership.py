@@ -1,5 +1,3 @@
-from cascade.data.settings import PrepareSettings, ThinSettings
-
 """Only what the tool wrote is replaced; a process that is killed on the way leaves a folder that the next run mends."""
 
 import json
@@ -15,6 +13,7 @@ from cascade.annotation import Annotation, Sample
 from cascade.commands.cli import main
 from cascade.commands.demo import demo
 from cascade.data.prepare import prepare
+from cascade.data.settings import PrepareSettings, ThinSettings
 from cascade.data.thin import thin
 from cascade.export.save import save_samples
 from cascade.files import exclusive

@@ -1,5 +1,3 @@
-from cascade.data.settings import PrepareSettings, ValidateSettings
-
 """What is wrong with a data set is the same to those who validate it and to those who prepare it."""
 
 import re
@@ -12,6 +10,7 @@ from conftest import ball_stack, field_of_view, write_ctc_2d
 
 from cascade.data.frames import find_frames
 from cascade.data.prepare import prepare
+from cascade.data.settings import PrepareSettings, ValidateSettings
 from cascade.data.validate import soundness, validate
 from cascade.reading import DataError
 

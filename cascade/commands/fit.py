@@ -89,6 +89,7 @@ class _State:
         if not isinstance(before, dict) or not isinstance(done, list) or not isinstance(steps, dict):
             raise BrokenRecord(f"{path}: is of another version, or was changed; {mend}")
         before = before | {key: _resolved(str(before.get(key))) for key in _PATHS}
+        before = {"budget": before.get("budget_minutes")} | before  # as earlier versions called it
         changed = [key for key in fixed if before.get(key) != fixed[key]]
         if changed:
             raise ValueError(
