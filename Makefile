@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
-.PHONY: demo test lint clean
+.PHONY: demo test lint types clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cascade demo --output_dir demo
@@ -11,8 +11,14 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.installed-test
+lint: $(VENV)/.installed-test types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+# pipelines/ and training/ install as cascade.pipelines and cascade.training: mypy is shown them under these names.
+types: $(VENV)/.installed-test
+	@rm -rf build/types && mkdir -p build/types/cascade
+	@ln -s $(CURDIR)/cascade/* $(CURDIR)/pipelines $(CURDIR)/training build/types/cascade
+	$(BIN)/mypy
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "installing into $(VENV): a few minutes"

@@ -61,7 +61,7 @@ def made(model: str, images: int, bank: int, folder: Path) -> dict:
         "peak_memory_gb_so_far": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "gb_on_disk": round(size / 2**30, 3),
         "sound": not check.errors,
-        "cells": check.cells,
+        "cells": check.num_cells,
     }
 
 

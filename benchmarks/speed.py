@@ -65,7 +65,7 @@ def neus(counts: list[int], device: str, steps: int = 4) -> dict:
     found: dict = {"fast_fit": {}, "faithful_step": {}}
     renders = HarmonicRenders(cameras, ShapeLaw(), 32)
     views = renders.draw(max(*counts, 16), torch_stream(0, "speed"))[2].to(device)
-    fit_views(views[:1], cameras, NeuSSettings(), torch_stream(0, "rays", device=device))  # to warm up
+    fit_views(views[:1], cameras, NeuSSettings(), generator=torch_stream(0, "rays", device=device))  # to warm up
     for count in counts:
         found["fast_fit"][count] = round(_timed(views[:count], cameras, NeuSSettings(), device) / count, 4)
     for count in (1, 16) if device.startswith("cuda") else (1,):  # 2 GB a cell
@@ -76,7 +76,7 @@ def neus(counts: list[int], device: str, steps: int = 4) -> dict:
 
 def _timed(views: torch.Tensor, cameras, settings: NeuSSettings, device: str) -> float:
     start = time.perf_counter()
-    fit_views(views, cameras, settings, torch_stream(0, "rays", device=device))
+    fit_views(views, cameras, settings, generator=torch_stream(0, "rays", device=device))
     _wait(device)
     return time.perf_counter() - start
 

@@ -158,7 +158,7 @@ def texture(pipeline, crops: CropDataset, count: int, folder: Path | None, name:
     generated crops are compared over the masks that were not rejected, and over all of them.
     """
     masks, real, light = pick(crops, count)
-    options = dict(cells=np.arange(len(masks)), num_inference_steps=20)
+    options = dict(cell_index=np.arange(len(masks)), num_inference_steps=20)
     asked = wanted(pipeline, light)
     start = time.perf_counter()
     first = pipeline.texture(masks, asked, generator=torch.Generator().manual_seed(2), **options).images

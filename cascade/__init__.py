@@ -1,6 +1,7 @@
 """Cascade: densely annotated microscopy data sets from sparse annotations, with cascaded diffusion models."""
 
 import importlib
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -22,12 +23,12 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     # Public names are imported on first use, so that `import cascade` and `cascade --help` stay free of torch.
     if name not in _PUBLIC:
         raise AttributeError(f"module 'cascade' has no attribute {name!r}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)

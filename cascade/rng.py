@@ -11,7 +11,12 @@ import torch
 
 
 def stream(seed: int, *name: str | int) -> np.random.Generator:
-    """The numpy generator of the stream `name`, e.g. `stream(0, "population", image_id)`."""
+    """The numpy generator of the stream `name`.
+
+    >>> draws = [stream(0, "population", image).integers(1000) for image in (0, 1, 0)]
+    >>> bool(draws[0] == draws[2] != draws[1])
+    True
+    """
     return np.random.default_rng(_sequence(seed, name))
 
 
@@ -22,9 +27,16 @@ def torch_stream(seed: int, *name: str | int, device: str | torch.device = "cpu"
 
 
 def seed_from(generator: torch.Generator | None) -> int:
-    """One fresh 63-bit seed: drawn from `generator`, or from the operating system without one."""
+    """One fresh 63-bit seed: drawn from `generator`, or from the operating system without one.
+
+    Raises TypeError for anything else, such as a seed itself.
+    """
     if generator is None:
         return int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1)
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator, such as torch.Generator().manual_seed(7); got {generator!r}"
+        )
     return int(torch.randint(0, 2**63 - 1, (), generator=generator, device=generator.device))
 
 

@@ -1,16 +1,20 @@
 """MaskDDPM: noise to outlines of cells."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from diffusers import DiffusionPipeline, UNet2DModel
+from diffusers import DiffusionPipeline, SchedulerMixin, UNet2DModel
 from diffusers.utils import BaseOutput
 from scipy import ndimage
 from torch.nn import functional as F
 
+from cascade.diffusion.arguments import check_count, check_generator
 from cascade.diffusion.sampling import denoise
-from cascade.hub import folders as hub
+from cascade.geometry.masks import largest_piece
+from cascade.hub.stages import HubStage
 from cascade.memory import micro_batch
 from cascade.rng import seed_from, torch_stream
 
@@ -19,12 +23,12 @@ from cascade.rng import seed_from, torch_stream
 class MaskOutput(BaseOutput):
     """masks: (N, H, W) bool, one connected piece each, no holes. rejected: how many draws were not usable."""
 
-    masks: np.ndarray
+    masks: npt.NDArray[Any]
     pixel_size_um: float
     rejected: int
 
 
-class MaskDDPMPipeline(DiffusionPipeline):
+class MaskDDPMPipeline(HubStage, DiffusionPipeline):
     """Draws 2D outlines of cells (MaskDDPM: cascaded diffusion paper, §2 "Mask Synthesis in 2D").
 
     Args:
@@ -37,10 +41,12 @@ class MaskDDPMPipeline(DiffusionPipeline):
         truncation_px: in pixels of the masks.
     """
 
+    networks: ClassVar = {"unet": UNet2DModel}
+
     def __init__(
         self,
         unet: UNet2DModel,
-        scheduler,
+        scheduler: SchedulerMixin,
         crop_size: int = 64,
         pixel_size_um: float = 1.0,
         representation: str = "distance",
@@ -55,21 +61,11 @@ class MaskDDPMPipeline(DiffusionPipeline):
             truncation_px=truncation_px,
         )
 
-    @classmethod
-    def from_pretrained(cls, path_or_repo_id, revision: str | None = None, token: str | None = None, **kwargs):
-        """Load from a folder or a Hub repository; raises `hub.ModelError` if something is missing or pickled."""
-        folder = hub.model_folder(path_or_repo_id, revision, token)
-        hub.check_components(folder, cls.__name__, {"unet": "config.json", "scheduler": "scheduler_config.json"})
-        return super().from_pretrained(folder, use_safetensors=True, **kwargs)
-
-    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
-        """Upload the stage with its card; returns the commit's address."""
-        return hub.push(self, repo_id, private, token)
-
     @torch.inference_mode()
     def __call__(
         self,
         num_masks: int = 1,
+        *,
         num_inference_steps: int = 25,
         generator: torch.Generator | None = None,
         micro_batch_size: int | None = None,
@@ -83,10 +79,18 @@ class MaskDDPMPipeline(DiffusionPipeline):
         as the free memory allows, 32 on a CPU. Mask n depends on the seed and on n alone (to the rounding of the batch
         it is computed in).
         """
+        check_count("num_masks", num_masks)
+        check_count("num_inference_steps", num_inference_steps)
+        check_count("micro_batch_size", micro_batch_size)
+        check_count("min_area_px", min_area_px)
+        check_count("max_rounds", max_rounds)
+        check_generator(generator)
+        # 1. How many at once, and from which seed
         seed = seed_from(generator)
         if micro_batch_size is None:
             each = 300 * self.unet.config.block_out_channels[0] * self.unet.config.sample_size**2
             micro_batch_size = micro_batch(each, self.device, on_cpu=32, on_gpu=512)
+        # 2. Draw those that are missing, and keep what is whole
         masks = np.zeros((num_masks, self.config.crop_size, self.config.crop_size), bool)
         missing, rejected = np.arange(num_masks), 0
         for attempt in range(max_rounds):
@@ -103,7 +107,7 @@ class MaskDDPMPipeline(DiffusionPipeline):
             f"the model in {self.name_or_path or 'memory'} is not trained well enough"
         )
 
-    def _draw(self, numbers: np.ndarray, seed: int, attempt: int, steps: int) -> np.ndarray:
+    def _draw(self, numbers: npt.NDArray[Any], seed: int, attempt: int, steps: int) -> npt.NDArray[Any]:
         """Distance-like maps (B, crop_size, crop_size), negative inside."""
         side = self.unet.config.sample_size
         noise = [
@@ -120,11 +124,8 @@ class MaskDDPMPipeline(DiffusionPipeline):
         return F.interpolate(sample.float(), size=(size, size), mode="bicubic")[:, 0].cpu().numpy()
 
 
-def clean_mask(mask: np.ndarray, min_area_px: int = 12) -> np.ndarray:
+def clean_mask(mask: npt.NDArray[Any], min_area_px: int = 12) -> npt.NDArray[Any]:
     """The largest connected piece without holes; empty if it is too small or touches the border. (H, W) bool."""
-    pieces, count = ndimage.label(mask)
-    if count == 0:
-        return np.zeros_like(mask)
-    largest = ndimage.binary_fill_holes(pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1)
+    largest = ndimage.binary_fill_holes(largest_piece(mask, corners=False))
     border = np.concatenate([largest[0], largest[-1], largest[:, 0], largest[:, -1]])
     return largest if largest.sum() >= min_area_px and not border.any() else np.zeros_like(mask)

@@ -1,15 +1,18 @@
 """One outline to N consistent views of a solid."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils import BaseOutput
 
-from cascade.diffusion.sampling import denoise, ideal_prediction
+from cascade.diffusion.arguments import check_count, check_generator, check_number
+from cascade.diffusion.sampling import Batch, denoise, guided, ideal_prediction
 from cascade.geometry.cameras import Cameras, along_z, view_set
-from cascade.hub import folders as hub
+from cascade.hub.stages import HubStage
 from cascade.memory import micro_batch
 from cascade.multiview.network import MultiviewNetwork
 from cascade.multiview.outlines import frame_outlines
@@ -26,7 +29,7 @@ class MultiviewOutput(BaseOutput):
     views: torch.Tensor
     condition: torch.Tensor
     cameras: Cameras
-    unit_um: np.ndarray
+    unit_um: npt.NDArray[Any]
     truncation: float
 
     def constraints(self) -> tuple[torch.Tensor, Cameras, torch.Tensor]:
@@ -39,7 +42,7 @@ class MultiviewOutput(BaseOutput):
         return torch.cat([self.views, self.condition[:, None]], 1), cameras, weights
 
 
-class MultiviewPipeline(DiffusionPipeline):
+class MultiviewPipeline(HubStage, DiffusionPipeline):
     """Imagines views of the solid whose silhouette along z is a given outline (SyncDreamer; cascaded paper, Eq. 1).
 
     Args:
@@ -51,29 +54,20 @@ class MultiviewPipeline(DiffusionPipeline):
         truncation: distance at which the maps saturate, in half-widths of the frame.
     """
 
+    networks: ClassVar = {"network": MultiviewNetwork}
+
     def __init__(
         self,
         network: MultiviewNetwork,
-        scheduler,
+        scheduler: SchedulerMixin,
         view_set: str = "hemisphere",
         num_views: int = 16,
-        law: dict | None = None,
+        law: dict[str, Any] | None = None,
         truncation: float = 0.25,
     ):
         super().__init__()
         self.register_modules(network=network, scheduler=scheduler)
         self.register_to_config(view_set=view_set, num_views=num_views, law=law, truncation=truncation)
-
-    @classmethod
-    def from_pretrained(cls, path_or_repo_id, revision: str | None = None, token: str | None = None, **kwargs):
-        """Load from a folder or a Hub repository; raises `hub.ModelError` if something is missing or pickled."""
-        folder = hub.model_folder(path_or_repo_id, revision, token)
-        hub.check_components(folder, cls.__name__, {"network": "config.json", "scheduler": "scheduler_config.json"})
-        return super().from_pretrained(folder, use_safetensors=True, **kwargs)
-
-    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
-        """Upload the stage with its card; returns the commit's address."""
-        return hub.push(self, repo_id, private, token)
 
     @property
     def cameras(self) -> Cameras:
@@ -83,8 +77,9 @@ class MultiviewPipeline(DiffusionPipeline):
     @torch.inference_mode()
     def __call__(
         self,
-        masks: np.ndarray,
+        masks: npt.NDArray[Any],
         pixel_size_um: float,
+        *,
         num_inference_steps: int = 12,
         guidance_scale: float = 1.0,
         generator: torch.Generator | None = None,
@@ -102,36 +97,49 @@ class MultiviewPipeline(DiffusionPipeline):
         masks = np.asarray(masks, bool)
         if masks.ndim != 3:
             raise ValueError(f"masks must be (B, H, W), got {masks.shape}: add the batch axis")
+        if not masks.size:
+            raise ValueError(f"masks must be at least one outline, got {masks.shape}")
+        check_number("pixel_size_um", pixel_size_um, above=0)
+        check_count("num_inference_steps", num_inference_steps)
+        check_number("guidance_scale", guidance_scale)
+        check_count("micro_batch_size", micro_batch_size)
+        check_generator(generator)
+        # 1. Outlines and noise, each from its own stream
         seed = seed_from(generator)
         cameras = (cameras or self.cameras).to(self.device)
         size = self.network.config.sample_size
-        framed = frame_outlines(masks, pixel_size_um, size, self.config.truncation)
+        framed = frame_outlines(masks, pixel_size_um, size, truncation=self.config.truncation)
         condition = torch.from_numpy(framed.maps)
         shape = (len(cameras), size, size)
         noise = [torch.randn(shape, generator=torch_stream(seed, "views", n)) for n in range(len(masks))]
 
+        # 2. How many at once
         if micro_batch_size is None:
             width = self.network.config.block_out_channels[0]
             micro_batch_size = micro_batch(60 * width * len(cameras) * size**2, self.device, on_cpu=8, on_gpu=256)
+        # 3. The network, guided towards the outline; a view that is known needs no network
         known = (cameras.axes - along_z().axes.to(cameras.axes)).abs().amax((1, 2)) < 1e-4
 
-        def predict(noisy, t, batch):
-            condition = batch["condition"]
-            guided = self.network(noisy, t, condition, cameras)
-            if guidance_scale != 1.0:
-                free = self.network(noisy, t, torch.ones_like(condition), cameras)
-                guided = free + guidance_scale * (guided - free)
-            if keep_outline and known.any():
-                guided[:, known] = ideal_prediction(self.scheduler, noisy[:, known], t, condition[:, None])
-            return guided
+        def predict(noisy: torch.Tensor, t: torch.Tensor, batch: Batch) -> torch.Tensor:
+            return self.network(noisy, t, batch["condition"], cameras)
 
+        towards = guided(predict, guidance_scale, nothing=1.0)
+
+        def with_known(noisy: torch.Tensor, t: torch.Tensor, batch: Batch) -> torch.Tensor:
+            seen = towards(noisy, t, batch)
+            if keep_outline and known.any():
+                clean = batch["condition"][:, None]
+                seen[:, known] = ideal_prediction(self.scheduler, noisy[:, known], t, clean)
+            return seen
+
+        # 4. Denoise
         views = []
         with self.progress_bar(total=len(masks)) as bar:
             for start in range(0, len(masks), micro_batch_size):
                 part = slice(start, start + micro_batch_size)
                 batch = {"condition": condition[part].to(self.device, self.network.dtype)}
                 start_noise = torch.stack(noise[part]).to(self.device, self.network.dtype)
-                views.append(denoise(predict, self.scheduler, start_noise, batch, num_inference_steps).float())
+                views.append(denoise(with_known, self.scheduler, start_noise, batch, num_inference_steps).float())
                 bar.update(len(start_noise))
         return MultiviewOutput(
             views=torch.cat(views).clamp(-1, 1),

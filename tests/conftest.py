@@ -144,3 +144,24 @@ def tiny_texture(pixel_size_um: float = 1.0):
 @pytest.fixture
 def texture():
     return tiny_texture()
+
+
+@pytest.fixture(scope="session")
+def tiny_crops(tmp_path_factory) -> Path:
+    """Crops of 32² pixels of a made-up data set."""
+    from cascade.data.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("crops")
+    return prepare(write_ctc_2d(folder / "data"), folder / "crops", crop_size=32, spacing_um=[1, 1])
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tiny_crops, tmp_path_factory) -> Path:
+    """The foundation of a few steps that the texture stage goes on from."""
+    from toy_training import run_script
+
+    from cascade.training import train_ldm
+
+    folder = tmp_path_factory.mktemp("base")
+    run_script(train_ldm, "tiny_ldm", "--data", tiny_crops, "--output_dir", folder)
+    return folder

@@ -27,7 +27,7 @@ def test_single_slices_tell_how_tall_cells_are(stacks):
     assert axial.at(np.zeros(1))[0] == 1.0
     assert np.all(np.diff(axial.profile) <= 0)
     truth = [labels.max() for _, labels in stacks]
-    assert np.mean([c.count for c in cells]) == pytest.approx(np.mean(truth), rel=0.25)
+    assert np.mean([c.num_cells for c in cells]) == pytest.approx(np.mean(truth), rel=0.25)
     for (_, labels), found in zip(stacks, cells, strict=True):
         centres = np.array(ndimage.center_of_mass(labels > 0, labels, range(1, labels.max() + 1))) * SPACING
         nearest = np.linalg.norm(centres[:, None] - found.centres_um[None], axis=-1).min(1)
@@ -39,7 +39,7 @@ def test_single_slices_tell_how_tall_cells_are(stacks):
 def test_whole_stacks_are_measured(stacks):
     axial, cells = measure_axial(stacks[:4], SPACING)
     assert axial.elongation[0] == pytest.approx(2.0, rel=0.1)
-    assert [c.count for c in cells] == [labels.max() for _, labels in stacks[:4]]
+    assert [c.num_cells for c in cells] == [labels.max() for _, labels in stacks[:4]]
 
 
 def test_too_few_cells_give_no_fit(stacks):
@@ -56,7 +56,7 @@ def test_cells_of_slices_of_which_few_are_annotated_are_counted(stacks):
         cut.append((image, np.where(np.isin(labels[z], shown[::2]), labels[z], 0), z, len(shown)))
     axial, cells = fit_axial(cut, SPACING)
     truth = [labels.max() for _, labels in stacks]
-    assert np.mean([c.count for c in cells]) == pytest.approx(np.mean(truth), rel=0.25)
+    assert np.mean([c.num_cells for c in cells]) == pytest.approx(np.mean(truth), rel=0.25)
     assert axial.elongation[0] == pytest.approx(2.0, rel=0.25)
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import ellipse
-from test_tiles import bank, statistics
+from made_up import bank, small_statistics
 
 from cascade.annotation import CellRecord
 from cascade.geometry.grid import Grid, voxelize
@@ -44,7 +44,7 @@ def test_a_turned_solid_is_that_of_the_turned_voxels(symmetry):
 def test_cells_are_as_large_and_as_bright_as_those_of_a_real_image():
     """Two real images: twenty small faint cells, ten large bright ones; a bank of a hundred sizes."""
     real = replace(
-        statistics(2), cells_per_image=[20, 10], cell_image=[0] * 20 + [1] * 10,
+        small_statistics(2), cells_per_image=[20, 10], cell_image=[0] * 20 + [1] * 10,
         cell_area_um2=[*np.linspace(10, 20, 20), *np.linspace(90, 99, 10)], cell_brightness=[200.0] * 20 + [900.0] * 10,
     )  # fmt: skip
     masks = [ellipse((33, 33), (16, 16), (r, r), 0.0) for r in np.linspace(4, 15, 96)]

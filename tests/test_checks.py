@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ball_stack
-from test_experiment import images
+from made_up import labelled_images
 
 from cascade.commands.cli import _few, _named
 from cascade.evaluation.checks import check_apart, check_sets
@@ -14,7 +14,7 @@ from cascade.evaluation.sources import Source
 
 
 def test_sets_that_share_an_image_are_refused():
-    train, test = images(0), images(1)
+    train, test = labelled_images(0), labelled_images(1)
     check_apart(train, test)
     with pytest.raises(ValueError, match="1 of 4 test images are also training images"):
         check_apart(train, [*test, train[1]])
@@ -44,10 +44,10 @@ def test_what_is_apart_is_told_by_what_images_show(ctc_sparse_3d, tmp_path):
 
 
 def test_sets_that_mix_planes_and_stacks_are_refused():
-    plane = images(0, 1)[0]
+    plane = labelled_images(0, 1)[0]
     stack = LabelledImage(*ball_stack(np.random.default_rng(0)), (2.0, 1.0, 1.0))
     with pytest.raises(ValueError, match="synthetic holds planes and stacks: give sets of one kind"):
-        check_sets({"real_test": images(1), "synthetic": [plane, stack]}, {"synthetic"})
+        check_sets({"real_test": labelled_images(1), "synthetic": [plane, stack]}, {"synthetic"})
 
 
 def test_stacks_are_tested_on_stacks(ctc_sparse_3d):

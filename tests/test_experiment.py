@@ -4,29 +4,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
-from conftest import ball_stack, field_of_view, tiny_texture, write_ctc_2d
+from conftest import ball_stack, tiny_texture, write_ctc_2d
+from made_up import labelled_images
 
 from cascade.data.frames import DataError
-from cascade.evaluation import experiment
+from cascade.evaluation import experiment, segmenters
 from cascade.evaluation.experiment import distribution, evaluate, joined, mixture, populations, run_trainings
 from cascade.evaluation.population import field_distances
 from cascade.evaluation.segmenters import LabelledImage, plane_count, training_planes
 from cascade.evaluation.sources import Source
 
 
-def images(seed, count=3):
-    rng = np.random.default_rng(seed)
-    return [LabelledImage(*field_of_view(rng, (128, 128), 8), (0.5, 0.5)) for _ in range(count)]
-
-
 def test_trainings_are_kept_and_not_repeated(tmp_path):
-    test, calls = images(1), []
+    test, calls = labelled_images(1), []
 
     def train(data, seed):
         calls.append((len(data), seed))
         return lambda one: one.labels * (one.labels % (len(data) + 1) > 0)  # more data finds more cells
 
-    conditions = {"real": images(0, 1), "both": images(2, 4)}
+    conditions = {"real": labelled_images(0, 1), "both": labelled_images(2, 4)}
     found = run_trainings(conditions, test, train, 2, tmp_path)
     assert sorted(calls) == [(1, 0), (1, 1), (4, 0), (4, 1)]
     assert found["both"]["seg"]["mean"] > found["real"]["seg"]["mean"] > 0
@@ -39,13 +35,13 @@ def test_trainings_are_kept_and_not_repeated(tmp_path):
 
 def test_the_same_images_are_trained_on_once(tmp_path):
     """Where no stack has more than a slice annotated, few annotations and all of them are the same."""
-    test, calls = images(1), []
+    test, calls = labelled_images(1), []
 
     def train(data, seed):
         calls.append(seed)
         return lambda one: one.labels * (one.labels % 3 > seed)
 
-    conditions = {"real": images(0, 2), "both": images(2, 4), "sparse real": images(0, 2)}
+    conditions = {"real": labelled_images(0, 2), "both": labelled_images(2, 4), "sparse real": labelled_images(0, 2)}
     found = run_trainings(conditions, test, train, 2, tmp_path)
     assert sorted(calls) == [0, 0, 1, 1]
     assert found["sparse real"] == found["real"]
@@ -56,13 +52,13 @@ def test_the_same_images_are_trained_on_once(tmp_path):
 
 
 def test_several_processes_share_the_trainings(tmp_path):
-    test, calls = images(1), []
+    test, calls = labelled_images(1), []
 
     def train(data, seed):
         calls.append((len(data), seed))
         return lambda one: one.labels
 
-    conditions = {"real": images(0, 1), "both": images(2, 4)}
+    conditions = {"real": labelled_images(0, 1), "both": labelled_images(2, 4)}
     assert run_trainings(conditions, test, train, 2, tmp_path, rank=1, world=3) == {}
     first = calls[:]
     assert first == [(4, 0)]
@@ -82,7 +78,7 @@ def stubbed(monkeypatch):
         trained.append((len(data), seed, diameter_px, settings.cellprob_threshold))
         return (lambda one: one.labels), None
 
-    monkeypatch.setattr(experiment, "cellpose3", network)
+    monkeypatch.setattr(segmenters, "cellpose3", network)
     monkeypatch.setattr(experiment, "typical_diameter", lambda data: 20.0)
     return trained
 
@@ -118,7 +114,7 @@ def test_an_evaluation_from_folders_to_the_report(stubbed, folders, tmp_path):
 def test_the_last_process_reports_however_they_overtake_each_other(stubbed, folders, tmp_path, monkeypatch):
     """Process 1 is done with "none" before process 0 is, and with all the rest after it."""
     train, test, made = (Source(folders[name]) for name in ("train", "test", "made"))
-    other, network, others = Source(write_ctc_2d(tmp_path / "other", 6, 9)), experiment.cellpose3, []
+    other, network, others = Source(write_ctc_2d(tmp_path / "other", 6, 9)), segmenters.cellpose3, []
     given = dict(real_train=train, real_test=test, synthetic={"synthetic": made}, output_dir=tmp_path / "out")
     given |= dict(generalist=other, seeds=2, world=2)
 
@@ -128,7 +124,7 @@ def test_the_last_process_reports_however_they_overtake_each_other(stubbed, fold
             others.append(evaluate(**given, rank=0))
         return network(data, settings, seed, diameter_px)
 
-    monkeypatch.setattr(experiment, "cellpose3", overtaken)
+    monkeypatch.setattr(segmenters, "cellpose3", overtaken)
     monkeypatch.setattr(experiment, "distribution", lambda *sets: {})
     assert evaluate(**given, rank=1).is_file()
     assert others == ["started", None]
@@ -144,7 +140,7 @@ def test_what_cannot_be_compared_is_said_before_anything_is_trained(stubbed, fol
         name = "man_seg000.tif" if array else "t000.tif"
         tifffile.imwrite(stack / folder / name, ball_stack(rng)[array].astype(np.uint16))
     with pytest.raises(
-        DataError, match=r"no voxel size; give --spacing_um Z Y X, in µm, or write .* to .*stacks/dataset.json"
+        DataError, match=r"no voxel size; give spacing_um Z Y X, in µm, or write .* to .*stacks/dataset.json"
     ):
         evaluate(train, Source(stack), {"synthetic": made}, tmp_path / "out")
     stacks = Source(stack, spacing_um=(2.0, 1.0, 1.0))
@@ -171,7 +167,7 @@ def test_what_cannot_be_compared_is_said_before_anything_is_trained(stubbed, fol
 
 
 def test_mixtures_have_one_size_and_the_share_that_was_asked_for():
-    real, made = images(0, 5), images(1, 4)
+    real, made = labelled_images(0, 5), labelled_images(1, 4)
     for share, count in ((0.0, 0), (0.5, 2), (0.75, 3), (1.0, 4)):
         mixed = mixture(real, made, share)
         assert len(mixed) == 4
@@ -191,15 +187,15 @@ def test_only_what_changed_is_trained_again(tmp_path):
         trained.append((len(data), seed))
         return lambda one: one.labels
 
-    conditions, test = {"real": images(0), "synthetic": images(1, 4)}, images(2)
+    conditions, test = {"real": labelled_images(0), "synthetic": labelled_images(1, 4)}, labelled_images(2)
     run_trainings(conditions, test, train, 1, tmp_path)
-    run_trainings(conditions | {"more": images(3, 5)}, test, train, 1, tmp_path)
+    run_trainings(conditions | {"more": labelled_images(3, 5)}, test, train, 1, tmp_path)
     assert trained == [(3, 0), (4, 0), (5, 0)]
     corrected = [replace(one, labels=np.where(one.labels == 1, 0, one.labels)) for one in conditions["real"]]
     run_trainings(conditions | {"real": corrected}, test, train, 1, tmp_path)
     assert trained[3:] == [(3, 0)]
-    run_trainings({"real": corrected}, images(4), train, 1, tmp_path)
-    run_trainings({"real": corrected}, images(4), train, 1, tmp_path, "other settings")
+    run_trainings({"real": corrected}, labelled_images(4), train, 1, tmp_path)
+    run_trainings({"real": corrected}, labelled_images(4), train, 1, tmp_path, "other settings")
     assert trained[4:] == [(3, 0), (3, 0)]
 
 
@@ -214,7 +210,9 @@ def test_single_slices_tell_nothing_of_a_population():
 
 def test_every_set_is_measured_with_its_own_voxel_size():
     """Twice as many pixels of half the size show the same."""
-    test = [replace(one, labels=np.where(one.labels > 5 + n, 0, one.labels)) for n, one in enumerate(images(1))]
+    test = [
+        replace(one, labels=np.where(one.labels > 5 + n, 0, one.labels)) for n, one in enumerate(labelled_images(1))
+    ]
     finer = [LabelledImage(*(a.repeat(2, 0).repeat(2, 1) for a in (o.image, o.labels)), (0.25, 0.25)) for o in test]
     found = populations({"real test": test, "synthetic": finer})
     distances = field_distances(found["synthetic"], found["real test"])
@@ -224,7 +222,7 @@ def test_every_set_is_measured_with_its_own_voxel_size():
 
 def test_distance_to_synthetic_images_grows_with_their_difference():
     vae = tiny_texture().vae.eval()
-    train, test, alike = images(0), images(1), images(2)
+    train, test, alike = labelled_images(0), labelled_images(1), labelled_images(2)
     wrong = [LabelledImage(one.image // 2 + 300, one.labels, one.spacing_um) for one in alike]
     near, far = (distribution(train, test, {"synthetic": made}, vae, size=32) for made in (alike, wrong))
     assert near["fid_r2r"] == far["fid_r2r"]

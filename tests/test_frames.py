@@ -4,8 +4,9 @@ import tifffile
 from conftest import field_of_view, write_ctc_2d
 from skimage import io
 
-from cascade.data.frames import DataError, check_pair, find_frames, read_image, read_labels
+from cascade.data.frames import check_pair, find_frames
 from cascade.data.spacing import spacing_of
+from cascade.reading import DataError
 
 
 def save(path, array, **options):
@@ -87,85 +88,6 @@ def test_missing_and_empty_folders_are_named(tmp_path):
         find_frames(tmp_path)
 
 
-LABELS = np.zeros((20, 20), np.uint16)
-LABELS[2:6, 2:6], LABELS[10:15, 10:15] = 1, 2
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        (LABELS.astype(np.float32), "float32; save unsigned integers"),
-        (LABELS.astype(np.int16) - 1, r"ids down to -1; .*labels.clip\(0\)"),
-        (LABELS.astype(np.uint32) * 1_000_000_000, "ids up to 2000000000; number the cells"),
-        (LABELS > 0, "binary mask"),
-        ((LABELS > 0).astype(np.uint8) * 255, "binary mask"),
-        (np.stack([LABELS] * 3, -1).astype(np.uint8), "labels in colour"),
-        (np.zeros((2, 3, 4, 5), np.uint16), "4 axes"),
-    ],
-)
-def test_label_images_that_are_none_are_refused_by_name(tmp_path, labels, message):
-    path = save(tmp_path / "x_masks.tif", labels)
-    with pytest.raises(DataError, match=message) as error:
-        read_labels(path)
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_one_annotated_cell_is_no_binary_mask(tmp_path):
-    np.testing.assert_array_equal(
-        read_labels(save(tmp_path / "a.tif", np.where(LABELS == 1, 1, 0).astype("u2"))) > 0, LABELS == 1
-    )
-
-
-def test_ids_are_of_a_type_that_can_be_counted(tmp_path):
-    for dtype in ("u1", "u2", "u4", "i4", "i8"):
-        assert read_labels(save(tmp_path / "a.tif", LABELS.astype(dtype))).dtype == dtype
-    found = read_labels(save(tmp_path / "a.tif", LABELS.astype("u8")))
-    np.testing.assert_array_equal(np.bincount(found.ravel()), np.bincount(LABELS.ravel()))
-    with pytest.raises(DataError, match="ids up to 8589934592; number the cells"):
-        read_labels(save(tmp_path / "a.tif", LABELS.astype("u8") << 32))
-
-
-def test_truncated_and_coloured_images_are_refused_by_name(tmp_path):
-    path = save(tmp_path / "x.tif", np.zeros((64, 64), np.uint16), compression="zlib")
-    path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(DataError, match=r"x.tif: cannot be read"):
-        read_image(path)
-    with pytest.raises(DataError, match="colour image"):
-        read_image(save(tmp_path / "c.tif", np.zeros((64, 64, 3), np.uint8)))
-    with pytest.raises(DataError, match="no intensities"):
-        read_image(save(tmp_path / "n.tif", np.full((8, 8), np.nan, np.float32)))
-
-
-@pytest.mark.parametrize(
-    ("shape", "options", "message"),
-    [
-        ((3, 16, 16), dict(imagej=True, metadata={"axes": "CYX"}), "3 channels .*export the one"),
-        ((2, 16, 16), dict(ome=True, metadata={"axes": "CYX"}), "2 channels .*export the one"),
-        ((3, 16, 16), dict(photometric="rgb", planarconfig="separate"), "3 channels .*export the one"),
-        ((5, 2, 16, 16), dict(imagej=True, metadata={"axes": "ZCYX"}), "2 channels .*export the one"),
-        ((9, 16, 16), dict(imagej=True, metadata={"axes": "TYX"}), "a time series of 9 frames .*save each frame"),
-        ((9, 5, 16, 16), dict(ome=True, metadata={"axes": "TZYX"}), "a time series of 9 frames .*save each frame"),
-        ((3, 16, 16), dict(imagej=True, metadata={"axes": "ZYX"}), None),
-        ((9, 16, 16), dict(imagej=True), None),  # whose axes tifffile calls CYX
-        ((1, 5, 1, 16, 16), dict(imagej=True, metadata={"axes": "TZCYX"}), None),
-    ],
-)
-def test_channels_and_times_are_no_slices(tmp_path, shape, options, message):
-    path = save(tmp_path / "x.tif", np.zeros(shape, np.uint8), **options)
-    if message is None:
-        assert read_image(path).ndim == 3
-    else:
-        with pytest.raises(DataError, match=rf"x.tif: {message}"):
-            read_image(path)
-
-
-def test_png_with_transparency_is_no_stack(tmp_path):
-    io.imsave(tmp_path / "x.png", np.zeros((8, 8, 2), np.uint8), check_contrast=False)
-    with pytest.raises(DataError, match="colour image"):
-        read_image(tmp_path / "x.png")
-
-
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -192,7 +114,7 @@ def test_a_sequence_alone_and_one_without_truth_are_told_how(tmp_path):
     with pytest.raises(DataError, match=r"name .*, which holds the truth of 01, too"):
         find_frames(tmp_path / "01")
     save(tmp_path / "02/t000.tif", np.zeros((8, 8), np.uint16))
-    with pytest.raises(DataError, match=r"02_GT.*only the annotated sequences \(--…sequences 01\)"):
+    with pytest.raises(DataError, match=r"02_GT.*only the annotated sequences, 01"):
         find_frames(tmp_path)
 
 
@@ -268,13 +190,29 @@ def test_half_a_voxel_size_is_none(tmp_path, options, tag):
 
 @pytest.mark.parametrize(
     "text",
-    ['{"spacing_um": [NaN, 1]}', "{'spacing_um': [1, 1]}", "[1, 1]", '{"spacing_um": "no"}', '{"spacing_um": [0, 1]}'],
-)
+    [
+        '{"spacing_um": [NaN, 1]}', "{'spacing_um': [1, 1]}", "[1, 1]", '{"spacing_um": "no"}',
+        '{"spacing_um": [0, 1]}', '{"spacing_um": [1]}', '{"spacing_um": true}', "null",
+        '{"spacing_um": [1,', "", "1", '{"µ": "\\xb5"',
+    ],
+)  # fmt: skip
 def test_a_broken_record_of_the_spacing_is_named(tmp_path, text):
     write_ctc_2d(tmp_path, frames=1)
     (tmp_path / "dataset.json").write_text(text)
-    with pytest.raises(DataError, match=r"dataset.json: .*write"):
+    with pytest.raises(DataError, match=r"dataset.json: .*write") as error:
         spacing_of(tmp_path, find_frames(tmp_path)[0], 2)
+    assert "object has no attribute" not in str(error.value)
+
+
+def test_a_record_in_another_encoding_is_named_and_a_mark_in_front_is_passed_over(tmp_path):
+    write_ctc_2d(tmp_path, frames=1)
+    text = '{"spacing_um": [0.5, 0.25], "author": "Bártová"}'
+    for encoding in ("utf-16", "latin-1"):
+        (tmp_path / "dataset.json").write_bytes(text.encode(encoding))
+        with pytest.raises(DataError, match=r"dataset.json: cannot be read .*in UTF-8"):
+            spacing_of(tmp_path, find_frames(tmp_path)[0], 2)
+    (tmp_path / "dataset.json").write_bytes(text.encode("utf-8-sig"))
+    assert spacing_of(tmp_path, find_frames(tmp_path)[0], 2) == ((0.5, 0.25), "dataset.json")
 
 
 def test_one_image_in_two_files_is_one_too_many(tmp_path):
@@ -283,3 +221,51 @@ def test_one_image_in_two_files_is_one_too_many(tmp_path):
     io.imsave(tmp_path / "x.png", np.zeros((16, 16), np.uint8), check_contrast=False)
     with pytest.raises(DataError, match=r"x.tif: there is x.png, too"):
         find_frames(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "what"),
+    [
+        ("01/t000.tif", "01/t0000.tif", "time 0"),
+        ("01/t000.tif", "01/t000.TIFF", None),
+        ("01_GT/SEG/man_seg000.tif", "01_GT/SEG/man_seg_000.tif", "time 0"),
+        ("01_GT/SEG/man_seg000.tif", "01_GT/SEG/man_seg0000.tif", "time 0"),
+        ("01_GT/SEG/man_seg000.tif", "01_GT/SEG/man_seg000.png", "time 0"),
+        ("01_GT/SEG/man_seg_001_002.tif", "01_GT/SEG/man_seg_001_0002.TIF", "time 1, slice 2"),
+    ],
+)
+def test_two_files_of_one_frame_are_one_too_many(tmp_path, first, second, what):
+    for name in ("01/t000.tif", "01/t001.tif", "01_GT/SEG/man_seg000.tif", first, second):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match="keep one of them") as error:
+        find_frames(tmp_path)
+    for part in (first.split("/")[-1], second.split("/")[-1], what or ""):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".TIF", ".tiff", ".TIFF"])
+def test_files_of_the_challenge_may_end_otherwise(tmp_path, suffix):
+    write_ctc_2d(tmp_path)
+    for path in [*tmp_path.rglob("*.tif")]:
+        path.rename(path.with_suffix(suffix))
+    frames, bare = find_frames(tmp_path)
+    assert [frame.name for frame in frames] == ["01/t000", "01/t001", "01/t002"]
+    assert bare == 0
+    for frame in frames:
+        check_pair(frame, frame.image(), frame.labels())
+
+
+def test_hidden_files_are_passed_over(tmp_path):
+    """macOS leaves a file of attributes, ._x.tif, beside every x.tif on other systems' discs."""
+    image, labels = field_of_view(np.random.default_rng(0))
+    for folder, names in (("pairs", ("x.tif", "x_masks.tif")), ("set", ("01/t000.tif", "01_GT/SEG/man_seg000.tif"))):
+        for name, array in zip(names, (image, labels), strict=True):
+            path = save(tmp_path / folder / name, array)
+            path.with_name(f"._{path.name}").write_bytes(b"attributes")
+        (tmp_path / folder / "._y.czi").touch()
+        frames, bare = find_frames(tmp_path / folder)
+        assert [path.name for frame in frames for path in (frame.image_path, frame.label_path)] == [
+            name.split("/")[-1] for name in names
+        ]
+        assert bare == 0

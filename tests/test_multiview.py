@@ -93,7 +93,7 @@ def test_training_data_are_consistent_solids():
 def test_conditions_are_dropped_for_guidance():
     renders = HarmonicRenders(hemisphere(3), ShapeLaw(degree=4), 16)
     encoder = MultiviewEncoder(renders, 0.5)
-    _, batch = encoder({"index": torch.arange(64)}, torch.Generator().manual_seed(0))
+    _, batch = encoder({"row": torch.arange(64)}, torch.Generator().manual_seed(0))
     dropped = (batch["condition"] == 1).all(2).all(1)
     assert 16 < dropped.sum() < 48
 
@@ -118,7 +118,7 @@ def test_a_saved_pipeline_draws_the_same(tmp_path):
     masks = np.stack([ellipse((32, 32), (16, 16), (7, 9))] * 3)
 
     def draw(pipeline, masks, **options):
-        return pipeline(masks, 0.5, 3, generator=torch.Generator().manual_seed(0), **options)
+        return pipeline(masks, 0.5, num_inference_steps=3, generator=torch.Generator().manual_seed(0), **options)
 
     first = draw(pipeline, masks)
     assert first.views.shape == (3, 4, 16, 16)

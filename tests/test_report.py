@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import tiny_texture
+from made_up import labelled_images
 from PIL import Image
 from scipy import stats
-from test_experiment import images
 
 from cascade.evaluation.experiment import distribution, populations, run_trainings
 from cascade.evaluation.pictures import window_of
@@ -19,20 +19,20 @@ from cascade.evaluation.segmenters import LabelledImage
 
 
 def test_the_report_is_one_page_with_everything_in_it(tmp_path):
-    test, made = images(1), images(3)
+    test, made = labelled_images(1), labelled_images(3)
     names = ("real", "synthetic", "0 % synthetic", "50 % synthetic", "sparse real", "sparse both", "harmonics")
     seg = run_trainings(dict.fromkeys(names, test), test, lambda data, seed: lambda one: one.labels, 1, tmp_path)
-    fields = populations({"real test": test, "real train": images(0), "synthetic": made})
-    path = write_report(tmp_path, "A <title>", seg, {"fid_r2s": 0.25}, images(0), made, test, fields)
+    fields = populations({"real test": test, "real train": labelled_images(0), "synthetic": made})
+    path = write_report(tmp_path, "A <title>", seg, {"fid_r2s": 0.25}, labelled_images(0), made, test, fields)
     page = path.read_text()
     assert "A &lt;title&gt;" in page
     assert page.count("data:image/png;base64,") == 5 + 3 * (len(names) - 2) + 2 * 3  # mixtures have a plot of their own
     shown = Image.open(io.BytesIO(base64.b64decode(re.findall('alt="real " .*?base64,(.*?)"', page)[0])))
-    times = shown.width // images(0)[0].image.shape[1]
+    times = shown.width // labelled_images(0)[0].image.shape[1]
     assert times > 1  # whole pixels
     every = np.array(shown)[::times, ::times, 0]
     np.testing.assert_array_equal(np.array(shown)[..., 1], every.repeat(times, 0).repeat(times, 1))
-    assert np.corrcoef(every.ravel(), images(0)[0].image.ravel())[0, 1] > 0.9
+    assert np.corrcoef(every.ravel(), labelled_images(0)[0].image.ravel())[0, 1] > 0.9
     assert "http" not in page
     record = json.loads((tmp_path / "report.json").read_text())
     assert record["seg"] == {name: {"mean": 1.0, "std": 0.0, "n": 1} for name in ("real", "synthetic")}
@@ -48,13 +48,13 @@ def test_the_report_is_one_page_with_everything_in_it(tmp_path):
 
 
 def test_scores_of_single_images_are_compared_by_rank(tmp_path):
-    test = images(1, 6)
+    test = labelled_images(1, 6)
 
     def train(data, seed):
         return lambda one: one.labels * (one.labels % len(data) > 0)  # misses every second, or every fifth cell
 
-    seg = run_trainings({"real": images(0, 2), "synthetic": images(2, 5)}, test, train, 1, tmp_path)
-    write_report(tmp_path, "", seg, {}, images(0), images(3), test)
+    seg = run_trainings({"real": labelled_images(0, 2), "synthetic": labelled_images(2, 5)}, test, train, 1, tmp_path)
+    write_report(tmp_path, "", seg, {}, labelled_images(0), labelled_images(3), test)
     found = json.loads((tmp_path / "report.json").read_text())["rank_sum_p"]["synthetic"]
     assert found == pytest.approx(
         stats.ranksums(seg["synthetic"]["seg_of_images"], seg["real"]["seg_of_images"]).pvalue
@@ -64,19 +64,21 @@ def test_scores_of_single_images_are_compared_by_rank(tmp_path):
 
 def lonely(seed, count):
     """Images of one cell each, between some that show none."""
-    empty = LabelledImage(images(seed + 100, 1)[0].image, np.zeros((128, 128), np.uint16), (0.5, 0.5))
-    shown = [replace(one, labels=np.where(one.labels == 1, one.labels, 0)) for one in images(seed, count)]
+    empty = LabelledImage(labelled_images(seed + 100, 1)[0].image, np.zeros((128, 128), np.uint16), (0.5, 0.5))
+    shown = [replace(one, labels=np.where(one.labels == 1, one.labels, 0)) for one in labelled_images(seed, count)]
     return [empty] * 30 + shown
 
 
 def test_cells_without_neighbours_and_empty_images_leave_dashes(tmp_path):
-    test, made = lonely(1, 2), images(3)
+    test, made = lonely(1, 2), labelled_images(3)
     conditions = dict.fromkeys(("real", "synthetic"), test)
     seg = run_trainings(conditions, test, lambda data, seed: lambda one: one.labels, 1, tmp_path)
     fields = populations({"real test": test, "real train": lonely(2, 4), "synthetic": made})
-    facts = distribution(images(0), test, {"synthetic": made}, tiny_texture().vae.eval(), size=128)
+    facts = distribution(labelled_images(0), test, {"synthetic": made}, tiny_texture().vae.eval(), size=128)
     assert facts["kid_r2s"] is None
-    page = write_report(tmp_path, "", seg, facts | {"odd": float("inf")}, images(0), made, test, fields).read_text()
+    page = write_report(
+        tmp_path, "", seg, facts | {"odd": float("inf")}, labelled_images(0), made, test, fields
+    ).read_text()
     assert "<td>–</td>" in page
     text = (tmp_path / "report.json").read_text()
     assert not {"NaN", "Infinity"} & set(re.findall("[A-Za-z]+", text))
@@ -89,7 +91,7 @@ def test_cells_without_neighbours_and_empty_images_leave_dashes(tmp_path):
 
 
 def test_a_single_image_has_no_spread_to_measure_in():
-    found = populations({"real test": images(1, 1), "synthetic": images(2)})
+    found = populations({"real test": labelled_images(1, 1), "synthetic": labelled_images(2)})
     distances = field_distances(found["synthetic"], found["real test"])
     assert {name for name, value in distances.items() if value is None} == {
         "cells_per_image", "background_level", "background_sd",
@@ -103,8 +105,9 @@ def test_intensities_between_0_and_1_are_compared_as_any():
 
     vae = tiny_texture().vae.eval()
     found, scaled = (
-        distribution(f(images(0)), f(images(1)), {"synthetic": f(images(2))}, vae, size=32) for f in (list, unit)
+        distribution(f(labelled_images(0)), f(labelled_images(1)), {"synthetic": f(labelled_images(2))}, vae, size=32)
+        for f in (list, unit)
     )
     assert scaled["fid_r2s"] == pytest.approx(found["fid_r2s"], rel=0.01)
-    dark, bright = (np.percentile(unit(images(0))[0].image, q) for q in (5, 99))
-    assert np.ptp(window_of(unit(images(0))[0].image).stretch(np.array([dark, bright]))) > 0.5
+    dark, bright = (np.percentile(unit(labelled_images(0))[0].image, q) for q in (5, 99))
+    assert np.ptp(window_of(unit(labelled_images(0))[0].image).stretch(np.array([dark, bright]))) > 0.5

@@ -3,31 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import ellipse
+from made_up import HALO, statistics
 from scipy import ndimage
 
 from cascade.annotation import CellRecord
-from cascade.optics.background import Background
 from cascade.optics.camera import photograph_crops
-from cascade.optics.halo import Halo
-from cascade.optics.noise import Noise
-from cascade.optics.statistics import Statistics
 from cascade.optics.window import Window
 from cascade.population.cells import Slices, plane_slices, textured_cell
 from cascade.population.picture import take_picture
 from cascade.population.scene import plan_scene, real_cells
 from cascade.population.settings import CascadeSettings
-
-HALO = Halo([0.3, 0.15, 0.05])
-
-
-def statistics(**changes):
-    options = dict(
-        source="made up", licence="none", spacing_um=(0.5, 0.5), image_shape=(256, 256), dtype="uint16",
-        window=Window(0, 2000), background=Background([100.0], 0.0, 40.0, 0.0, 3.0),
-        noise=Noise(60.0, 4.0, 0.5, [[1.0]]), halo=HALO, axial=None, cells_per_image=[12], region_um=None,
-        clustering_probability=0.3, cell_area_um2=[60.0], cell_brightness=[700.0], cell_image=[0],
-    )  # fmt: skip
-    return Statistics(**(options | changes))
 
 
 def cells_on_a_wrong_background(count, offset):

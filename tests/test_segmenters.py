@@ -3,7 +3,7 @@ from importlib import metadata
 import numpy as np
 import pytest
 from conftest import ball_stack
-from test_experiment import images
+from made_up import labelled_images
 
 from cascade.commands.cli import main
 from cascade.evaluation.segmenters import (
@@ -78,13 +78,13 @@ def test_cells_end_where_the_threshold_says():
 
     one = LabelledImage(np.arange(-3.0, 4).reshape(1, 7), np.zeros((1, 7), int), (1.0, 1.0))
     assert segment(Network(), one, 30.0).sum() == 3
-    assert segment(Network(), one, 30.0, -2.0).sum() == 5
+    assert segment(Network(), one, 30.0, cellprob_threshold=-2.0).sum() == 5
 
 
 def test_cellpose_is_trained_by_seed():
     pytest.importorskip("cellpose")
     settings = CellposeSettings(width=(4, 8, 8, 256), steps=5, crop=32, batch_size=2, bfloat16=True)
-    train, (test,) = images(0, 2), images(5, 1)
+    train, (test,) = labelled_images(0, 2), labelled_images(5, 1)
     trained, model = cellpose3(train, settings, seed=0)
     assert trained(test).shape == test.labels.shape
     stack = LabelledImage(*ball_stack(np.random.default_rng(0)), (2.0, 1.0, 1.0))

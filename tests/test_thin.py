@@ -51,7 +51,7 @@ def test_cells_are_kept_of_slices_but_not_of_whole_stacks(ctc_sparse_3d, tmp_pat
     (tmp_path / "set").mkdir()
     for name, array in zip(("x.tif", "x_masks.tif"), ball_stack(np.random.default_rng(0)), strict=True):
         tifffile.imwrite(tmp_path / "set" / name, array)
-    with pytest.raises(DataError, match=r"x_masks.tif: a whole stack.*give --frames"):
+    with pytest.raises(DataError, match=r"x_masks.tif: a whole stack.*give frames"):
         thin(tmp_path / "set", tmp_path / "out", cells=1)
     assert not (tmp_path / "out").exists()
     thin(tmp_path / "set", tmp_path / "out", frames=1)

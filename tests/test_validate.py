@@ -17,13 +17,13 @@ def test_a_sound_set_is_called_sound(tmp_path, capsys):
     assert found.frames == 3
     assert found.spacing_um == (0.5, 0.5)
     assert main(["validate", str(folder)]) == 0
-    assert f"{found.cells} cells" in capsys.readouterr().out
+    assert f"{found.num_cells} cells" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("spoil", "kind", "words"),
     [
-        (lambda m: np.where(m == 2, 1, m), "errors", "ids in several pieces: 1"),
+        (lambda m: np.where(m == 2, 1, m), "warnings", "ids in several pieces: 1; prepare keeps the largest"),
         (lambda m: m[:-3], "errors", "does not fit"),
         (lambda m: m.astype(np.float32), "errors", "save unsigned integers"),
         (lambda m: m.astype(np.int16) - 1, "errors", "ids down to -1"),

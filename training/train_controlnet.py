@@ -6,35 +6,36 @@
 or nuclei2d, nuclei3d or another cascade, or its texture stage, whose ControlNet is gone on with, too.
 """
 
-from collections import deque
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from cascade.data.dataset import CropDataset
 from cascade.data.grain import measure_grain
 from cascade.diffusion.alignment import otsu_alignment
 from cascade.diffusion.conditioning import conditioning_image
 from cascade.diffusion.encoders import LatentEncoder
-from cascade.diffusion.losses import AutoencoderLoss, DenoisingLoss
+from cascade.diffusion.losses import DenoisingLoss
 from cascade.diffusion.networks import Controlled
-from cascade.diffusion.prompt import EmptyPrompt
 from cascade.diffusion.sampling import denoise
-from cascade.export.preview import image_grid
-from cascade.files import replacing_folder
-from cascade.hub import folders as hub
-from cascade.hub.cards import write_card
 from cascade.hub.embedded import stage_of
 from cascade.memory import micro_batch
 from cascade.pipelines.texture import TexturePipeline, bytes_of_a_crop, decode_latents
 from cascade.rng import torch_stream
-from cascade.training.loop import TrainingSettings, end_phase, make_accelerator, training_loop
-from cascade.training.settings import parse, run
+from cascade.training import checks
+from cascade.training.autoencoder import train_autoencoder
+from cascade.training.base_model import freeze, load_base
+from cascade.training.finish import draw_preview, save_stage
+from cascade.training.loop import training_loop
+from cascade.training.networks import new_controlnet
+from cascade.training.settings import TrainingSettings, parse, run
+from cascade.training.start import claimed, make_accelerator
+from cascade.training.update import Update
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Settings(TrainingSettings):
     """Settings of the texture model."""
 
@@ -57,31 +58,37 @@ class Settings(TrainingSettings):
     num_inference_steps: int = 25
     """Of a preview."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.base_model:
+            raise ValueError(
+                "--base_model is missing: nuclei2d, nuclei3d, a folder of train_ldm.py or a Stable Diffusion"
+            )
+        checks.folders(self.output_dir, self.data, self.base_model)
+        checks.one_of(("all", "decoder", "none"), self, "trainable_unet")
+        checks.at_least(0, self, "decoder_max_train_steps")
+        checks.at_least(1, self, "decoder_train_batch_size", "num_validation_images", "num_inference_steps")
+        checks.positive(self, "decoder_learning_rate")
+
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
-    settings = parse(Settings, __doc__.splitlines()[0], argv)
-    if not settings.base_model:
-        raise ValueError("--base_model is missing: nuclei2d, nuclei3d, a folder of train_ldm.py or a Stable Diffusion")
-    if settings.trainable_unet not in ("all", "decoder", "none"):
-        raise ValueError(f'--trainable_unet is "all", "decoder" or "none", not {settings.trainable_unet!r}')
-    output = Path(settings.output_dir)
-    crops = CropDataset(settings.data)
-    vae, unet, controlnet, prompt, scheduler = _load_base(stage_of(settings.base_model, "texture"))
-    vae = _teach_decoder(vae, crops, settings)
+    settings = parse(Settings, __doc__, argv)
+    with claimed(settings):
+        _train(settings, CropDataset(settings.data))
+
+
+def _train(settings: Settings, crops: CropDataset) -> None:
+    vae, unet, controlnet, prompt, scheduler = load_base(stage_of(settings.base_model, "texture"))
+    if settings.decoder_max_train_steps:
+        vae = _teach_decoder(vae, crops, settings)
     accelerator = make_accelerator(settings)
     device = accelerator.device
     torch.manual_seed(settings.seed)
     if settings.from_scratch:
         unet, controlnet = UNet2DConditionModel.from_config(unet.config), None
-    factor_steps = len(vae.config.block_out_channels) - 1
-    if controlnet is None:
-        controlnet = ControlNetModel.from_unet(
-            unet,
-            conditioning_embedding_out_channels=(16, 32, 96, 256)[: factor_steps + 1],
-            conditioning_channels=3,
-        )
-    _freeze(unet, settings.trainable_unet)
+    controlnet = controlnet or new_controlnet(unet, vae)
+    freeze(unet, settings.trainable_unet)
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
         controlnet.enable_gradient_checkpointing()
@@ -90,8 +97,9 @@ def main(argv: list[str] | None = None) -> None:
 
     count = min(settings.num_validation_images, len(crops))
     shown = crops[torch.linspace(0, len(crops) - 1, count).long().tolist()]
+    truth, masks = shown["image"][:, 0] / 2 + 0.5, shown["mask"][:, 0]
     condition = conditioning_image(shown["mask"], shown["brightness"]).to(device)
-    side = crops.columns["mask"].shape[-1] // 2**factor_steps
+    side = crops.columns["mask"].shape[-1] // 2 ** (len(vae.config.block_out_channels) - 1)
     shape = (count, unet.config.in_channels, side, side)
     noise = torch.randn(shape, generator=torch_stream(settings.seed, "preview")).to(device)
     at_once = micro_batch(bytes_of_a_crop(vae, condition[0, 0].numel()), device, on_cpu=count, on_gpu=count)
@@ -101,13 +109,13 @@ def main(argv: list[str] | None = None) -> None:
         batch = {"condition": condition[part]}
         return decode_latents(vae, denoise(network, scheduler, noise[part], batch, settings.num_inference_steps)).cpu()
 
-    for step in training_loop(loss, crops, settings, accelerator):
+    update = Update(loss=loss, identity={"prediction_type": scheduler.config.prediction_type})
+    for step in training_loop([update], crops, settings, accelerator):
         if step.preview and accelerator.is_main_process:
             images = torch.cat([drawn(start) for start in range(0, count, at_once)])
-            rows = torch.stack([shown["image"][:, 0] / 2 + 0.5, images, shown["mask"][:, 0]], 1).flatten(0, 1)
-            image_grid(rows.numpy(), output / f"preview_{step.number:06d}.png", columns=24)
+            draw_preview(torch.stack([truth, images, masks], 1).flatten(0, 1).numpy(), settings, step, columns=24)
     if accelerator.is_main_process:
-        statistics, images, masks = crops.statistics[0], images.numpy(), shown["mask"][:, 0].numpy() > 0
+        statistics, inside = crops.statistics[0], masks.numpy() > 0
         grain = measure_grain(vae, crops)
         pipeline = TexturePipeline(
             vae.to("cpu"),
@@ -119,35 +127,19 @@ def main(argv: list[str] | None = None) -> None:
             window=statistics.to_dict()["window"],
             grain=asdict(grain),
         )
-        statistics.save(output)
-        pipeline.save_pretrained(output)
-        preview = output / f"preview_{step.number:06d}.png"
-        write_card(
-            output,
-            "Texture of cells (ControlNet)",
-            "TexturePipeline",
-            crops.statistics,
-            asdict(settings),
-            step.loss,
-            settings.base_model,
-            preview,
-            {
-                "IoU of Otsu's segmentation with the mask, generated crops": otsu_alignment(images, masks).mean(),
-                "the same, real crops": otsu_alignment(shown["image"][:, 0].numpy(), masks).mean(),
-            },
-        )
-        if settings.push_to_hub:
-            hub.push(pipeline, settings.hub_model_id or output.name, cards=output)
+        statistics.save(settings.output_dir)
+        metrics = {
+            "IoU of Otsu's segmentation with the mask, generated crops": otsu_alignment(images.numpy(), inside).mean(),
+            "the same, real crops": otsu_alignment(shown["image"][:, 0].numpy(), inside).mean(),
+        }
+        title, base = "Texture of cells (ControlNet)", settings.base_model
+        save_stage(pipeline, settings, step, title=title, data=crops.statistics, base_model=base, metrics=metrics)
     accelerator.end_training()
 
 
 def _teach_decoder(vae: AutoencoderKL, crops: CropDataset, settings: Settings) -> AutoencoderKL:
-    """Finetune the decoder alone; what is finished is kept in `training_decoder` and taken from there on resuming."""
+    """Finetune the decoder alone."""
     folder = Path(settings.output_dir) / "training_decoder"
-    if settings.decoder_max_train_steps == 0:
-        return vae
-    if settings.resume_from_checkpoint and (folder / "vae" / "config.json").is_file():
-        return AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True)
     phase = replace(
         settings,
         output_dir=str(folder),
@@ -156,59 +148,11 @@ def _teach_decoder(vae: AutoencoderKL, crops: CropDataset, settings: Settings) -
         learning_rate=settings.decoder_learning_rate,
         lr_warmup_steps=min(settings.lr_warmup_steps, settings.decoder_max_train_steps // 10),
     )
-    accelerator = make_accelerator(phase)
     vae.requires_grad_(False)
     vae.decoder.requires_grad_(True)
     if settings.gradient_checkpointing:
         vae.enable_gradient_checkpointing()
-    deque(training_loop(AutoencoderLoss(vae, kl_weight=0.0), crops, phase, accelerator), maxlen=0)  # no previews
-    if accelerator.is_main_process:
-        with replacing_folder(folder / "vae") as place:
-            vae.save_pretrained(place)
-    accelerator.wait_for_everyone()
-    end_phase(accelerator)
-    return vae
-
-
-def _load_base(path_or_repo_id: str):
-    """Autoencoder, UNet, ControlNet (None: there is none), empty prompt and scheduler of a Stable-Diffusion layout."""
-    folder = hub.base_model_folder(path_or_repo_id)
-    vae = AutoencoderKL.from_pretrained(folder / "vae", use_safetensors=True)
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)
-    if unet.config.in_channels != vae.config.latent_channels:
-        raise hub.ModelError(
-            f"{folder}: the UNet wants {unet.config.in_channels} latent channels, the autoencoder makes "
-            f"{vae.config.latent_channels}; take both from one model"
-        )
-    scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
-    controlnet = None
-    if (folder / "controlnet" / "config.json").is_file():
-        controlnet = ControlNetModel.from_pretrained(folder / "controlnet", use_safetensors=True)
-    return vae, unet, controlnet, _empty_prompt(folder), scheduler
-
-
-def _empty_prompt(folder: Path) -> EmptyPrompt:
-    """The stored embedding of "", or what the model's own text encoder makes of it."""
-    if (folder / "prompt" / "config.json").is_file():
-        return EmptyPrompt.from_pretrained(folder / "prompt", use_safetensors=True)
-    hub.check_components(
-        folder, "Stable Diffusion", {"tokenizer": "tokenizer_config.json", "text_encoder": "config.json"}
-    )
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True)
-    length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-    tokens = tokenizer("", padding="max_length", max_length=length, return_tensors="pt")
-    with torch.no_grad():
-        return EmptyPrompt.of(encoder(tokens.input_ids)[0])
-
-
-def _freeze(unet: UNet2DConditionModel, trainable: str) -> None:
-    unet.requires_grad_(trainable == "all")
-    if trainable == "decoder":
-        for part in (unet.up_blocks, unet.conv_norm_out, unet.conv_out):
-            part.requires_grad_(True)
+    return train_autoencoder(lambda: vae, crops, phase, folder / "vae", kl_weight=0.0)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 accelerate launch training/train_mask_ddpm.py --config configs/mask_ddpm_nuclei2d.yaml --data crops --output_dir mask
 """
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import UNet2DModel
 from torch.nn import functional as F
 
 from cascade.data.dataset import CropDataset
@@ -17,18 +16,21 @@ from cascade.diffusion.losses import DenoisingLoss
 from cascade.diffusion.networks import Outlines
 from cascade.diffusion.sampling import denoise, make_scheduler
 from cascade.evaluation.shape import outline_statistics
-from cascade.export.preview import image_grid
 from cascade.geometry.grid import signed_distance
-from cascade.hub import folders as hub
-from cascade.hub.cards import write_card
 from cascade.hub.embedded import stage_of
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline, clean_mask
 from cascade.rng import torch_stream
-from cascade.training.loop import TrainingSettings, make_accelerator, training_loop
-from cascade.training.settings import parse, run
+from cascade.training import checks
+from cascade.training.batches import Rows
+from cascade.training.finish import draw_preview, save_stage
+from cascade.training.loop import training_loop
+from cascade.training.networks import new_outline_unet
+from cascade.training.settings import TrainingSettings, parse, run
+from cascade.training.start import claimed, make_accelerator
+from cascade.training.update import Update
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Settings(TrainingSettings):
     """Settings of the MaskDDPM."""
 
@@ -43,42 +45,32 @@ class Settings(TrainingSettings):
     """Resolution at which the diffusion runs; a distance map loses nothing at half the crop's."""
     max_relative_height: float = 0.5
     """Of slices through cells in stacks: only those this near to the middle show a cell's silhouette."""
-    unet: dict = field(default_factory=lambda: dict(block_out_channels=[32, 64, 96], layers_per_block=1))
+    unet: dict[str, Any] = field(default_factory=lambda: dict(block_out_channels=[32, 64, 96], layers_per_block=1))
     """Arguments of diffusers' UNet2DModel."""
     prediction_type: str = "v_prediction"
 
-
-class _Rows(torch.utils.data.Dataset):
-    def __init__(self, count: int):
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        return {"row": torch.as_tensor(indices)}
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.folders(self.output_dir, self.data, self.base_model)
+        checks.one_of(("distance", "binary"), self, "representation")
+        checks.one_of(checks.PREDICTIONS, self, "prediction_type")
+        checks.at_least(1, self, "sample_size")
+        checks.positive(self, "truncation_px", "max_relative_height")
+        checks.levels(self, "unet")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
-    settings = parse(Settings, __doc__.splitlines()[0], argv)
-    output = Path(settings.output_dir)
+    settings = parse(Settings, __doc__, argv)
+    with claimed(settings):
+        _train(settings, CropDataset(settings.data, max_relative_height=settings.max_relative_height))
+
+
+def _train(settings: Settings, crops: CropDataset) -> None:
     accelerator = make_accelerator(settings)
-    crops = CropDataset(settings.data, settings.max_relative_height)
     masks = crops.columns["mask"][:, 0].numpy()
     distances = torch.from_numpy(np.stack([signed_distance(mask, (1, 1)) for mask in masks]))[:, None]
     side = settings.sample_size
-    levels = len(settings.unet["block_out_channels"])
-    defaults = dict(
-        sample_size=side,
-        in_channels=1,
-        out_channels=1,
-        down_block_types=["DownBlock2D"] * (levels - 1) + ["AttnDownBlock2D"],
-        up_block_types=["AttnUpBlock2D"] + ["UpBlock2D"] * (levels - 1),
-        norm_num_groups=16,
-        attention_head_dim=16,
-    )
-    torch.manual_seed(settings.seed)
     if settings.base_model:
         unet = MaskDDPMPipeline.from_pretrained(stage_of(settings.base_model, "mask")).unet
         if unet.config.sample_size != side:
@@ -86,16 +78,18 @@ def main(argv: list[str] | None = None) -> None:
                 f"{settings.base_model} draws at {unet.config.sample_size} pixels: make --sample_size {side} the same"
             )
     else:
-        unet = UNet2DModel(**(defaults | settings.unet))
+        unet = new_outline_unet(settings.unet, side=side, seed=settings.seed)
     scheduler = make_scheduler(settings.prediction_type)
     encoder = OutlineEncoder(distances, side, settings.representation, settings.truncation_px)
     loss = DenoisingLoss(Outlines(unet), encoder, scheduler)
     generator = torch_stream(settings.seed, "preview", device=accelerator.device)
     noise = torch.randn((64, 1, side, side), generator=generator, device=accelerator.device)
-    for step in training_loop(loss, _Rows(len(distances)), settings, accelerator):
+    fixed = ("prediction_type", "representation", "truncation_px", "sample_size")
+    update = Update(loss=loss, identity={name: getattr(settings, name) for name in fixed})
+    for step in training_loop([update], Rows(len(distances), crops.fingerprint), settings, accelerator):
         if step.preview and accelerator.is_main_process:
-            maps = denoise(loss.network, scheduler, noise, {}, 25)[:, 0]
-            image_grid(0.5 - 0.5 * maps.float().cpu().numpy(), output / f"preview_{step.number:06d}.png")
+            maps = denoise(loss.network, scheduler, noise, {}, 25)
+            draw_preview(0.5 - 0.5 * maps[:, 0].float().cpu().numpy(), settings, step)
     if accelerator.is_main_process:
         pipeline = MaskDDPMPipeline(
             unet.to("cpu"),
@@ -105,31 +99,19 @@ def main(argv: list[str] | None = None) -> None:
             representation=settings.representation,
             truncation_px=settings.truncation_px,
         )
-        pipeline.save_pretrained(output)
-        preview = output / f"preview_{step.number:06d}.png"
-        write_card(
-            output,
-            "Outlines of cells (MaskDDPM)",
-            "MaskDDPMPipeline",
-            crops.statistics,
-            asdict(settings),
-            step.loss,
-            settings.base_model or None,
-            preview,
-            _metrics(maps[:, None], F.interpolate(distances, size=(side, side), mode="area")),
-        )
-        if settings.push_to_hub:
-            hub.push(pipeline, settings.hub_model_id or output.name, cards=output)
+        metrics = _metrics(maps, F.interpolate(distances, size=(side, side), mode="area"))
+        title, base = "Outlines of cells (MaskDDPM)", settings.base_model or None
+        save_stage(pipeline, settings, step, title=title, data=crops.statistics, base_model=base, metrics=metrics)
     accelerator.end_training()
 
 
 def _metrics(drawn: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
     """Area and solidity of drawn outlines against those of real ones, both (N, 1, H, W) maps, negative inside."""
     masks = [np.stack([clean_mask(plane, 1) for plane in maps[:, 0].cpu().numpy() < 0]) for maps in (drawn, real)]
-    drawn, real = (each[each.any((1, 2))] for each in masks)
-    metrics = {"share of usable outlines": len(drawn) / len(masks[0])}
-    if len(drawn) and len(real):
-        a, b = outline_statistics(drawn), outline_statistics(real)
+    usable, known = (each[each.any((1, 2))] for each in masks)
+    metrics = {"share of usable outlines": len(usable) / len(masks[0])}
+    if len(usable) and len(known):
+        a, b = outline_statistics(usable), outline_statistics(known)
         metrics["mean area, drawn / real"] = float(a.area.mean() / b.area.mean())
         metrics["mean solidity, drawn / real"] = float(a.solidity.mean() / b.solidity.mean())
     return metrics

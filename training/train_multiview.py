@@ -4,16 +4,13 @@ accelerate launch training/train_multiview.py --config configs/multiview.yaml --
 """
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from typing import Any
 
 import torch
 
 from cascade.diffusion.losses import DenoisingLoss
 from cascade.diffusion.sampling import denoise, make_scheduler
-from cascade.export.preview import image_grid
 from cascade.geometry.cameras import view_set
-from cascade.hub import folders as hub
-from cascade.hub.cards import write_card
 from cascade.hub.embedded import stage_of
 from cascade.multiview.losses import Multiview, MultiviewEncoder
 from cascade.multiview.network import MultiviewNetwork
@@ -22,11 +19,16 @@ from cascade.pipelines.multiview import MultiviewPipeline
 from cascade.rng import torch_stream
 from cascade.shapes.harmonics import ShapeLaw
 from cascade.shapes.surface import render_surface
-from cascade.training.loop import TrainingSettings, make_accelerator, training_loop
-from cascade.training.settings import parse, run
+from cascade.training import checks
+from cascade.training.batches import Rows
+from cascade.training.finish import draw_preview, save_stage
+from cascade.training.loop import training_loop
+from cascade.training.settings import TrainingSettings, parse, run
+from cascade.training.start import claimed, make_accelerator
+from cascade.training.update import Update
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Settings(TrainingSettings):
     """Settings of the multiview model."""
 
@@ -35,28 +37,34 @@ class Settings(TrainingSettings):
     views: str = "hemisphere"
     """hemisphere, or ring (SyncDreamer's)."""
     num_views: int = 16
-    law: dict = field(default_factory=dict)
+    law: dict[str, Any] = field(default_factory=dict)
     """Fields of ShapeLaw: degree, gamma, roughness, anisotropy."""
-    network: dict = field(default_factory=dict)
+    network: dict[str, Any] = field(default_factory=dict)
     """Arguments of MultiviewNetwork."""
     drop_condition: float = 0.1
     prediction_type: str = "v_prediction"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.folders(self.output_dir, base_model=self.base_model)
+        checks.one_of(("hemisphere", "ring"), self, "views")
+        checks.one_of(checks.PREDICTIONS, self, "prediction_type")
+        checks.at_least(1, self, "num_views")
+        if not 0 <= self.drop_condition < 1:
+            raise ValueError(f"drop_condition must be at least 0 and below 1, got {self.drop_condition}")
 
-class _Count(torch.utils.data.Dataset):
-    """As many samples as anyone asks for; the shapes themselves are drawn on the device that trains."""
 
-    def __len__(self) -> int:
-        return 1 << 20
-
-    def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        return {"index": torch.as_tensor(indices)}
+_MANY = 1 << 20  # samples of an epoch: as many as anyone asks for, drawn on the device that trains
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
-    settings = parse(Settings, __doc__.splitlines()[0], argv)
-    output = Path(settings.output_dir)
+    settings = parse(Settings, __doc__, argv)
+    with claimed(settings):
+        _train(settings)
+
+
+def _train(settings: Settings) -> None:
     accelerator = make_accelerator(settings)
     torch.manual_seed(settings.seed)
     if settings.base_model:
@@ -73,32 +81,20 @@ def main(argv: list[str] | None = None) -> None:
     shapes, condition, truth = renders.draw(8, generator)
     shading = 2 * render_surface(shapes, cameras, size)[1][..., 0] + 1  # −1, bright, where the surface faces the camera
     noise = torch.randn(truth.shape, generator=generator, device=device)
-    for step in training_loop(loss, _Count(), settings, accelerator):
+    drawn_from = f"{settings.views} of {settings.num_views}, {law}, dropped {settings.drop_condition}"
+    update = Update(loss=loss, identity={"prediction_type": settings.prediction_type})
+    for step in training_loop([update], Rows(_MANY, drawn_from), settings, accelerator):
         if step.preview and accelerator.is_main_process:
             views = denoise(model, scheduler, noise, {"condition": condition}, 20)
             outline = condition[:, None]
             rows = torch.cat([outline, views, outline, truth, outline, shading], 1).flatten(0, 1)
-            sheet = output / f"preview_{step.number:06d}.png"
-            image_grid(0.5 - 0.5 * rows.cpu().numpy(), sheet, settings.num_views + 1)
+            draw_preview(0.5 - 0.5 * rows.cpu().numpy(), settings, step, columns=settings.num_views + 1)
     if accelerator.is_main_process:
         pipeline = MultiviewPipeline(network.to("cpu"), scheduler, settings.views, settings.num_views, asdict(law))
-        pipeline.save_pretrained(output)
-        preview = output / f"preview_{step.number:06d}.png"
-        write_card(
-            output,
-            "Views of solids from one outline",
-            "MultiviewPipeline",
-            [],
-            asdict(settings),
-            step.loss,
-            settings.base_model or None,
-            preview,
-            {"IoU of the predicted view along z with the input outline": _iou(views[:, 0], condition)}
-            if settings.views == "hemisphere"
-            else None,
-        )
-        if settings.push_to_hub:
-            hub.push(pipeline, settings.hub_model_id or output.name, cards=output)
+        named = "IoU of the predicted view along z with the input outline"
+        metrics = {named: _iou(views[:, 0], condition)} if settings.views == "hemisphere" else None
+        title, base = "Views of solids from one outline", settings.base_model or None
+        save_stage(pipeline, settings, step, title=title, data=[], base_model=base, metrics=metrics)
     accelerator.end_training()
 
 

@@ -101,7 +101,7 @@ def _validate(options) -> None:
     if found.errors:
         raise ValueError(f"{options.folder} is not sound: {len(found.errors)} mistakes in {found.frames} frames")
     spacing = " × ".join(f"{s:g}" for s in found.spacing_um)
-    print(f"{options.folder} is sound: {found.frames} frames, {found.cells} cells, {spacing} µm")
+    print(f"{options.folder} is sound: {found.frames} frames, {found.num_cells} cells, {spacing} µm")
 
 
 def _named(entries: list[str]) -> dict[str, Path]:

@@ -11,25 +11,46 @@ from cascade.optics.axial import _MIDDLE_HALF, Axial, spread_light
 from cascade.optics.foreground import background_mask
 
 _U = np.linspace(0, 2, 21)  # relative heights at which the profile is kept
-
-
 _TIPS = (0.7, 1.1)  # relative heights between which a profile goes over from inside the cell to outside it
+_FEW = 10  # cells cut by slices, fewer do not tell
+_FEW_WHOLE = 3  # whole cells, whose heights are seen
+_SMALLEST_VX = 12  # of smaller cells neither height nor diameter means much; crops are not cut of them, either
+_SMOOTH_VX = (0.7, 1, 1)  # sigma along z, y, x that takes noise off before peaks are looked for
+_SD_OF_IQR = 0.741  # a normal variable's standard deviation by its interquartile range, 1 / 1.349
+_SD_OF_QUARTER = 0.674  # from its median to its quartile, in standard deviations
 
+# Light through a cell is the mean over a column in the middle of it, where the light of neighbours hardly reaches.
+_COLUMN = 0.25  # half width of that of whole cells, of their diameter
+_DISC, _DISC_PX = 0.5, 1.5  # radius of that of outlines, of their radius, and pixels at least
+_HALF = 0.5  # of a peak's light: where it is left, a cell ends
+_RISE = 0.1  # of a peak's light: where it rises by so much again, the next cell begins
+_CLIMB = 2  # slices looked at either way on the way to a peak: noise makes steps of one
+
+_SECTION = 0.25  # of a cell's height, to either side of its middle: its middle half, to which _MIDDLE_HALF belongs
+_MIDDLE = 0.125  # and its middle quarter, in which outlines are as wide as the cell but for 1 %
+_MAX_TALL_CUT_MORE = 1.25  # 1 + v where heights vary by half of their mean; a few wrong middles must not give more
+_SPREAD = (0.05, 0.3)  # of heights, relative: cells are never all alike, and misjudged tips look like more
 
 _GLOW_REACH = 2 / 3  # of a cell's diameter
-
-
 _GLOW_OF_GLOW = 0.6  # glow is smoother than cells: so much of it is left when it is spread once more
+_GLOW_AWAY_PX = 6  # beyond the halo that blur makes just outside of outlines
+_GLOW_THIRDS = (33, 67)  # percentiles: places with least and most light around
+_MAX_GLOW = 0.4  # more is no glow but cells that nobody annotated
+_FEW_VX = 100  # places that do not tell
 
-
-_FEW = 10  # cells, fewer do not tell
+# A ball of radius r answers strongest to a Laplacian of Gaussian of sigma r / √3 (Lindeberg, IJCV 30, 1998).
+_DOG_RATIO = 1.6  # of the two Gaussians whose difference is nearest to it (Marr & Hildreth, 1980)
+_DOG_SIGMA = 0.85  # of the smaller one in sigmas of the Laplacian, which lies between both
+_APART = 0.8  # sigmas to either side within which there is one blob
+_FAINT = 0.35  # of the annotated cells' lower quartile: fainter blobs are noise or nucleoli
+_LEAN = 5  # cells that the whole data set counts for, beside those that the slice itself shows
 
 
 @dataclass(frozen=True)
 class StackCells:
     """What an image tells of its cells: their number, centres, and of single annotated slices the heights of cut."""
 
-    count: int
+    num_cells: int
     centres_um: np.ndarray  # (N, 3), the ones that could be told apart
     relative_height: dict[int, float]  # u of the annotated slice in each cell, by label
 
@@ -41,7 +62,7 @@ class _Followed:
     image: np.ndarray  # (Z, Y, X) smoothed, background subtracted
     free: np.ndarray  # (Y, X) bool, pixels of the annotated slice that are away from annotated cells
     z: int  # the annotated slice
-    count: int  # of the cells that the annotated slice shows
+    num_cells: int  # that the annotated slice shows
     labels: list[int]
     middles: list[float]  # slice in the middle of each cell
     offsets: np.ndarray  # (C,) annotated slice minus middle
@@ -54,32 +75,32 @@ def measure_axial(
     stacks: Iterable[tuple[np.ndarray, np.ndarray]], spacing_um: tuple[float, float, float]
 ) -> tuple[Axial, list[StackCells]] | None:
     """The same as `fit_axial`, read off where whole stacks (Z, Y, X) are annotated; None below three cells."""
-    ratios, diameters, columns, cells, glows = [], [], [], [], []
+    ratios, diameters, columns, found, glows = [], [], [], [], []
     for image, labels in stacks:
-        regions = [r for r in measure.regionprops(labels) if r.area >= 12]
+        regions = [r for r in measure.regionprops(labels) if r.area >= _SMALLEST_VX]
         centres = np.array([r.centroid for r in regions]).reshape(-1, 3) * np.array(spacing_um)
-        cells.append(StackCells(len(regions), centres, {}))
+        found.append(StackCells(len(regions), centres, {}))
         if not regions:
             continue
         light = image.astype(np.float32) - np.median(image[background_mask(image, labels > 0)])
         areas = [r.image.reshape(len(r.image), -1).sum(1).max() * spacing_um[1] * spacing_um[2] for r in regions]
-        found = (2 * np.sqrt(np.array(areas) / np.pi)).tolist()
-        length = _GLOW_REACH * float(np.median(found))
-        glows.append(_glow(ndimage.gaussian_filter(light, (0.7, 1, 1)), _free(labels), length, spacing_um))
-        for region, diameter in zip(regions, found, strict=True):
+        own = (2 * np.sqrt(np.array(areas) / np.pi)).tolist()
+        length = _GLOW_REACH * float(np.median(own))
+        glows.append(_glow(ndimage.gaussian_filter(light, _SMOOTH_VX), _free(labels), length, spacing_um))
+        for region, diameter in zip(regions, own, strict=True):
             slices = len(region.image)
             ratios.append(slices * spacing_um[0] / diameter)
             cy, cx = (round(c) for c in region.centroid[1:])
-            r = max(int(0.25 * diameter / spacing_um[1]), 1)
+            r = max(int(_COLUMN * diameter / spacing_um[1]), 1)
             column = light[:, max(cy - r, 0) : cy + r + 1, max(cx - r, 0) : cx + r + 1].mean((1, 2))
             columns.append((column, region.bbox[0] + 0.5 * (slices - 1), 0.5 * slices))
-        diameters += found
-    if len(ratios) < 3:
+        diameters += own
+    if len(ratios) < _FEW_WHOLE:
         return None
-    spread = 0.741 * float(np.subtract(*np.percentile(ratios, [75, 25])))
+    spread = _SD_OF_IQR * float(np.subtract(*np.percentile(ratios, [75, 25])))
     elongation, diameter = (float(np.median(ratios)), spread), float(np.median(diameters))
     glow = {"glow": float(np.median(glows)), "glow_um": _GLOW_REACH * diameter}
-    return Axial(elongation, _U.tolist(), _profile(columns)[0], diameter, **glow), cells
+    return Axial(elongation, _U.tolist(), _profile(columns)[0], diameter, **glow), found
 
 
 def fit_axial(
@@ -103,9 +124,9 @@ def fit_axial(
     if len(offsets) < _FEW:
         return None
     found = np.concatenate([f.diameters for f in followed])
-    tall_cut_more = np.clip(0.75 * (offsets**2).mean() / max(offsets.mean() ** 2, 1e-6), 1, 1.25)
+    tall_cut_more = np.clip(0.75 * (offsets**2).mean() / max(offsets.mean() ** 2, 1e-6), 1, _MAX_TALL_CUT_MORE)
     height = max(4 * float(offsets.mean() / tall_cut_more), spacing_um[0])
-    near, middle = (offsets < part * height for part in (0.25, 0.125))
+    near, middle = (offsets < part * height for part in (_SECTION, _MIDDLE))
     outlines = float(found[near].mean())
     diameter = float(found[middle].mean()) if middle.sum() >= _FEW else outlines
     diameter = max(diameter, outlines / _MIDDLE_HALF)
@@ -119,7 +140,7 @@ def fit_axial(
 
 
 def _follow(image: np.ndarray, labels: np.ndarray, z: int, count: int, spacing_um) -> _Followed:
-    image = ndimage.gaussian_filter(image.astype(np.float32), (0.7, 1, 1))
+    image = ndimage.gaussian_filter(image.astype(np.float32), _SMOOTH_VX)
     image -= np.median(image[background_mask(image)])
     regions = measure.regionprops(labels)
     middles, diameters, columns, peaks = [], [], [], []
@@ -127,7 +148,7 @@ def _follow(image: np.ndarray, labels: np.ndarray, z: int, count: int, spacing_u
         radius = np.sqrt(region.area * spacing_um[1] * spacing_um[2] / np.pi)
         cy, cx = region.centroid
         y, x = np.ogrid[: image.shape[1], : image.shape[2]]
-        reach = max(0.5 * radius, 1.5 * spacing_um[1])
+        reach = max(_DISC * radius, _DISC_PX * spacing_um[1])
         disc = ((y - cy) * spacing_um[1]) ** 2 + ((x - cx) * spacing_um[2]) ** 2 <= reach**2
         column = image[:, disc].mean(1)
         peak = _uphill(column, z)
@@ -143,7 +164,7 @@ def _follow(image: np.ndarray, labels: np.ndarray, z: int, count: int, spacing_u
 def _free(labels: np.ndarray) -> np.ndarray:
     """Away from every cell, bool, same shape: beyond the light just outside their outlines."""
     apart = ndimage.generate_binary_structure(labels.ndim, 1)
-    return ~ndimage.binary_dilation(labels > 0, apart, iterations=6)
+    return ~ndimage.binary_dilation(labels > 0, apart, iterations=_GLOW_AWAY_PX)
 
 
 def _glow(light: np.ndarray, free, length_um: float, spacing_um) -> float:
@@ -151,17 +172,17 @@ def _glow(light: np.ndarray, free, length_um: float, spacing_um) -> float:
     that has most around it and the third that has least. By medians, since not every cell is annotated. What is seen
     around is both, cells and glow."""
     around, here = spread_light(light, length_um, spacing_um)[free], light[free]
-    if len(here) < 100:
+    if len(here) < _FEW_VX:
         return 0.0
-    low, high = np.percentile(around, [33, 67])
+    low, high = np.percentile(around, _GLOW_THIRDS)
     rise = [float(np.median(v[around >= high]) - np.median(v[around <= low])) for v in (here, around)]
-    share = float(np.clip(rise[0] / max(rise[1], 1e-3), 0, 0.4))
+    share = float(np.clip(rise[0] / max(rise[1], 1e-3), 0, _MAX_GLOW))
     return share / (1 - _GLOW_OF_GLOW * share)
 
 
 def _uphill(column: np.ndarray, start: int) -> int:
     while True:
-        window = np.arange(max(start - 2, 0), min(start + 3, len(column)))
+        window = np.arange(max(start - _CLIMB, 0), min(start + _CLIMB + 1, len(column)))
         best = int(window[np.argmax(column[window])])
         if best == start:
             return start
@@ -175,12 +196,12 @@ def _middle(column: np.ndarray, peak: int) -> float:
     """
     ends = []
     for side in (column[peak::-1], column[peak:]):
-        below = np.flatnonzero(side < 0.5 * side[0])
-        rising = np.flatnonzero(side > np.minimum.accumulate(side) + 0.1 * side[0])
+        below = np.flatnonzero(side < _HALF * side[0])
+        rising = np.flatnonzero(side > np.minimum.accumulate(side) + _RISE * side[0])
         if len(rising) and (not len(below) or rising[0] <= below[0]):
             ends.append(float(np.argmin(side[: rising[0]])))
         elif len(below):
-            ends.append(_crossing(side, 0.5 * side[0], int(below[0])))
+            ends.append(_crossing(side, _HALF * side[0], int(below[0])))
         else:
             return float(peak)
     return peak + 0.5 * (ends[1] - ends[0])
@@ -208,14 +229,14 @@ def _profile(columns: list[tuple[np.ndarray, float, float]]) -> tuple[list[float
         up.append(sides[0])
         down.append(sides[1])
         darker = np.fmin(*sides)
-        below = np.flatnonzero(darker < 0.5)
-        widths.append(_U[1] * _crossing(darker, 0.5, int(below[0])) if len(below) else np.inf)
+        below = np.flatnonzero(darker < _HALF)
+        widths.append(_U[1] * _crossing(darker, _HALF, int(below[0])) if len(below) else np.inf)
     within, beyond = _median(np.concatenate([up, down])), _median(np.fmin(up, down))
     weight = np.interp(_U, _TIPS, (0, 1))
     median = np.minimum.accumulate(np.maximum((1 - weight) * within + weight * beyond, 0))
     low, middle = np.percentile(widths, [25, 50])  # infinite for cells taller than their stack
-    spread = (middle - low) / (0.674 * middle) if np.isfinite(middle) else 0.0
-    return (median / median[0]).tolist(), float(np.clip(spread, 0.05, 0.3))
+    spread = (middle - low) / (_SD_OF_QUARTER * middle) if np.isfinite(middle) else 0.0
+    return (median / median[0]).tolist(), float(np.clip(spread, *_SPREAD))
 
 
 def _median(values: np.ndarray) -> np.ndarray:
@@ -230,24 +251,24 @@ def _count(followed: list[_Followed], diameter: float, height: float, spacing_um
         int((np.abs(c[:, 0] - f.z * spacing_um[0]) < 0.5 * height).sum())
         for c, f in zip(centres, followed, strict=True)
     ]
-    overall = sum(f.count for f in followed) / max(sum(near), 1)
-    cells = []
+    overall = sum(f.num_cells for f in followed) / max(sum(near), 1)
+    found = []
     for f, c, seen in zip(followed, centres, near, strict=True):
-        ratio = (f.count + 5 * overall) / (seen + 5)  # few annotated cells: lean on the whole data set
+        ratio = (f.num_cells + _LEAN * overall) / (seen + _LEAN)  # few annotated cells: lean on the whole data set
         u = {label: float(2 * offset / height) for label, offset in zip(f.labels, f.offsets, strict=True)}
-        cells.append(StackCells(max(round(len(c) * ratio), f.count), c, u))
-    return cells
+        found.append(StackCells(max(round(len(c) * ratio), f.num_cells), c, u))
+    return found
 
 
 def _centres(stack: _Followed, diameter: float, height: float, spacing_um) -> np.ndarray:
     """Blobs of about the cells' size, at least a third as strong as the annotated cells' lower quartile."""
-    own = stack.diameters[np.abs(stack.offsets) < 0.25 * height]
+    own = stack.diameters[np.abs(stack.offsets) < _SECTION * height]
     width = min(float(np.median(own)), diameter) if len(own) else diameter
-    sigma = np.array([height / diameter, 1, 1]) * 0.85 * width / (2 * np.sqrt(3)) / np.array(spacing_um)
-    blobs = ndimage.gaussian_filter(stack.image, sigma) - ndimage.gaussian_filter(stack.image, 1.6 * sigma)
+    sigma = np.array([height / diameter, 1, 1]) * _DOG_SIGMA * width / (2 * np.sqrt(3)) / np.array(spacing_um)
+    blobs = ndimage.gaussian_filter(stack.image, sigma) - ndimage.gaussian_filter(stack.image, _DOG_RATIO * sigma)
     known = [blobs[p] for p in stack.peaks if blobs[p] > 0]
     if not known:
         return np.zeros((0, 3))
-    footprint = np.ones([2 * int(max(0.8 * s, 1)) + 1 for s in sigma], bool)
-    threshold = 0.35 * np.percentile(known, 25)
+    footprint = np.ones([2 * int(max(_APART * s, 1)) + 1 for s in sigma], bool)
+    threshold = _FAINT * np.percentile(known, 25)
     return feature.peak_local_max(blobs, footprint=footprint, threshold_abs=threshold) * np.array(spacing_um)

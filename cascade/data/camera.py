@@ -14,11 +14,11 @@ _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 
 def fit_camera(
-    images: list[np.ndarray], masks: list[np.ndarray], cells: list[np.ndarray], length_px: float
+    images: list[np.ndarray], masks: list[np.ndarray], covers: list[np.ndarray], length_px: float
 ) -> tuple[Background, Noise]:
     """Background and camera noise of real images; `masks` as from `background_mask`, `length_px` of the slow field.
 
-    cells: where annotated cells are, bool, as large as the images.
+    covers: where annotated cells are, bool, as large as the images.
 
     Background pixels give levels, slow field and, through the covariance of what is left, the noise (lags below 2
     pixels) and the haze (what stays correlated beyond). How the noise grows with brightness comes from inside the
@@ -27,7 +27,7 @@ def fit_camera(
     """
     covariance, pairs = np.zeros((2 * _LAG + 1,) * 2), np.zeros((2 * _LAG + 1,) * 2)
     spreads, levels, laplacians, known = [], [], [], []
-    for plane, inside, within in _planes(images, masks, cells):
+    for plane, inside, within in _planes(images, masks, covers):
         field = background_field(plane, inside, length_px)
         residual = np.where(inside, plane - field, 0)
         inside = inside & (np.abs(residual) < 10 * residual[inside].std() + 1e-6)
@@ -66,11 +66,13 @@ def fit_camera(
     return background, Noise(offset, read_variance, gain, _kernel(camera).tolist())
 
 
-def _planes(images, masks, cells):
+def _planes(images, masks, covers):
     """Planes with enough background; of stacks every fifth, and those with annotated cells."""
-    for image, mask, cell in zip(images, masks, cells, strict=True):
+    for image, mask, cover in zip(images, masks, covers, strict=True):
         shape = (-1, *image.shape[-2:])
-        for n, (plane, inside, within) in enumerate(zip(*(a.reshape(shape) for a in (image, mask, cell)), strict=True)):
+        for n, (plane, inside, within) in enumerate(
+            zip(*(a.reshape(shape) for a in (image, mask, cover)), strict=True)
+        ):
             if (n % 5 == 0 or within.any()) and inside.sum() > 100:
                 yield plane.astype(np.float32), inside, within
 

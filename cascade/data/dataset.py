@@ -1,6 +1,9 @@
 """Crops as tensors, for training."""
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,18 +12,21 @@ from cascade.data.frames import DataError
 from cascade.optics.statistics import FILE_NAME, Statistics
 
 
-class CropDataset(torch.utils.data.Dataset):
+class CropDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     """The crops of one or more `cascade prepare` folders in memory; indexed by a list, it gives a batch.
 
     Batches hold image (B, 1, H, W) float32 in [−1, 1] after the window of its own data set, mask (B, 1, H, W)
     float32 in {0, 1}, brightness (B,) float32 in [0, 1] after the same window, relative_height (B,), and noise_sd (B,),
     the camera noise of the data set in units of the image.
 
-    With several folders, a smaller one is repeated until it counts at least a quarter of the largest.
+    With several folders, a smaller one is repeated until it counts at least a quarter of the largest. `fingerprint` is
+    a hash of all that batches are made of.
     """
 
-    def __init__(self, folders: list[str] | str, max_relative_height: float = 1e9):
+    def __init__(self, folders: Sequence[str | Path] | str | Path, *, max_relative_height: float = 1e9):
         folders = [folders] if isinstance(folders, str | Path) else list(folders)
+        if not folders:
+            raise DataError("data is missing: name one or more folders of 'cascade prepare'")
         self.statistics = [Statistics.load(folder) for folder in folders]
         parts = [_load(folder, s, max_relative_height) for folder, s in zip(folders, self.statistics, strict=True)]
         sizes = {part["image"].shape[-2:] for part in parts}
@@ -38,6 +44,11 @@ class CropDataset(torch.utils.data.Dataset):
             order += list(range(start, start + count)) * repeats
             start += count
         self.order = torch.tensor(order)
+        digest = hashlib.sha256(self.order.numpy().data)
+        for key, column in sorted(self.columns.items()):
+            digest.update(key.encode())
+            digest.update(column.contiguous().numpy().data)
+        self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.order)
@@ -50,7 +61,7 @@ class CropDataset(torch.utils.data.Dataset):
         return batch
 
 
-def _load(folder: str, statistics: Statistics, max_relative_height: float) -> dict:
+def _load(folder: str | Path, statistics: Statistics, max_relative_height: float) -> dict[str, Any]:
     import datasets  # heavy; only needed here
     import pyarrow.parquet
 

@@ -13,8 +13,8 @@ from cascade.data.crops import Plane
 from cascade.data.frames import Frame
 from cascade.evenly import evenly
 from cascade.geometry.masks import ellipsoid_region, one_piece
-from cascade.optics import foreground as bg
 from cascade.optics.axial import Axial
+from cascade.optics.foreground import background_mask
 from cascade.optics.halo import Halo
 from cascade.optics.statistics import Statistics
 from cascade.optics.window import Window
@@ -37,12 +37,12 @@ class Annotated:
     def image(self) -> np.ndarray:
         return self.frames[0].image()
 
-    def cells(self, shape: tuple[int, ...]) -> np.ndarray:
+    def cover(self, shape: tuple[int, ...]) -> np.ndarray:
         """Voxels annotated as cell, bool; slices that nobody annotated are empty."""
-        cells = np.zeros(shape, bool)
+        cover = np.zeros(shape, bool)
         for frame in self.frames:
-            cells[... if frame.z is None else frame.z] |= frame.labels() > 0
-        return cells
+            cover[... if frame.z is None else frame.z] |= frame.labels() > 0
+        return cover
 
 
 def fit_statistics(
@@ -57,11 +57,11 @@ def fit_statistics(
     """Everything but the records of single cells; and for stacks what was found in each annotated frame."""
     some = [images[n] for n in evenly(len(images), _MANY)]
     arrays = [image.image() for image in some]
-    cells = [image.cells(array.shape) for array, image in zip(arrays, some, strict=True)]
-    masks = [bg.background_mask(array, cell, halo.radius_px) for array, cell in zip(arrays, cells, strict=True)]
+    covers = [image.cover(array.shape) for array, image in zip(arrays, some, strict=True)]
+    masks = [background_mask(array, cover, halo.radius_px) for array, cover in zip(arrays, covers, strict=True)]
     areas = np.concatenate([_areas(plane.labels) for plane in planes])
     diameter_px = float(np.median(2 * np.sqrt(areas / np.pi)))
-    background, noise = fit_camera(arrays, masks, cells, 2 * diameter_px)
+    background, noise = fit_camera(arrays, masks, covers, 2 * diameter_px)
     if len(spacing_um) == 3:
         axial, found = _fit_depth(images, planes, spacing_um)
     else:
@@ -90,7 +90,7 @@ def fit_statistics(
         noise=noise,
         halo=halo,
         axial=axial,
-        cells_per_image=[cells.count for cells in found],
+        cells_per_image=[seen.num_cells for seen in found],
         region_um=region,
         clustering_probability=float(np.mean(clustering)),
         image_clustering=clustering if axial else [],
@@ -140,7 +140,7 @@ def _clustering_of_stacks(
     room = None if region is None else ellipsoid_region(shape, spacing_um, region)
     pooled = np.concatenate([_areas(plane.labels) for plane in planes])
     probabilities, fitted = np.linspace(0, 1, 6), np.zeros(len(frames))
-    by_count = np.argsort([cells.count for cells in found], kind="stable")
+    by_count = np.argsort([seen.num_cells for seen in found], kind="stable")
     for group in np.array_split(by_count, 3 if len(frames) >= _MANY else 1):
         seen, stacks = [], []
         for n in group[evenly(len(group), _MANY)]:
@@ -148,7 +148,7 @@ def _clustering_of_stacks(
             plane = labels if z is not None else labels[_fullest(labels)]
             seen.append(touching_fraction(plane, spacing_um[-2:], gap_um))
             own = _areas(plane)
-            areas = rng.choice(own if len(own) >= 8 else pooled, found[n].count) * spacing_um[-2] * spacing_um[-1]
+            areas = rng.choice(own if len(own) >= 8 else pooled, found[n].num_cells) * spacing_um[-2] * spacing_um[-1]
             diameters = 2 * np.sqrt(areas / np.pi) / axial.section
             heights = diameters * axial.elongations(diameters)
             cells = [_soft_ellipsoid(h, d, spacing_um) for h, d in zip(heights, diameters, strict=True)]
@@ -186,12 +186,12 @@ def _annotated(plane: Plane) -> np.ndarray:
 
 
 def _count_plane_cells(planes: list[Plane], spacing_um) -> list[StackCells]:
-    cells = []
+    found = []
     for plane in planes:
         regions = measure.regionprops(plane.labels)
         centres = np.array([region.centroid for region in regions]).reshape(-1, 2)
-        cells.append(StackCells(len(regions), centres * np.array(spacing_um), {}))
-    return cells
+        found.append(StackCells(len(regions), centres * np.array(spacing_um), {}))
+    return found
 
 
 def _region(found: list[StackCells], extent_um: np.ndarray) -> tuple[float, ...] | None:
@@ -199,7 +199,7 @@ def _region(found: list[StackCells], extent_um: np.ndarray) -> tuple[float, ...]
 
     A solid ellipsoid has the variance a² / 5 along its semi-axis a in 3D and a² / 4 in 2D, a full box L² / 12.
     """
-    spreads = [cells.centres_um.std(0) for cells in found if len(cells.centres_um) >= 8]
+    spreads = [seen.centres_um.std(0) for seen in found if len(seen.centres_um) >= 8]
     if not spreads:
         return None
     spread = np.median(spreads, 0)
@@ -211,8 +211,8 @@ def _region(found: list[StackCells], extent_um: np.ndarray) -> tuple[float, ...]
 def _fit_window(images: list[np.ndarray], planes: list[Plane], level: float) -> Window:
     """From just below the darkest pixels to just above the brightest cells."""
     low = min(float(np.percentile(image, 0.01)) for image in images)
-    cells = np.concatenate([plane.signal[plane.labels > 0][::7] for plane in planes])
-    high = level + 1.1 * float(np.percentile(cells, 99.9))
+    light = np.concatenate([plane.signal[plane.labels > 0][::7] for plane in planes])
+    high = level + 1.1 * float(np.percentile(light, 99.9))
     return Window(low=round(low - 0.25 * (level - low), 2), high=round(high, 2))
 
 

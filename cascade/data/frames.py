@@ -1,24 +1,22 @@
-"""Annotated frames of a data set, found by layout and read with their mistakes named."""
+"""Annotated frames of a data set, found by layout."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-import tifffile
-from skimage import io, measure
 
-_IMAGE_SUFFIXES = (".tif", ".tiff", ".png")
+from cascade.reading import DataError, is_image, read_image, read_labels
+
+__all__ = ["DataError", "Frame", "check_pair", "find_frames", "read_image", "read_labels"]
+
 _MASK_TAGS = ("_masks", "_cp_masks")  # the second is what Cellpose's own window writes
 _IMAGE_TAGS = ("", "_img")  # the second is how Cellpose names its own data set, 000_img.png
 _NEAR_TAGS = ("_mask", "_label", "_labels", "_seg", "_gt")  # of masks named otherwise
+_Key = TypeVar("_Key")
 _FOREIGN = (".jpg", ".jpeg", ".bmp", ".gif", ".czi", ".nd2", ".lif", ".lsm", ".ims", ".npy")
-_MAX_ID = 2**20  # every plane is gone through by id, up to the highest: minutes an image beyond this
-
-
-class DataError(ValueError):
-    """A mistake in the user's data; its message names the file and the mend."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,9 @@ def find_frames(source: str | Path, truth: str = "gt", sequences: list[str] | No
 
     Layouts: Cell Tracking Challenge (`01/t000.tif` with `01_GT/SEG/man_seg000.tif`, `man_seg_000_012.tif` for one
     slice of a stack, or `01_ST/SEG/…` with `truth="st"`), or Cellpose pairs (`x.tif` with `x_masks.tif` or
-    `x_cp_masks.tif`, `x_img.tif` with `x_masks.tif`; `.ome.tif` and PNG as well).
-    Raises DataError where nothing annotated is found.
+    `x_cp_masks.tif`, `x_img.tif` with `x_masks.tif`; `.ome.tif` as well). Files end with .tif, .tiff or .png, in
+    lower or upper case; hidden files are passed over.
+    Raises DataError where nothing annotated is found, and where two files are of the same frame.
     """
     source = Path(source)
     if not source.is_dir():
@@ -61,41 +60,91 @@ def find_frames(source: str | Path, truth: str = "gt", sequences: list[str] | No
     return _pair_frames(source)
 
 
-def _ctc_frames(source: Path, folders: list[Path], truth: str, sequences) -> tuple[list[Frame], int]:
+def check_pair(frame: Frame, image: np.ndarray, labels: np.ndarray) -> None:
+    """Raises DataError unless the labels fit the image (its slice z)."""
+    if frame.z is None:
+        expected = image.shape
+    elif image.ndim != 3 or not 0 <= frame.z < len(image):
+        raise DataError(f"{frame.label_path}: slice {frame.z} is not in {frame.image_path} of shape {image.shape}")
+    else:
+        expected = image.shape[1:]
+    if len(expected) == 3 and labels.ndim == 2:
+        channels = "; or, if these are channels, export one" if len(image) <= 4 else ""
+        raise DataError(
+            f"{frame.label_path}: one plane of labels {labels.shape} for the stack {frame.image_path} {expected}; name "
+            f"the labels of slice 12 of 01/t000.tif 01_GT/SEG/man_seg_000_012.tif{channels}"
+        )
+    if labels.shape != expected:
+        raise DataError(
+            f"{frame.label_path}: shape {labels.shape} does not fit {frame.image_path} with {expected}; "
+            f"export both from the same image"
+        )
+
+
+def _ctc_frames(source: Path, folders: list[Path], truth: str, sequences: list[str] | None) -> tuple[list[Frame], int]:
     if sequences:
         missing = sorted(set(sequences) - {p.name for p in folders})
         if missing:
             raise DataError(f"{source}: no sequence {', '.join(missing)}; there are {_names(folders)}")
         folders = [p for p in folders if p.name in sequences]
-    frames, bare = [], 0
+    frames: list[Frame] = []
+    bare = 0
     for folder in folders:
-        images = {int(p.stem[1:]): p for p in _one_each(_images(folder)) if re.fullmatch(r"t\d{3,}", p.stem)}
-        if not images:
-            raise DataError(f"{folder}: no images named t000.tif, t001.tif, …{_foreign(folder)}")
-        seg = source / f"{folder.name}_{truth.upper()}" / "SEG"
-        if not seg.is_dir():
-            other = "st" if truth == "gt" else "gt"
-            there = (source / f"{folder.name}_{other.upper()}" / "SEG").is_dir()
-            mend = f"choose the other truth, {other} (--…truth {other})" if there else "annotated masks belong there"
-            known = [p.name for p in folders if (source / f"{p.name}_{truth.upper()}" / "SEG").is_dir()]
-            mend += f", or only the annotated sequences (--…sequences {' '.join(known)})" if known else ""
-            raise DataError(f"{seg}: no such folder; {mend}")
-        annotated = set()
-        for path in sorted(seg.iterdir()):
-            match = re.fullmatch(r"man_seg_?(\d{3,})(?:_(\d{3,}))?\.tif", path.name)
-            if not match:
-                continue
-            time = int(match[1])
-            if time not in images:
-                raise DataError(f"{path}: there is no image t{match[1]}.tif for it in {folder}")
-            annotated.add(time)
-            name = f"{folder.name}/t{match[1]}" + (f"/z{match[2]}" if match[2] else "")
-            frames.append(Frame(name, images[time], path, int(match[2]) if match[2] else None))
-        bare += len(images) - len(annotated)
+        images = _ctc_images(folder)
+        found = _ctc_labels(_truth_folder(source, folder, folders, truth), folder, images)
+        frames += found
+        bare += len(images) - len({frame.image_path for frame in found})
     if not frames:
         where = ", ".join(f"{p.name}_{truth.upper()}/SEG" for p in folders)
         raise DataError(f"{source}: no man_seg000.tif or man_seg_000_000.tif under {where}; name the masks so")
     return frames, bare
+
+
+def _ctc_images(folder: Path) -> dict[int, Path]:
+    """The images of a sequence, by their time."""
+    images: dict[int, Path] = {}
+    for path in _one_each(_images(folder)):
+        match = re.fullmatch(r"t(\d{3,})", path.stem)
+        if match:
+            _put(images, int(match[1]), path, f"time {int(match[1])}")
+    if not images:
+        raise DataError(f"{folder}: no images named t000.tif, t001.tif, …{_foreign(folder)}")
+    return images
+
+
+def _ctc_labels(seg: Path, folder: Path, images: dict[int, Path]) -> list[Frame]:
+    """The annotated frames of a sequence, in the order of their files' names."""
+    labels: dict[tuple[int, int | None], Path] = {}
+    frames = []
+    for path in _images(seg):
+        match = re.fullmatch(r"man_seg_?(\d{3,})(?:_(\d{3,}))?", path.stem)
+        if not match:
+            continue
+        time, z = int(match[1]), int(match[2]) if match[2] else None
+        if time not in images:
+            raise DataError(f"{path}: there is no image t{match[1]}.tif for it in {folder}")
+        _put(labels, (time, z), path, f"time {time}" + ("" if z is None else f", slice {z}"))
+        name = f"{folder.name}/t{match[1]}" + (f"/z{match[2]}" if match[2] else "")
+        frames.append(Frame(name, images[time], path, z))
+    return frames
+
+
+def _truth_folder(source: Path, folder: Path, folders: list[Path], truth: str) -> Path:
+    seg = source / f"{folder.name}_{truth.upper()}" / "SEG"
+    if seg.is_dir():
+        return seg
+    other = "st" if truth == "gt" else "gt"
+    there = (source / f"{folder.name}_{other.upper()}" / "SEG").is_dir()
+    mend = f"choose the other truth, {other}" if there else "annotated masks belong there"
+    known = [p.name for p in folders if (source / f"{p.name}_{truth.upper()}" / "SEG").is_dir()]
+    mend += f", or only the annotated sequences, {' '.join(known)}" if known else ""
+    raise DataError(f"{seg}: no such folder; {mend}")
+
+
+def _put(found: dict[_Key, Path], key: _Key, path: Path, what: str) -> None:
+    if key in found:
+        raise DataError(f"{path}: {found[key].name} is of {what}, too; keep one of them")
+    found[key] = path
 
 
 def _pair_frames(source: Path) -> tuple[list[Frame], int]:
@@ -145,111 +194,16 @@ def _expected(source: Path) -> str:
 
 def _foreign(folder: Path, stem: str | None = None) -> str:
     """What to do with images of other formats in a folder, or that of a name; nothing if there are none."""
-    found = (p for p in sorted(folder.iterdir()) if p.suffix.lower() in _FOREIGN and stem in (None, p.stem))
-    path = next(found, None)
+    seen = (p for p in sorted(folder.iterdir()) if not p.name.startswith("."))
+    path = next((p for p in seen if p.suffix.lower() in _FOREIGN and stem in (None, p.stem)), None)
     return f"; {path.name} is not read: export TIFF or PNG (never JPEG, which is lossy)" if path else ""
 
 
-def read_image(path: Path) -> np.ndarray:
-    """A greyscale image or stack; raises DataError for files that are truncated, coloured, of several channels or
-    times, or not images."""
-    array = _read(path)
-    if _in_colour(path, array):
-        raise DataError(f"{path}: a colour image {array.shape}; convert it to greyscale")
-    axes = _axes(path) if array.ndim > 2 else {}
-    channels = max(axes.get("C", 1), axes.get("S", 1))
-    if 1 < channels <= 4:  # stacks whose axes were not given are written as channels, too, but of more planes
-        raise DataError(
-            f"{path}: {channels} channels {array.shape}; export the one that shows the cells (or, if these are slices, "
-            f"save them with axes ZYX)"
-        )
-    if axes.get("T", 1) > 1:
-        raise DataError(
-            f"{path}: a time series of {axes['T']} frames {array.shape}; save each frame to a file of its own (or, if "
-            f"these are slices, save them with axes ZYX: in Fiji, Image > Properties)"
-        )
-    if array.ndim not in (2, 3):
-        raise DataError(f"{path}: {array.ndim} axes {array.shape}; an image is (Y, X) or (Z, Y, X), one channel")
-    if array.dtype.kind not in "uif" or not np.isfinite(array).all():
-        raise DataError(f"{path}: {array.dtype} with values that are no intensities; save it as uint16")
-    return array
-
-
-def read_labels(path: Path) -> np.ndarray:
-    """Instance labels, 0 = background; raises DataError for colour, float and binary label images, and ids that are
-    negative or above 2²⁰."""
-    array = _read(path)
-    if _in_colour(path, array):
-        raise DataError(f"{path}: labels in colour {array.shape}; save one integer id per cell (0 = background)")
-    if array.ndim not in (2, 3):
-        raise DataError(f"{path}: {array.ndim} axes {array.shape}; labels are (Y, X) or (Z, Y, X)")
-    if _is_binary(array):
-        raise DataError(f"{path}: a binary mask of several cells; give every cell its own id (skimage.measure.label)")
-    if array.dtype.kind == "i" and array.size and array.min() < 0:
-        raise DataError(f"{path}: ids down to {array.min()}; make what is no cell 0 (labels.clip(0))")
-    if array.dtype.kind not in "ui":
-        raise DataError(f"{path}: labels are {array.dtype}; save unsigned integers (labels.astype('uint16'))")
-    if array.size and array.max() > _MAX_ID:
-        raise DataError(f"{path}: ids up to {array.max()}; number the cells 1, 2, … (relabel_sequential)")
-    unsigned = array.dtype.kind == "u" and array.dtype.itemsize == 8  # which np.bincount does not take
-    return array.astype(np.int64) if unsigned else array
-
-
-def _is_binary(labels: np.ndarray) -> bool:
-    """One value only, in several pieces of which the second is no mere crumb of the first."""
-    if labels.dtype != bool and len(np.unique(labels)) != 2:
-        return False
-    sizes = np.sort(np.bincount(measure.label(labels > 0).ravel())[1:])
-    return len(sizes) > 1 and bool(sizes[-2] > 0.2 * sizes[-1])
-
-
-def check_pair(frame: Frame, image: np.ndarray, labels: np.ndarray) -> None:
-    """Raises DataError unless the labels fit the image (its slice z)."""
-    if frame.z is None:
-        expected = image.shape
-    elif image.ndim != 3 or not 0 <= frame.z < len(image):
-        raise DataError(f"{frame.label_path}: slice {frame.z} is not in {frame.image_path} of shape {image.shape}")
-    else:
-        expected = image.shape[1:]
-    if len(expected) == 3 and labels.ndim == 2:
-        channels = "; or, if these are channels, export one" if len(image) <= 4 else ""
-        raise DataError(
-            f"{frame.label_path}: one plane of labels {labels.shape} for the stack {frame.image_path} {expected}; name "
-            f"the labels of slice 12 of 01/t000.tif 01_GT/SEG/man_seg_000_012.tif{channels}"
-        )
-    if labels.shape != expected:
-        raise DataError(
-            f"{frame.label_path}: shape {labels.shape} does not fit {frame.image_path} with {expected}; "
-            f"export both from the same image"
-        )
-
-
-def _axes(path: Path) -> dict[str, int]:
-    """A TIFF's axes and their lengths as its metadata say, {"T": 9, "Y": 64, "X": 64}; none for PNG."""
-    if path.suffix.lower() == ".png":
-        return {}
-    with tifffile.TiffFile(path) as tiff:
-        return dict(zip(tiff.series[0].axes, tiff.series[0].shape, strict=True))
-
-
-def _in_colour(path: Path, array: np.ndarray) -> bool:
-    png = path.suffix.lower() == ".png"
-    return array.ndim == 3 and (png or (array.shape[-1] in (3, 4) and array.shape[0] > 4))
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        return io.imread(path) if path.suffix.lower() == ".png" else tifffile.imread(path)
-    except Exception as error:  # tifffile and its codecs raise many kinds for a broken file
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"{path}: cannot be read ({reason}); replace the file") from error
-
-
 def _images(folder: Path) -> Iterator[Path]:
-    return (p for p in sorted(folder.iterdir()) if p.suffix.lower() in _IMAGE_SUFFIXES)
+    return (p for p in sorted(folder.iterdir()) if is_image(p))
 
 
-def _one_each(paths: Iterator[Path]) -> list[Path]:
+def _one_each(paths: Iterable[Path]) -> list[Path]:
     """The same paths; raises DataError where two differ by their suffix only."""
     found: dict[str, Path] = {}
     for path in paths:

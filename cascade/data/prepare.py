@@ -12,18 +12,20 @@ from tqdm.auto import tqdm
 from cascade.data.axial import StackCells
 from cascade.data.crops import Crop, Plane, cut_crops, fit_halo, longer_sides_um, plane_of
 from cascade.data.fit import Annotated, fit_statistics
-from cascade.data.frames import DataError, Frame, find_frames
+from cascade.data.frames import Frame, find_frames
 from cascade.data.spacing import needed_spacing
 from cascade.data.unlabelled import with_unlabelled
-from cascade.data.validate import check_frame
+from cascade.data.validate import soundness
 from cascade.files import exclusive
 from cascade.geometry.masks import one_piece
 from cascade.optics.statistics import FILE_NAME, Statistics
 from cascade.ownership import check_not_input, is_free, renewing
+from cascade.reading import DataError
 from cascade.rng import stream
 
 log = logging.getLogger(__name__)
 
+_SHOWN = 5  # of what deserves a look; validate shows all
 _KIND = "crops"
 _PARQUET = "data/train-*-of-*.parquet"
 
@@ -101,6 +103,11 @@ def _prepare(
     _check_replaceable(output_dir)
     notes = Counter({"images without annotation": bare})
     spacing = needed_spacing(source, frames, frames[0].image().ndim, spacing_um)
+    doubts = soundness(source, frames, spacing_um, first_only=True).warnings
+    for line in doubts[:_SHOWN]:
+        log.warning("look at: %s", line)
+    if len(doubts) > _SHOWN:
+        log.warning("and %d more to look at: cascade validate", len(doubts) - _SHOWN)
     pixel_um = pixel_size_um or spacing[-1]
 
     planes, names, images = _read_planes(frames, spacing, slices_per_cell, stream(seed, "planes"), notes, sparse)
@@ -135,12 +142,6 @@ def _read_planes(
     length_px = None
     for frame in tqdm(frames, desc="reading", unit="frame"):
         image, labels = frame.image(), frame.labels()
-        if image.ndim != len(spacing):
-            raise DataError(
-                f"{frame.image_path}: {image.ndim} axes, but {frames[0].image_path} has {len(spacing)}; "
-                f"prepare planes and stacks apart"
-            )
-        check_frame(frame, image, labels)
         if not labels.any():
             notes["empty frames"] += 1
             continue
@@ -149,7 +150,7 @@ def _read_planes(
             sizes = np.bincount(labels.ravel())[1:]
             length_px = 3.0 * float(np.median(sizes[sizes > 0])) ** (1 / labels.ndim)
         if sparse and labels.ndim == 3:
-            raise DataError(f"{frame.label_path}: --sparse is for planes, or single slices of stacks; leave it out")
+            raise DataError(f"{frame.label_path}: sparse is for planes, or single slices of stacks; leave it out")
         if labels.ndim == 2:
             plane, chosen = image if frame.z is None else image[frame.z], None
             if sparse:
@@ -170,10 +171,10 @@ def _read_planes(
 def _check_sizes(crop_size: int, pixel_size_um: float | None) -> None:
     if crop_size < 32 or crop_size % 16:
         raise ValueError(
-            f"--crop_size {crop_size}: give a multiple of 16 from 32 on; the networks halve crops four times"
+            f"crop_size {crop_size}: give a multiple of 16 from 32 on; the networks halve crops four times"
         )
     if pixel_size_um is not None and not 0 < pixel_size_um < np.inf:
-        raise ValueError(f"--pixel_size_um {pixel_size_um}: give a length above 0, in µm")
+        raise ValueError(f"pixel_size_um {pixel_size_um}: give a length above 0, in µm")
 
 
 def _check_fit(source, planes: list[Plane], spacing: tuple[float, float], crop_size: int, pixel_um: float) -> None:
@@ -187,12 +188,12 @@ def _check_fit(source, planes: list[Plane], spacing: tuple[float, float], crop_s
         larger = 16 * int(np.ceil((side / pixel_um + 4) / 16))
         raise DataError(
             f"{source}: {large} of {len(sides)} cells are larger than a {crop_size} px crop at {pixel_um:g} µm per "
-            f"pixel; nearly all fit with --pixel_size_um {coarser:.3g}, or with --crop_size {larger}"
+            f"pixel; nearly all fit with pixel_size_um {coarser:.3g}, or with crop_size {larger}"
         )
     if len(sides) and np.median(sides) < 4 * pixel_um:
         raise DataError(
             f"{source}: cells are {np.median(sides) / pixel_um:.2g} pixels wide at {pixel_um:g} µm per pixel; "
-            f"give a smaller --pixel_size_um"
+            f"give a smaller pixel_size_um"
         )
 
 
@@ -212,8 +213,8 @@ def _relative_heights(images: list[Annotated], found: list[StackCells]) -> dict[
     frames = [frame for image in images for frame in image.frames]
     return {
         (frame.name, label): u
-        for frame, cells in zip(frames, found, strict=len(found) == len(frames))
-        for label, u in cells.relative_height.items()
+        for frame, seen in zip(frames, found, strict=len(found) == len(frames))
+        for label, u in seen.relative_height.items()
     }
 
 

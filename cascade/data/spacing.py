@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from cascade.data.frames import DataError, Frame
+from cascade.data.frames import Frame
+from cascade.reading import DataError, is_png, opened
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ def spacing_of(
     """
     if given:
         if len(given) != ndim or not _are_lengths(given):
-            raise DataError(f"--spacing_um {given}: {frames[0].image_path} needs {ndim} lengths above 0, in µm")
+            raise DataError(f"spacing_um {given}: {frames[0].image_path} needs {ndim} lengths above 0, in µm")
         return tuple(float(s) for s in given), "given"
     record = Path(source) / "dataset.json"
     spacing = _recorded_spacing(record, ndim) if record.is_file() else None
@@ -43,7 +44,7 @@ def needed_spacing(
         plane = " ".join(f"{length:g}" for length in tiff_spacing(path, 2) or ())
         found = f"its y and x are of {plane} µm, but it has no z step" if plane else "no voxel size"
         record = f'{{"spacing_um": [{", ".join(axes.lower().split())}]}}'
-        mend = f"give --spacing_um {'Z ' + plane if plane else axes}, in µm, or write {record} to {source}/dataset.json"
+        mend = f"give spacing_um {'Z ' + plane if plane else axes}, in µm, or write {record} to {source}/dataset.json"
         if ndim == 3:
             raise DataError(f"{path}: {found}; {mend}")
         log.warning("%s: no voxel size, taking 1 µm per pixel; %s", path, mend)
@@ -51,20 +52,29 @@ def needed_spacing(
 
 
 def _recorded_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
+    mend = 'write {"spacing_um": [z, y, x]}, in µm, in UTF-8'
     try:
-        spacing = [float(length) for length in json.loads(path.read_text()).get("spacing_um") or ()]
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(f'{path}: cannot be read ({error}); write {{"spacing_um": [z, y, x]}}, in µm') from error
+        record = json.loads(path.read_text(encoding="utf-8-sig"))  # with the mark that Windows puts in front, or not
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); {mend}") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{path}: cannot be read (it holds {json.dumps(record)[:40]}); {mend}")
+    try:
+        spacing = [float(length) for length in record.get("spacing_um") or ()]
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read (spacing_um: {error}); {mend}") from error
     if not _are_lengths(spacing):
         raise DataError(f"{path}: spacing_um {spacing} is not above 0; write lengths in µm")
-    return tuple(spacing[-ndim:]) if len(spacing) >= ndim else None
+    if 0 < len(spacing) < ndim:
+        raise DataError(f"{path}: spacing_um {spacing} has {len(spacing)} lengths, the images have {ndim} axes; {mend}")
+    return tuple(spacing[-ndim:]) if spacing else None
 
 
 def tiff_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
     """Spacing of the last `ndim` of z, y, x in µm as a TIFF's ImageJ or OME metadata say, None where they do not."""
-    if path.suffix.lower() == ".png":
+    if is_png(path):
         return None
-    with tifffile.TiffFile(path) as tiff:
+    with opened(path) as tiff:
         if tiff.ome_metadata:
             pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"].get("Image", {})  # which may be in another file
             pixels = (pixels[0] if isinstance(pixels, list) else pixels).get("Pixels", {})

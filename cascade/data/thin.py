@@ -37,7 +37,7 @@ def thin(
     """
     source, output = Path(source), Path(output_dir)
     if (cells is None) == (frames is None) or min(n for n in (cells, frames) if n is not None) < 1:
-        raise ValueError("give --cells or --frames, one of them, above 0")
+        raise ValueError("give cells or frames, one of them, above 0")
     check_not_input(output, source)
     with exclusive(output, "cascade thin"):
         if any(path.name != STATE for path in output.iterdir()) and not is_unfinished(output):
@@ -89,7 +89,7 @@ def _choose_cells(source: Path, frames: list[Frame], count: int, rng: np.random.
         check_pair(frame, frame.image(), labels)
         if labels.ndim == 3:
             raise DataError(
-                f"{frame.label_path}: a whole stack, of which `prepare --sparse` takes no single cells; give --frames"
+                f"{frame.label_path}: a whole stack, of which `prepare` with sparse takes no single cells; give frames"
             )
         for label, box in enumerate(ndimage.find_objects(labels), 1):
             if box is not None and all(

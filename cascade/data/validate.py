@@ -1,15 +1,17 @@
-"""Is a data set sound? Intensities, ids, connectivity, shapes, spacing, empty frames: `cascade validate`."""
+"""Is a data set sound? `cascade validate`, and what `prepare` asks before it begins."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
-from skimage import measure
 from tqdm.auto import tqdm
 
-from cascade.data.frames import DataError, Frame, check_pair, find_frames
+from cascade.data.frame_checks import check_frame, some
+from cascade.data.frames import Frame, find_frames
+from cascade.data.set_checks import Look, doubts_of, look_at, mistakes_of
 from cascade.data.spacing import spacing_of
+from cascade.reading import DataError
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class Soundness:
     """What was found. `errors` make a data set unfit for training, `warnings` deserve a look; both name files."""
 
     frames: int
-    cells: int
+    num_cells: int
     spacing_um: tuple[float, ...]
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -29,98 +31,62 @@ def validate(source: str | Path, truth: str = "gt", sequences: list[str] | None 
     Raises DataError where there is nothing to look at.
     """
     frames, bare = find_frames(source, truth, sequences)
-    errors, warnings, cells, shapes = [], [], 0, {}
-    spacing: tuple[float, ...] = ()
-    read: list[Frame] = []
+    found = soundness(source, frames)
+    if bare:
+        found.warnings.append(f"{source}: {bare} images have no labels")
+    return found
+
+
+def soundness(
+    source: str | Path, frames: list[Frame], spacing_um: Sequence[float] | None = None, *, first_only: bool = False
+) -> Soundness:
+    """What `validate` finds in these frames. spacing_um: of all of them, whatever is stored with them.
+
+    Raises DataError with the first error if `first_only`, for those who cannot go on with any.
+    """
+    errors: list[str] = []
+    warnings: list[str] = []
+    num_cells = 0
+    axes: dict[int, Frame] = {}  # the first frame of so many axes
+    looks: list[Look] = []
     for frame in tqdm(frames, desc="validating", unit="frame"):
         try:
-            image, labels = frame.image(), frame.labels()
-            shapes.setdefault(image.ndim, frame.image_path)
-            read.append(frame)
-            check_frame(frame, image, labels)
+            image = frame.image()
+            axes.setdefault(image.ndim, frame)
+            labels = frame.labels()
+            num_ids, split = check_frame(frame, image, labels)
+            looks.append(look_at(frame, image, labels))
         except DataError as error:
+            if first_only:
+                raise
             errors.append(str(error))
             continue
-        if image.dtype.kind == "f":
-            warnings.append(f"{frame.image_path}: {image.dtype} intensities; uint16 is what tools expect")
-        ids = np.unique(labels[labels > 0])
-        cells += len(ids)
-        if not len(ids):
-            warnings.append(f"{frame.label_path}: an empty frame")
-        split = _in_pieces(labels)
-        if split:
-            errors.append(f"{frame.label_path}: ids in several pieces: {', '.join(map(str, split[:5]))}")
-    if read:
-        spacing = _spacing(source, read, next(iter(shapes)), errors, warnings)
-    if len(shapes) > 1:
-        errors.append(f"{source}: planes ({shapes[2]}) and stacks ({shapes[3]}) in one data set")
-    if bare:
-        warnings.append(f"{source}: {bare} images have no labels")
-    return Soundness(len(frames), cells, spacing, errors, warnings)
-
-
-def check_frame(frame: Frame, image: np.ndarray, labels: np.ndarray) -> None:
-    """Raises DataError for what `prepare` cannot use: shapes, intensities or ids that are not as they should be."""
-    check_pair(frame, image, labels)
-    _check_intensities(frame, image)
-    _check_instances(frame, labels)
-
-
-def _check_intensities(frame: Frame, image: np.ndarray) -> None:
-    """Crops are stored as uint16: an image that would lose by that is refused."""
-    lowest, highest = float(image.min()), float(image.max())
-    if lowest < 0:
-        raise DataError(
-            f"{frame.image_path}: intensities down to {lowest:g}; subtract the lowest of all images, save as uint16"
-        )
-    plane = image if frame.z is None else image[frame.z]
-    if plane.min() == plane.max():
-        where = "" if frame.z is None else f" of slice {frame.z}"
-        raise DataError(f"{frame.image_path}: all pixels{where} are {plane.flat[0]}; export it again, or remove it")
-    if image.dtype.kind == "f" and highest <= 16:
-        raise DataError(f"{frame.image_path}: intensities up to {highest:g}; save it as uint16, stretched to 0…65535")
-    if highest > np.iinfo(np.uint16).max:
-        raise DataError(f"{frame.image_path}: intensities up to {highest:g}; save it as uint16, divided to fit 65535")
-
-
-def _check_instances(frame: Frame, labels: np.ndarray) -> None:
-    """Classes, such as cell and rim, are no cells: each id lies in many pieces of which none is a crumb."""
-    pieces = measure.label(labels, connectivity=labels.ndim)
-    sizes = np.bincount(pieces.ravel())
-    owner = np.zeros(len(sizes), labels.dtype)
-    owner[pieces.ravel()] = labels.ravel()
-    ids, number = np.unique(owner[1:], return_inverse=True)
-    largest = np.zeros(len(ids))
-    np.maximum.at(largest, number, sizes[1:])
-    sizeable = (sizes[1:] >= 12) & (sizes[1:] > 0.2 * largest[number])
-    scattered = np.bincount(number[sizeable], minlength=len(ids)) > 5
-    if 2 * scattered.sum() >= len(ids) > 0:
-        raise DataError(
-            f"{frame.label_path}: ids {', '.join(map(str, ids[scattered][:5]))} lie in many pieces each, as classes "
-            f"do; give every cell its own id (skimage.measure.label)"
-        )
-
-
-def _spacing(source, frames: list[Frame], ndim: int, errors: list[str], warnings: list[str]) -> tuple[float, ...]:
-    try:
-        spacing, origin = spacing_of(source, frames, ndim)
-    except DataError as error:
-        errors.append(str(error))
-        return ()
+        num_cells += num_ids
+        warnings += _doubts(frame, image, num_ids, split)
+    spacing: tuple[float, ...] = ()
+    origin = ""
+    if axes:
+        ndim, first = next(iter(axes.items()))
+        try:
+            spacing, origin = spacing_of(source, [first], ndim, spacing_um)
+        except DataError as error:
+            errors.append(str(error))
+    errors += mistakes_of(looks, spacing_given=origin in ("given", "dataset.json"))
+    if errors and first_only:
+        raise DataError(errors[0])
     if origin == "assumed":
-        axes = "Z Y X"[-2 * ndim + 1 :]
+        lengths = "Z Y X"[-2 * ndim + 1 :]
         warnings.append(
             f"{source}: no voxel size stored; ImageJ or OME metadata or dataset.json can hold it, or give prepare "
-            f"--spacing_um {axes}"
+            f"spacing_um {lengths}"
         )
-    return spacing
+    return Soundness(len(frames), num_cells, spacing, errors, warnings + list(doubts_of(looks)))
 
 
-def _in_pieces(labels: np.ndarray) -> list[int]:
-    """Ids whose voxels are not all connected, corners counting as connections."""
-    structure = np.ones((3,) * labels.ndim)
-    split = []
-    for label, box in enumerate(ndimage.find_objects(labels), 1):
-        if box is not None and ndimage.label(labels[box] == label, structure)[1] > 1:
-            split.append(label)
-    return split
+def _doubts(frame: Frame, image: np.ndarray, num_ids: int, split: list[int]) -> Iterator[str]:
+    if image.dtype.kind == "f":
+        yield f"{frame.image_path}: {image.dtype} intensities; uint16 is what tools expect"
+    if not num_ids:
+        yield f"{frame.label_path}: an empty frame"
+    if split:
+        yield f"{frame.label_path}: ids in several pieces: {some(split)}; prepare keeps the largest of each"

@@ -1,6 +1,7 @@
 """What the diffusion stages are trained on: x_0 of a batch, turned and flipped at random."""
 
 import torch
+from diffusers import AutoencoderKL
 from torch.nn import functional as F
 
 from cascade.diffusion.conditioning import conditioning_image
@@ -20,7 +21,9 @@ class OutlineEncoder:
         self.representation, self.truncation_px = representation, truncation_px
 
     @torch.no_grad()
-    def __call__(self, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict]:
+    def __call__(
+        self, batch: dict[str, torch.Tensor], generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         device = generator.device
         self.distances = self.distances.to(device)  # once
         distance = self.distances[batch["row"]]
@@ -46,11 +49,13 @@ class LatentEncoder:
     The batch it hands on carries the conditioning image of the turned masks.
     """
 
-    def __init__(self, vae):
+    def __init__(self, vae: AutoencoderKL):
         self.vae = vae.requires_grad_(False).eval()
 
     @torch.no_grad()
-    def __call__(self, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict]:
+    def __call__(
+        self, batch: dict[str, torch.Tensor], generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         images, masks = random_symmetry(torch.cat([batch["image"], batch["mask"]], 1), generator).split(1, 1)
         posterior = self.vae.encode(to_channels(images, self.vae)).latent_dist
         latents = scale_latents(sample_posterior(posterior, generator), self.vae).float()

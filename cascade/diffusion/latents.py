@@ -11,6 +11,10 @@ def correlated_noise(count: int, shape: tuple[int, ...], rho: float, generator: 
     c_T^s = ρ/√(1+ρ²) · c_cmn + 1/√(1+ρ²) · c_unq^s   (cascaded diffusion paper, Eq. 2)
 
     rho: strength of the common part, ≥ 0; 0 gives independent slices, inf identical ones.
+
+    >>> slices = correlated_noise(2, (100_000,), 1.0, torch.Generator().manual_seed(0))
+    >>> round(float(torch.corrcoef(slices)[0, 1]), 1)
+    0.5
     """
     if not rho >= 0:
         raise ValueError(f"rho must be ≥ 0 (inf for identical slices), got {rho}")
@@ -43,29 +47,32 @@ def depth_correlated_noise(
 
 
 def slice_latents(
-    cells: torch.Tensor,
+    cell_index: torch.Tensor,
     shape: tuple[int, ...],
     rho: float,
     seed: int,
+    *,
     attempt: int = 0,
     name: str = "latents",
     heights_um: torch.Tensor | None = None,
     length_um: float | None = None,
 ) -> torch.Tensor:
-    """Latents (S, *shape) for slices that belong to `cells` (S,) int64: correlated within a cell, not between cells.
+    """Latents (S, *shape) for slices of the cells `cell_index` (S,) int64: correlated within a cell, not between cells.
 
     Within a cell they follow Eq. 2 with `rho`, or, where `length_um` is given, fall off with the distance of
     `heights_um` (S,).
 
     Every cell has its own stream, so its latents do not depend on what else is in the batch. `attempt` names further
-    draws for the same cells, `name` what the noise is for.
+    draws for the same cells, `name` what the noise is for. Raises ValueError for a length without heights.
     """
-    latents = torch.empty((len(cells), *shape))
-    for cell in cells.unique().tolist():
-        chosen = cells == cell
+    latents = torch.empty((len(cell_index), *shape))
+    for cell in cell_index.unique().tolist():
+        chosen = cell_index == cell
         generator = torch_stream(seed, name, cell, attempt)
         if length_um is None:
             latents[chosen] = correlated_noise(int(chosen.sum()), shape, rho, generator)
+        elif heights_um is None:
+            raise ValueError("length_um needs heights_um, one per slice")
         else:
             latents[chosen] = depth_correlated_noise(heights_um[chosen], shape, length_um, generator)
     return latents

@@ -1,10 +1,16 @@
 """Training losses of the diffusion stages, as modules whose forward(batch, generator) gives the scalar loss."""
 
+from collections.abc import Callable
+
 import torch
+from diffusers import AutoencoderKL, DDIMScheduler
 from torch.nn import functional as F
 
 from cascade.diffusion.encoders import random_symmetry
 from cascade.diffusion.latent_space import sample_posterior, to_channels
+
+Batch = dict[str, torch.Tensor]
+Encode = Callable[[Batch, torch.Generator], tuple[torch.Tensor, Batch]]
 
 
 class AutoencoderLoss(torch.nn.Module):
@@ -15,11 +21,11 @@ class AutoencoderLoss(torch.nn.Module):
     whatever the precision of the rest: a step of bfloat16 is seen on a dark background.
     """
 
-    def __init__(self, vae, kl_weight: float):
+    def __init__(self, vae: AutoencoderKL, kl_weight: float):
         super().__init__()
         self.vae, self.kl_weight = vae, kl_weight
 
-    def forward(self, batch: dict, generator: torch.Generator) -> torch.Tensor:
+    def forward(self, batch: Batch, generator: torch.Generator) -> torch.Tensor:
         images, masks = random_symmetry(torch.cat([batch["image"], batch["mask"]], 1), generator).split(1, 1)
         with torch.autocast(images.device.type, enabled=False):
             posterior = self.vae.encode(to_channels(images, self.vae)).latent_dist
@@ -37,11 +43,11 @@ class DenoisingLoss(torch.nn.Module):
     The target is what the scheduler's prediction_type says: the noise (DDPM, Eq. 14), x_0, or v.
     """
 
-    def __init__(self, network: torch.nn.Module, encode, scheduler):
+    def __init__(self, network: torch.nn.Module, encode: Encode, scheduler: DDIMScheduler):
         super().__init__()
         self.network, self.encode, self.scheduler = network, encode, scheduler
 
-    def forward(self, batch: dict, generator: torch.Generator) -> torch.Tensor:
+    def forward(self, batch: Batch, generator: torch.Generator) -> torch.Tensor:
         clean, batch = self.encode(batch, generator)
         noise = torch.randn(clean.shape, generator=generator, device=clean.device)
         timesteps = torch.randint(

@@ -1,7 +1,13 @@
 """Denoising loops, and schedulers as this project trains and samples with them."""
 
+from collections.abc import Callable
+
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, SchedulerMixin
+
+Batch = dict[str, torch.Tensor]
+Network = Callable[[torch.Tensor, torch.Tensor, Batch], torch.Tensor]
+"""What is denoised with: from x_t, t and what the network is told, to what the scheduler's prediction_type asks for."""
 
 
 def make_scheduler(prediction_type: str = "v_prediction") -> DDIMScheduler:
@@ -19,7 +25,24 @@ def make_scheduler(prediction_type: str = "v_prediction") -> DDIMScheduler:
     )
 
 
-def ideal_prediction(scheduler, sample: torch.Tensor, t: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+def guided(network: Network, guidance_scale: float, nothing: float) -> Network:
+    """Classifier-free guidance (Ho & Salimans, 2022): ε_free + scale · (ε − ε_free); at scale 1 the network itself.
+
+    ε_free is what the network predicts for a condition that is `nothing` everywhere.
+    """
+    if guidance_scale == 1.0:
+        return network
+
+    def predict(noisy: torch.Tensor, t: torch.Tensor, batch: Batch) -> torch.Tensor:
+        free = network(noisy, t, {**batch, "condition": torch.full_like(batch["condition"], nothing)})
+        return free + guidance_scale * (network(noisy, t, batch) - free)
+
+    return predict
+
+
+def ideal_prediction(
+    scheduler: SchedulerMixin, sample: torch.Tensor, t: torch.Tensor, clean: torch.Tensor
+) -> torch.Tensor:
     """What a perfect network would predict for `sample` at time t, if x_0 is known to be `clean`."""
     kept = scheduler.alphas_cumprod.to(sample.device)[t].float()  # near t = 0, 1 − kept is lost in half precision
     noise = (sample - kept.sqrt() * clean) / (1 - kept).sqrt()
@@ -30,7 +53,9 @@ def ideal_prediction(scheduler, sample: torch.Tensor, t: torch.Tensor, clean: to
 
 
 @torch.inference_mode()
-def denoise(network, scheduler, noise: torch.Tensor, batch: dict, num_inference_steps: int) -> torch.Tensor:
+def denoise(
+    network: Network, scheduler: SchedulerMixin, noise: torch.Tensor, batch: Batch, num_inference_steps: int
+) -> torch.Tensor:
     """From `noise` to x_0 with `network(x_t, t, batch)`; DDIM at η = 0 for a DDIM scheduler, so deterministic.
 
     Any diffusers scheduler works whose `step` needs no further randomness.

@@ -2,8 +2,10 @@
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cascade.evaluation.segmenters import LabelledImage
 
@@ -63,7 +65,7 @@ def _digests(one: LabelledImage) -> set[str]:
     return {_digest(plane) for plane in planes if plane.min() < plane.max()}
 
 
-def _digest(plane: np.ndarray) -> str:
+def _digest(plane: npt.NDArray[Any]) -> str:
     """The same for the same grey values, whichever type stores them."""
     integers = plane.dtype.kind in "ui" or bool((plane == np.rint(plane)).all())
     values = np.ascontiguousarray(plane, np.int64 if integers else np.float32)

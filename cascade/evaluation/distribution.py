@@ -1,18 +1,31 @@
 """How far two sets of crops are apart: Fréchet and kernel distances of features, histograms, power spectra."""
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy import linalg, ndimage, stats
 
 from cascade.evaluation.segmenters import LabelledImage
+from cascade.evenly import evenly
 from cascade.optics.window import Window
 
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+
+def frechet_distance(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     """Fréchet distance of two feature sets (N, D), (M, D) taken as Gaussians (Heusel et al., 2017, Eq. 6).
 
     With Inception features this is the FID. Raises ValueError if there are fewer samples than features: the
     covariance would be singular and the distance an artefact of it.
+
+    .. math:: d^2 = |μ_a - μ_b|^2 + tr(Σ_a + Σ_b - 2 (Σ_a Σ_b)^{1/2})
+
+    >>> a = np.random.default_rng(0).normal(size=(200, 3))
+    >>> round(frechet_distance(a, a), 6), round(frechet_distance(a, a + [2, 0, 0]), 6)
+    (0.0, 4.0)
     """
     if min(len(a), len(b)) <= a.shape[1]:
         raise ValueError(f"{len(a)} and {len(b)} samples for {a.shape[1]} features: give more samples than features")
@@ -23,7 +36,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca) + np.trace(cb) - 2 * mixed)
 
 
-def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
+def kernel_distance(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     """Unbiased MMD² with the kernel (x·y / D + 1)³ (Bińkowski et al., 2018): with Inception features the KID."""
     kaa, kbb, kab = (_cubic(x, y) for x, y in ((a, a), (b, b), (a, b)))
     n, m = len(a), len(b)
@@ -31,12 +44,12 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(within - 2 * kab.mean())
 
 
-def _cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _cubic(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return (x.astype(np.float64) @ y.T.astype(np.float64) / x.shape[1] + 1) ** 3
 
 
 @torch.inference_mode()
-def encoder_features(vae, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+def encoder_features(vae: "AutoencoderKL", images: npt.NDArray[Any], *, batch_size: int = 64) -> npt.NDArray[Any]:
     """Features (N, D) of grey crops (N, H, W) in [0, 1]: an autoencoder's last encoder layer, averaged over the crop.
 
     D is the encoder's widest layer; unlike Inception it has seen microscopy, and it needs no download.
@@ -54,18 +67,18 @@ def encoder_features(vae, images: np.ndarray, batch_size: int = 64) -> np.ndarra
     return torch.cat(rows).numpy()
 
 
-def all_orientations(images: np.ndarray) -> np.ndarray:
+def all_orientations(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Square images (N, H, H) in their eight flips and quarter turns, (8 N, H, H)."""
     turns = [np.rot90(images, k, (1, 2)) for k in range(4)]
     return np.concatenate([*turns, *(turn[:, :, ::-1] for turn in turns)])
 
 
-def histogram_distance(a: np.ndarray, b: np.ndarray) -> float:
+def histogram_distance(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     """Wasserstein distance of two sets of intensities, in their unit."""
     return float(stats.wasserstein_distance(a.ravel(), b.ravel()))
 
 
-def radial_spectrum(images: np.ndarray) -> np.ndarray:
+def radial_spectrum(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Mean power of images (N, H, W) by spatial frequency 0, 1, … cycles per image, averaged over directions."""
     height, width = images.shape[-2:]
     power = (np.abs(np.fft.fft2(images)) ** 2).mean(0) / (height * width)
@@ -76,12 +89,12 @@ def radial_spectrum(images: np.ndarray) -> np.ndarray:
     return (total / np.maximum(np.bincount(ring.ravel(), minlength=count), 1))[:count]
 
 
-def spectrum_distance(a: np.ndarray, b: np.ndarray) -> float:
+def spectrum_distance(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     """Mean absolute difference of the log10 radial spectra of two sets of images: 1 is a factor of ten in power."""
     return float(np.abs(np.log10(radial_spectrum(a)[1:] / radial_spectrum(b)[1:])).mean())
 
 
-def depth_correlation(image: np.ndarray, labels: np.ndarray, min_px: int = 30) -> np.ndarray:
+def depth_correlation(image: npt.NDArray[Any], labels: npt.NDArray[Any], *, min_px: int = 30) -> npt.NDArray[Any]:
     """Correlation of intensities between neighbouring slices inside a cell, one value per cell and pair of slices.
 
     image, labels: (Z, Y, X). Pixels that the cell has in both slices count, and there must be `min_px` of them.
@@ -97,7 +110,7 @@ def depth_correlation(image: np.ndarray, labels: np.ndarray, min_px: int = 30) -
     return np.nan_to_num(np.array(found))
 
 
-def patches(images: list[LabelledImage], window: Window, size: int, limit: int = 600) -> np.ndarray:
+def patches(images: list[LabelledImage], window: Window, size: int, *, limit: int = 600) -> npt.NDArray[Any]:
     """Patches (N, size, size) in [0, 1] centred on cells, at most `limit`; none of images no larger than they are."""
     places = []  # (image, plane, centre), of every cell in every plane
     for number, one in enumerate(images):
@@ -110,9 +123,54 @@ def patches(images: list[LabelledImage], window: Window, size: int, limit: int =
                     inside = np.argwhere(labels[box] == label).mean(0)
                     places.append((number, z, *(int(c + b.start) for c, b in zip(inside, box, strict=True))))
     chosen = np.empty((min(limit, len(places)), size, size), np.float32)
-    for patch, n in zip(chosen, np.linspace(0, len(places) - 1, len(chosen)).astype(int), strict=True):
+    for patch, n in zip(chosen, evenly(len(places), limit), strict=True):
         number, z, y, x = places[n]
         image = images[number].image
         padded = np.pad(image if image.ndim == 2 else image[z], size // 2, mode="reflect")
         patch[:] = window.stretch(padded[y : y + size, x : x + size])
     return chosen
+
+
+def distribution(
+    real_train: list[LabelledImage],
+    real_test: list[LabelledImage],
+    others: dict[str, list[LabelledImage]],
+    vae: "AutoencoderKL",
+    *,
+    size: int = 64,
+) -> dict[str, Any]:
+    """FID and KID between patches of `size` pixels around cells, real to real and real to synthetic.
+
+    Features are those of an autoencoder's encoder (`vae`), see `encoder_features`, the mean over a patch's eight
+    orientations. Of `others`, "synthetic" gives `fid_r2s` and `kid_r2s`; all are in `distances`, by name. None where
+    there are too few patches, as where no image with cells is large enough.
+    """
+    window = _window(real_train)
+
+    def features(images: list[LabelledImage]) -> npt.NDArray[Any] | None:
+        seen = patches(images, window, size)
+        return encoder_features(vae, all_orientations(seen)).reshape(8, len(seen), -1).mean(0) if len(seen) else None
+
+    def compared(seen: npt.NDArray[Any] | None) -> dict[str, float | None]:
+        if seen is None or test is None:
+            return {"fid": None, "kid": None}
+        few = min(len(seen), len(test))
+        return {
+            "fid": frechet_distance(seen, test) if few > seen.shape[1] else None,
+            "kid": kernel_distance(seen, test) if few > 1 else None,
+        }
+
+    test = features(real_test)
+    found = {name: compared(features(images)) for name, images in others.items()}
+    return {
+        **{f"{key}_r2r": value for key, value in compared(features(real_train)).items()},
+        **{f"{key}_r2s": value for key, value in found.get("synthetic", {}).items()},
+        "distances": found,
+        "features": "encoder of the autoencoder of nuclei2d",
+    }
+
+
+def _window(images: list[LabelledImage]) -> Window:
+    values = np.concatenate([one.image.ravel()[:: max(one.image.size // 20_000, 1)] for one in images])
+    low, high = np.percentile(values, [0.5, 99.9])
+    return Window(float(low), float(high if high > low else low + 1))

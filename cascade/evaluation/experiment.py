@@ -8,18 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from cascade.evaluation.checks import check_names, check_sets
-from cascade.evaluation.distribution import (
-    all_orientations,
-    encoder_features,
-    frechet_distance,
-    kernel_distance,
-    patches,
-)
+from cascade.evaluation.distribution import distribution
 from cascade.evaluation.population import FieldStatistics, field_statistics
 from cascade.evaluation.segmentation import score
 from cascade.evaluation.segmenters import (
@@ -27,17 +22,15 @@ from cascade.evaluation.segmenters import (
     Cellpose4Settings,
     LabelledImage,
     Segment,
-    cellpose3,
-    cellpose4,
     need_cellpose,
     plane_count,
     published,
+    trained,
     typical_diameter,
 )
 from cascade.evaluation.sources import Source
 from cascade.evenly import evenly
 from cascade.files import replacing
-from cascade.optics.window import Window
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +81,7 @@ def evaluate(
     from cascade.hub.embedded import embedded
 
     output, kinds = Path(output_dir), PROTOCOLS[protocol]
-    network, version = (cellpose4, 4) if isinstance(kinds[0], Cellpose4Settings) else (cellpose3, 3)
-    need_cellpose(version)
+    need_cellpose(4 if isinstance(kinds[0], Cellpose4Settings) else 3)
     check_names(synthetic, sparse or {})
     if generalist and pretrained:
         raise ValueError("'none' is either --generalist or --pretrained: give one of them")
@@ -113,10 +105,10 @@ def evaluate(
     size = typical_diameter(train_set)  # a user would tell "none" how large his cells are
 
     def train(data: list[LabelledImage], seed: int) -> Segment:
-        return network(data, settings, seed)[0]
+        return trained(data, settings, seed)
 
     def train_other(data: list[LabelledImage], seed: int) -> Segment:
-        return network(data, settings, seed, diameter_px=size)[0]
+        return trained(data, settings, seed, diameter_px=size)
 
     parts = [(conditions, test, train, seeds, output, segmenter)]
     if pretrained is not None:
@@ -124,11 +116,11 @@ def evaluate(
         what = f"{segmenter}, {pretrained}, {size:.2f}"
         parts.insert(0, ({"none": []}, test, lambda data, seed: ready, 1, output, what))
         facts["none"] = pretrained
-    elif other:
+    elif other and generalist:
         parts.insert(0, ({"none": other}, test, train_other, seeds, output, f"{segmenter}, {size:.2f}"))
         facts["none"] = f"a generalist trained on {generalist.folder.name}"
     for _ in range(2):  # again, to see what other processes have finished meanwhile
-        seg = {}
+        seg: dict[str, dict[str, Any]] = {}
         for part in parts:
             seg |= run_trainings(*part, rank=rank, world=world)
     if len(seg) < len(conditions) + ("none" in facts):
@@ -203,7 +195,7 @@ def run_trainings(
     keep: int = 3,
     rank: int = 0,
     world: int = 1,
-) -> dict[str, dict]:
+) -> dict[str, dict[str, Any]]:
     """Train a network on every condition with every seed, and score it on the test images.
 
     Each training's scores are kept in `output_dir/runs`, and of the first seed `keep` predictions, evenly drawn and
@@ -246,7 +238,7 @@ def run_trainings(
     return {name: _summary(folder, name, seeds) for name in whole}
 
 
-def _summary(folder: Path, name: str, seeds: int) -> dict:
+def _summary(folder: Path, name: str, seeds: int) -> dict[str, Any]:
     runs = [json.loads((folder / f"{name}_{seed}.json").read_text()) for seed in range(seeds)]
     columns = {key: [run["scores"][key] for run in runs] for key in runs[0]["scores"]}
     found = {
@@ -254,45 +246,3 @@ def _summary(folder: Path, name: str, seeds: int) -> dict:
         for key, values in columns.items()
     }
     return found | {"seg_of_images": np.mean([run["seg_of_images"] for run in runs], 0).tolist()}
-
-
-def distribution(
-    real_train: list[LabelledImage],
-    real_test: list[LabelledImage],
-    others: dict[str, list[LabelledImage]],
-    vae,
-    size: int = 64,
-) -> dict:
-    """FID and KID between patches of `size` pixels around cells, real to real and real to synthetic.
-
-    Features are those of an autoencoder's encoder (`vae`), see `encoder_features`, the mean over a patch's eight
-    orientations. Of `others`, "synthetic" gives `fid_r2s` and `kid_r2s`; all are in `distances`, by name. None where
-    there are too few patches, as where no image with cells is large enough.
-    """
-    window = _window(real_train)
-
-    def features(images: list[LabelledImage]) -> np.ndarray | None:
-        seen = patches(images, window, size)
-        return encoder_features(vae, all_orientations(seen)).reshape(8, len(seen), -1).mean(0) if len(seen) else None
-
-    def compared(seen: np.ndarray | None) -> dict[str, float | None]:
-        few = 0 if seen is None or test is None else min(len(seen), len(test))
-        return {
-            "fid": frechet_distance(seen, test) if few > 0 and few > seen.shape[1] else None,
-            "kid": kernel_distance(seen, test) if few > 1 else None,
-        }
-
-    test = features(real_test)
-    found = {name: compared(features(images)) for name, images in others.items()}
-    return {
-        **{f"{key}_r2r": value for key, value in compared(features(real_train)).items()},
-        **{f"{key}_r2s": value for key, value in found.get("synthetic", {}).items()},
-        "distances": found,
-        "features": "encoder of the autoencoder of nuclei2d",
-    }
-
-
-def _window(images: list[LabelledImage]) -> Window:
-    values = np.concatenate([one.image.ravel()[:: max(one.image.size // 20_000, 1)] for one in images])
-    low, high = np.percentile(values, [0.5, 99.9])
-    return Window(float(low), float(high if high > low else low + 1))

@@ -4,8 +4,10 @@ import base64
 import html
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 from skimage import segmentation
@@ -18,7 +20,7 @@ _SIDE = 256  # pixels shown of a plane at most; smaller ones are shown two or mo
 _GAP = 4
 
 
-def predictions_of(kept: dict[str, Path]) -> dict[str, dict[int, np.ndarray]]:
+def predictions_of(kept: dict[str, Path]) -> dict[str, dict[int, npt.NDArray[Any]]]:
     """By condition, labels by number of the test image: what `run_trainings` kept, where it did."""
     found = {}
     for name, path in kept.items():
@@ -28,7 +30,9 @@ def predictions_of(kept: dict[str, Path]) -> dict[str, dict[int, np.ndarray]]:
     return found
 
 
-def errors(test: list[LabelledImage], predictions: dict[str, dict[int, np.ndarray]], names: dict[str, str]) -> str:
+def errors(
+    test: list[LabelledImage], predictions: dict[str, dict[int, npt.NDArray[Any]]], names: dict[str, str]
+) -> str:
     """Rows of HTML: each test image after each training, true outlines in white, the segmentation's in red. Of stacks
     the plane that shows most cells, and below it a section along z."""
     rows = []
@@ -57,7 +61,7 @@ def side_by_side(real: list[LabelledImage], synthetic: list[LabelledImage], coun
     )
 
 
-def _row(pictures: list[tuple[str, np.ndarray]], title: str) -> str:
+def _row(pictures: list[tuple[str, npt.NDArray[Any]]], title: str) -> str:
     figures = []
     for caption, picture in pictures:
         buffer = io.BytesIO()
@@ -74,7 +78,9 @@ def _times(one: LabelledImage) -> int:
     return max(round(_SIDE / one.image.shape[-1]), 1)
 
 
-def _views(one: LabelledImage, times: int, found: np.ndarray | None = None, window: Window | None = None) -> np.ndarray:
+def _views(
+    one: LabelledImage, times: int, found: npt.NDArray[Any] | None = None, window: Window | None = None
+) -> npt.NDArray[Any]:
     """An image `times` as large, as colours (h, w, 3) uint8, with outlines of its labels and those found if these are
     given; of a stack the plane with most cells, above a section along z through its fullest row, at equal spacing."""
     window = window or window_of(one.image)
@@ -86,25 +92,29 @@ def _views(one: LabelledImage, times: int, found: np.ndarray | None = None, wind
     stretch = one.spacing_um[0] / one.spacing_um[2]
     views = []
     for section, scale in ((np.s_[z, :_SIDE, :_SIDE], None), (np.s_[:, y, :_SIDE], stretch)):
-        arrays = [None if array is None else array[section] for array in (one.image, one.labels, found)]
+        cut_out = [array[section] for array in (one.image, one.labels, *([] if found is None else [found]))]
         if scale is not None:
-            arrays = [None if a is None else ndimage.zoom(a, (scale, 1), order=0, grid_mode=True, mode="nearest")
-                      for a in arrays]  # fmt: skip
-        views.append(_drawn(*arrays, window, times))
+            cut_out = [ndimage.zoom(a, (scale, 1), order=0, grid_mode=True, mode="nearest") for a in cut_out]
+        image, truth, *others = cut_out
+        views.append(_drawn(image, truth, others[0] if others else None, window, times))
     gap = np.full((_GAP, views[0].shape[1], 3), 255, np.uint8)
     return np.concatenate([views[0], gap, views[1]])
 
 
-def _drawn(image: np.ndarray, truth: np.ndarray, found: np.ndarray | None, window: Window, times: int) -> np.ndarray:
-    image, truth, found = (None if a is None else a.repeat(times, 0).repeat(times, 1) for a in (image, truth, found))
-    colour = np.rint(255 * window.stretch(image)).astype(np.uint8)[..., None].repeat(3, -1)
+def _drawn(
+    image: npt.NDArray[Any], truth: npt.NDArray[Any], found: npt.NDArray[Any] | None, window: Window, times: int
+) -> npt.NDArray[Any]:
+    def large(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return plane.repeat(times, 0).repeat(times, 1)
+
+    colour = np.rint(255 * window.stretch(large(image))).astype(np.uint8)[..., None].repeat(3, -1)
     if found is not None:
-        colour[segmentation.find_boundaries(truth, mode="inner")] = 255
-        colour[segmentation.find_boundaries(found, mode="inner")] = (255, 90, 75)
+        colour[segmentation.find_boundaries(large(truth), mode="inner")] = 255
+        colour[segmentation.find_boundaries(large(found), mode="inner")] = (255, 90, 75)
     return colour
 
 
-def window_of(image: np.ndarray) -> Window:
+def window_of(image: npt.NDArray[Any]) -> Window:
     """Grey values in which an image is shown."""
     low, high = np.percentile(image, [1, 99.7])
     return Window(float(low), float(high if high > low else low + 1), 0.7)

@@ -1,8 +1,11 @@
 """Statistics of whole fields of view: how many cells, how they lie, how bright, on what background."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage, spatial, stats
 
 from cascade.optics.foreground import background_mask
@@ -21,24 +24,29 @@ class FieldStatistics:
     background_spectrum: radially averaged power of the background, by spatial frequency from 0 to 1/2 per pixel.
     """
 
-    cells_per_image: np.ndarray
-    size: np.ndarray
-    nearest_neighbour: np.ndarray
-    brightness: np.ndarray
-    background_level: np.ndarray
-    background_sd: np.ndarray
-    pair_correlation: np.ndarray
+    cells_per_image: npt.NDArray[Any]
+    size: npt.NDArray[Any]
+    nearest_neighbour: npt.NDArray[Any]
+    brightness: npt.NDArray[Any]
+    background_level: npt.NDArray[Any]
+    background_sd: npt.NDArray[Any]
+    pair_correlation: npt.NDArray[Any]
     pair_range_um: float
-    background_spectrum: np.ndarray
+    background_spectrum: npt.NDArray[Any]
 
-    def scalars(self) -> dict[str, np.ndarray]:
+    def scalars(self) -> dict[str, npt.NDArray[Any]]:
         """The statistics that are distributions, by name."""
         names = ("cells_per_image", "size", "nearest_neighbour", "brightness", "background_level", "background_sd")
         return {name: getattr(self, name) for name in names}
 
 
-def field_statistics(images, labels, spacing_um: tuple[float, ...], pair_range_um: float) -> FieldStatistics:
-    """Of fully annotated images; `images` and `labels` are iterables of equal length."""
+def field_statistics(
+    images: Iterable[npt.NDArray[Any]],
+    labels: Iterable[npt.NDArray[Any]],
+    spacing_um: tuple[float, ...],
+    pair_range_um: float,
+) -> FieldStatistics:
+    """Of fully annotated images and their labels, as many of either."""
     counts, sizes, nearest, brightness, levels, spreads, spectra = [], [], [], [], [], [], []
     pairs, expected = np.zeros(_BINS), np.zeros(_BINS)
     for image, label in zip(images, labels, strict=True):
@@ -85,20 +93,20 @@ def field_distances(a: FieldStatistics, b: FieldStatistics) -> dict[str, float |
     return found
 
 
-def _in_spreads(values: np.ndarray, others: np.ndarray) -> float | None:
+def _in_spreads(values: npt.NDArray[Any], others: npt.NDArray[Any]) -> float | None:
     """Wasserstein distance in units of the spread of `others`."""
     if not len(values) or not len(others) or np.ptp(others) == 0:
         return None
     return float(stats.wasserstein_distance(values, others) / others.std())
 
 
-def _random_pairs(extent: np.ndarray, edges: np.ndarray, draws: int = 40_000) -> np.ndarray:
+def _random_pairs(extent: npt.NDArray[Any], edges: npt.NDArray[Any], draws: int = 40_000) -> npt.NDArray[Any]:
     """Probability that two points scattered at random over the image lie at distances between `edges`."""
     points = stream(0, "random pairs").uniform(0, extent, (2, draws, len(extent)))
     return np.histogram(np.linalg.norm(points[0] - points[1], axis=1), edges)[0] / draws
 
 
-def _spectrum(image: np.ndarray, mask: np.ndarray, level: float) -> np.ndarray:
+def _spectrum(image: npt.NDArray[Any], mask: npt.NDArray[Any], level: float) -> npt.NDArray[Any]:
     """Power of the background by spatial frequency, from the plane with most of it; cells are set to the level."""
     if image.ndim == 3:
         z = int(np.argmax(mask.sum((1, 2))))

@@ -5,8 +5,10 @@ import html
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -36,6 +38,8 @@ _BELOW_TABLES = (
     "test of the SEG of single test images (mean over seeds) against training on Real, of ablations against "
     "Synthetic.</p>"
 )
+Scores = dict[str, Any]
+"""Of a condition: mean, std and n by score, and the SEG of each test image."""
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0;font-size:.8rem;display:block;overflow-x:auto}
 td,th{padding:.3rem .4rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
@@ -47,8 +51,8 @@ figure{margin:1.5rem 0}figcaption{color:#555}img{max-width:100%}h2{margin-top:2.
 def write_report(
     output_dir: str | Path,
     title: str,
-    seg: dict[str, dict],
-    facts: dict,
+    seg: dict[str, Scores],
+    facts: dict[str, Any],
     real: list[LabelledImage],
     synthetic: list[LabelledImage],
     test: list[LabelledImage],
@@ -72,7 +76,7 @@ def write_report(
     nearness = {name: field_distances(found, next(iter(fields.values()))) for name, found in list(fields.items())[1:]}
     facts = facts | ({"population": nearness} if nearness else {})
     p_values = {name: _rank_sum(seg, name) for name in seg if _rank_sum(seg, name) is not None}
-    record = {"title": title}
+    record: dict[str, Any] = {"title": title}
     record |= {group: {short: seg[name]["seg"] for short, name in names.items()} for group, names in groups.items()}
     record |= {**facts, "rank_sum_p": p_values, "scores": {n: {k: v for k, v in s.items() if k != _EACH}
                                                            for n, s in seg.items()}}  # fmt: skip
@@ -119,7 +123,7 @@ def _label(name: str) -> str:
     return f"few: {name.removeprefix(_SPARSE)}" if name.startswith(_SPARSE) else _NAMES.get(name, name)
 
 
-def _groups(seg: dict[str, dict]) -> dict[str, dict[str, str]]:
+def _groups(seg: dict[str, Scores]) -> dict[str, dict[str, str]]:
     """Conditions by part of the report, each with a short name."""
     groups: dict[str, dict[str, str]] = {"seg": {}, "seg_sparse": {}, "ablations": {}, "ratios": {}}
     for name in seg:
@@ -134,7 +138,7 @@ def _groups(seg: dict[str, dict]) -> dict[str, dict[str, str]]:
     return groups
 
 
-def _rank_sum(seg: dict[str, dict], name: str) -> float | None:
+def _rank_sum(seg: dict[str, Scores], name: str) -> float | None:
     """Of a row against the real images of its setting, of an ablation against the synthetic ones; None for those
     themselves."""
     ablation = name not in _NAMES and not name.startswith(_SPARSE) and not name.endswith(_MIXED)
@@ -144,7 +148,7 @@ def _rank_sum(seg: dict[str, dict], name: str) -> float | None:
     return float(stats.ranksums(seg[name][_EACH], seg[against][_EACH]).pvalue)
 
 
-def _table(seg: dict[str, dict], names: dict[str, str], group: str) -> list[list[str]]:
+def _table(seg: dict[str, Scores], names: dict[str, str], group: str) -> list[list[str]]:
     scores = [key for key in next(iter(seg.values())) if key != _EACH]
     rows = [[_HEADS[group], *(key.upper().replace("_", " ") for key in scores), "p"]]
     for short, name in names.items():
@@ -172,11 +176,11 @@ def _picture(figure: Figure, caption: str) -> str:
     return f'<figure><img alt="" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
 
 
-def _number(value) -> str:
+def _number(value: object) -> str:
     return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _curves(seg: dict[str, dict]) -> Figure:
+def _curves(seg: dict[str, Scores]) -> Figure:
     figure = Figure(figsize=(8, 3.6), layout="tight")
     axes = figure.subplots()
     axes.set_prop_cycle(color=_OTHER_COLOURS)
@@ -184,7 +188,7 @@ def _curves(seg: dict[str, dict]) -> Figure:
         means = np.array([values[f"ap_{t:g}"]["mean"] for t in THRESHOLDS])
         spread = np.array([values[f"ap_{t:g}"]["std"] for t in THRESHOLDS])
         colour = _COLOURS.get(name.removeprefix(_SPARSE))
-        look = {"color": colour, "ls": "--" if name.startswith(_SPARSE) else "-" if colour else ":"}
+        look: dict[str, Any] = {"color": colour, "ls": "--" if name.startswith(_SPARSE) else "-" if colour else ":"}
         line = axes.plot(THRESHOLDS, means, marker="o", label=_label(name), **look)[0]
         axes.fill_between(THRESHOLDS, means - spread, means + spread, alpha=0.15, color=line.get_color())
     axes.set(xlabel="IoU threshold", ylabel="average precision", ylim=(0, 1))
@@ -192,7 +196,7 @@ def _curves(seg: dict[str, dict]) -> Figure:
     return figure
 
 
-def _ratios(seg: dict[int, dict]) -> Figure:
+def _ratios(seg: dict[int, Scores]) -> Figure:
     figure = Figure(figsize=(6, 3.2), layout="tight")
     axes = figure.subplots()
     shares = sorted(seg)
@@ -212,19 +216,19 @@ def _populations(fields: dict[str, FieldStatistics]) -> Figure:
         for who, found in values.items():
             ax.stairs(_density(found, edges), edges, label=who, color=_field_colour(who))
         ax.set(title=name.replace("_", " "), xlabel=label, yticks=[])
-    for who, found in fields.items():
-        distance = (np.arange(len(found.pair_correlation)) + 0.5) * found.pair_range_um / len(found.pair_correlation)
-        if len(found.nearest_neighbour):
-            axes[2].plot(distance, found.pair_correlation, label=who, color=_field_colour(who))
-        frequency = (np.arange(len(found.background_spectrum)) + 0.5) / (2 * len(found.background_spectrum))
-        axes[3].semilogy(frequency, found.background_spectrum, label=who, color=_field_colour(who))
+    for who, field in fields.items():
+        distance = (np.arange(len(field.pair_correlation)) + 0.5) * field.pair_range_um / len(field.pair_correlation)
+        if len(field.nearest_neighbour):
+            axes[2].plot(distance, field.pair_correlation, label=who, color=_field_colour(who))
+        frequency = (np.arange(len(field.background_spectrum)) + 0.5) / (2 * len(field.background_spectrum))
+        axes[3].semilogy(frequency, field.background_spectrum, label=who, color=_field_colour(who))
     axes[2].set(title="pair correlation", xlabel="µm")
     axes[3].set(title="background spectrum", xlabel="1 / pixel")
     axes[3].legend(frameon=False, fontsize=8)
     return figure
 
 
-def _density(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+def _density(values: npt.NDArray[Any], edges: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A histogram that integrates to the share of values between its edges."""
     return np.histogram(values, edges)[0] / np.diff(edges) / max(len(values), 1)
 
@@ -255,7 +259,7 @@ def _cells(test: list[LabelledImage], synthetic: list[LabelledImage], limit: int
             axes[-2].plot(distance[seen], middle, color=_COLOURS[name], label=name)
             axes[-2].fill_between(distance[seen], low, high, color=_COLOURS[name], alpha=0.15)
         size = min(32, *(n - 1 for n in images[0].image.shape[-2:]))
-        around = patches(images, Window(window.low, window.high), size, 200)
+        around = patches(images, Window(window.low, window.high), size, limit=200)
         if len(around):
             power = radial_spectrum(around)
             axes[-1].semilogy(np.arange(len(power)) / size, power, color=_COLOURS[name])

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -15,19 +17,19 @@ class Overlap:
     pairs: (P, 2) positions in `true_sizes` (T,) and `predicted_sizes` (S,); shared: (P,) voxels they have in common.
     """
 
-    pairs: np.ndarray
-    shared: np.ndarray
-    true_sizes: np.ndarray
-    predicted_sizes: np.ndarray
+    pairs: npt.NDArray[Any]
+    shared: npt.NDArray[Any]
+    true_sizes: npt.NDArray[Any]
+    predicted_sizes: npt.NDArray[Any]
 
     @property
-    def iou(self) -> np.ndarray:
+    def iou(self) -> npt.NDArray[Any]:
         """Of each pair, (P,)."""
         union = self.true_sizes[self.pairs[:, 0]] + self.predicted_sizes[self.pairs[:, 1]] - self.shared
         return self.shared / union
 
 
-def overlap(truth: np.ndarray, predicted: np.ndarray) -> Overlap:
+def overlap(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Overlap:
     """Overlap of two label images of the same shape; ids need not be consecutive. Raises ValueError otherwise."""
     if truth.shape != predicted.shape:
         raise ValueError(f"the truth has shape {truth.shape}, the prediction {predicted.shape}")
@@ -35,9 +37,9 @@ def overlap(truth: np.ndarray, predicted: np.ndarray) -> Overlap:
     table = np.bincount(true_index.ravel() * len(ids) + index.ravel(), minlength=len(true_ids) * len(ids))
     table = table.reshape(len(true_ids), len(ids))
     true_sizes, sizes = table.sum(1)[true_ids > 0], table.sum(0)[ids > 0]
-    cells = table[true_ids > 0][:, ids > 0]
-    pairs = np.argwhere(cells)
-    return Overlap(pairs, cells[tuple(pairs.T)], true_sizes, sizes)
+    shared = table[true_ids > 0][:, ids > 0]
+    pairs = np.argwhere(shared)
+    return Overlap(pairs, shared[tuple(pairs.T)], true_sizes, sizes)
 
 
 @dataclass(frozen=True)
@@ -50,22 +52,27 @@ class SegmentationScores:
     f1: float
     dice: float
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
         ap = {f"ap_{threshold:g}": value for threshold, value in self.ap.items()}
         return {"seg": self.seg, **ap, "f1": self.f1, "dice": self.dice}
 
 
-def score(truths: Iterable[np.ndarray], predictions: Iterable[np.ndarray]) -> SegmentationScores:
+def score(truths: Iterable[npt.NDArray[Any]], predictions: Iterable[npt.NDArray[Any]]) -> SegmentationScores:
     """Scores of predicted label images against true ones, image by image in the same order.
 
     SEG (Maška et al., Bioinformatics 30, 2014): the Jaccard index of a true cell and the predicted one that covers more
     than half of it, 0 where there is none, averaged over true cells. An empty prediction scores 0. Raises ValueError
     if no image has a true cell: nothing could be measured.
+
+    >>> truth = np.array([[1, 1, 0, 2, 2]])
+    >>> found = score([truth], [np.array([[7, 7, 7, 0, 0]])])
+    >>> round(found.seg, 3), found.ap[0.5], found.f1
+    (0.333, 0.5, 0.6666666666666666)
     """
     jaccard: list[float] = []
     precision: dict[float, list[float]] = {threshold: [] for threshold in THRESHOLDS}
-    found, cells, both, voxels = 0, 0, 0, 0
+    found, num_cells, both, voxels = 0, 0, 0, 0
     for truth, predicted in zip(truths, predictions, strict=True):
         one = overlap(truth, predicted)
         iou, count = one.iou, len(one.true_sizes) + len(one.predicted_sizes)
@@ -75,7 +82,7 @@ def score(truths: Iterable[np.ndarray], predictions: Iterable[np.ndarray]) -> Se
             hits = _matched(one, iou, threshold)
             values.append(hits / (count - hits) if count else 1.0)
         found += _matched(one, iou, 0.5)
-        cells += count
+        num_cells += count
         both += int(((truth > 0) & (predicted > 0)).sum())
         voxels += int((truth > 0).sum() + (predicted > 0).sum())
     if not jaccard:
@@ -83,12 +90,12 @@ def score(truths: Iterable[np.ndarray], predictions: Iterable[np.ndarray]) -> Se
     return SegmentationScores(
         seg=float(np.mean(jaccard)),
         ap={threshold: float(np.mean(values)) for threshold, values in precision.items()},
-        f1=2 * found / cells,
+        f1=2 * found / num_cells,
         dice=2 * both / voxels,
     )
 
 
-def _matched(one: Overlap, iou: np.ndarray, threshold: float) -> int:
+def _matched(one: Overlap, iou: npt.NDArray[Any], threshold: float) -> int:
     """True cells with a partner of at least this IoU; from 0.5 on at most one can reach it, bar ties at exactly 0.5."""
     good = one.pairs[iou >= threshold]
     return min(len(np.unique(good[:, 0])), len(np.unique(good[:, 1])))

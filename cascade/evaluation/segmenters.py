@@ -6,8 +6,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 
@@ -16,18 +18,18 @@ class LabelledImage:
     """One annotated image: a plane (Y, X) or a stack (Z, Y, X), its labels, and its voxel size in µm. whole: of a plane
     that is one slice of a stack, that stack."""
 
-    image: np.ndarray
-    labels: np.ndarray
+    image: npt.NDArray[Any]
+    labels: npt.NDArray[Any]
     spacing_um: tuple[float, ...]
-    whole: np.ndarray | None = None
+    whole: npt.NDArray[Any] | None = None
 
     @property
-    def stored(self) -> np.ndarray:
+    def stored(self) -> npt.NDArray[Any]:
         """The image with whatever slices its file has beside it."""
         return self.image if self.whole is None else self.whole
 
 
-Segment = Callable[[LabelledImage], np.ndarray]
+Segment = Callable[[LabelledImage], npt.NDArray[Any]]
 """From an image, of which it does not look at the labels, to labels of the same shape."""
 
 
@@ -62,6 +64,7 @@ def cellpose3(
     data: list[LabelledImage],
     settings: CellposeSettings,
     seed: int,
+    *,
     pretrained: str | bool = False,
     diameter_px: float | None = None,
 ) -> tuple[Segment, object]:
@@ -106,7 +109,7 @@ def cellpose3(
             save_every=10**9,
         )
     diameter = diameter_px or float(model.net.diam_labels.item())
-    return lambda one: segment(model, one, diameter, settings.cellprob_threshold), model
+    return lambda one: segment(model, one, diameter, cellprob_threshold=settings.cellprob_threshold), model
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ PROTOCOLS: dict[str, tuple[CellposeSettings | Cellpose4Settings, ...]] = {
 
 
 def cellpose4(
-    data: list[LabelledImage], settings: Cellpose4Settings, seed: int, diameter_px: float | None = None
+    data: list[LabelledImage], settings: Cellpose4Settings, seed: int, *, diameter_px: float | None = None
 ) -> tuple[Segment, object]:
     """Finetune Cellpose 4 on annotated images, as `cellpose3` does; it knows cells of any size, and needs to be told
     `diameter_px` only of very large ones."""
@@ -157,7 +160,20 @@ def cellpose4(
             save_path=folder,
             save_every=10**9,
         )
-    return lambda one: segment(model, one, diameter_px, settings.cellprob_threshold), model
+    return lambda one: segment(model, one, diameter_px, cellprob_threshold=settings.cellprob_threshold), model
+
+
+def trained(
+    data: list[LabelledImage],
+    settings: CellposeSettings | Cellpose4Settings,
+    seed: int,
+    *,
+    diameter_px: float | None = None,
+) -> Segment:
+    """A function from image to labels, trained by the Cellpose that the settings are of."""
+    if isinstance(settings, Cellpose4Settings):
+        return cellpose4(data, settings, seed, diameter_px=diameter_px)[0]
+    return cellpose3(data, settings, seed, diameter_px=diameter_px)[0]
 
 
 def published(name: str, diameter_px: float, cellprob_threshold: float = 0.0) -> Segment:
@@ -167,10 +183,10 @@ def published(name: str, diameter_px: float, cellprob_threshold: float = 0.0) ->
     """
     model = _published(None, name)
     diameter = diameter_px if _major() == 3 else None
-    return lambda one: segment(model, one, diameter, cellprob_threshold)
+    return lambda one: segment(model, one, diameter, cellprob_threshold=cellprob_threshold)
 
 
-def _published(major: int | None, name: str):
+def _published(major: int | None, name: str) -> Any:
     need_cellpose(major)
     import torch
     from cellpose import models
@@ -201,7 +217,9 @@ def _major() -> int:
     return int(metadata.version("cellpose").split(".")[0])
 
 
-def drawn_planes(data: list[LabelledImage], limit: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def drawn_planes(
+    data: list[LabelledImage], limit: int, seed: int
+) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]]:
     """Planes to train on and their labels, at most `limit`; their order, and so the seed, decides the batches.
 
     A plane of which a single pixel is labelled is left out: of such, Cellpose 3 cannot make flows on a GPU. Raises
@@ -214,13 +232,13 @@ def drawn_planes(data: list[LabelledImage], limit: int, seed: int) -> tuple[list
     return [planes[n][0] for n in chosen], [planes[n][1] for n in chosen]
 
 
-def _in_bfloat16(net) -> None:
+def _in_bfloat16(net: Any) -> None:
     """Let a Cellpose network compute in mixed precision, channels last; it takes and gives float32 as before."""
     import torch
 
     forward = net.to(memory_format=torch.channels_last).forward
 
-    def mixed(data):
+    def mixed(data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Any]:
         with torch.autocast(data.device.type, torch.bfloat16):
             flows, style, features = forward(data.contiguous(memory_format=torch.channels_last))
         return flows.float(), style.float(), features
@@ -228,9 +246,11 @@ def _in_bfloat16(net) -> None:
     net.forward = mixed
 
 
-def segment(model, one: LabelledImage, diameter: float | None, cellprob_threshold: float = 0.0) -> np.ndarray:
+def segment(
+    model: Any, one: LabelledImage, diameter: float | None, *, cellprob_threshold: float = 0.0
+) -> npt.NDArray[Any]:
     """Labels of an image by a Cellpose model; `diameter` of a typical cell in pixels, None lets it estimate."""
-    options = {"diameter": diameter, "cellprob_threshold": cellprob_threshold}
+    options: dict[str, Any] = {"diameter": diameter, "cellprob_threshold": cellprob_threshold}
     if _major() == 3:
         options["channels"] = [0, 0]  # grey; Cellpose 4 does not ask
     if one.image.ndim == 3:
@@ -255,7 +275,7 @@ def plane_count(one: LabelledImage) -> int:
     return int(sum(shown.any((1, 2)))) + sum(int(np.sum(shown.any(others)[::4])) for others in ((0, 2), (0, 1)))
 
 
-def training_planes(one: LabelledImage) -> list[tuple[np.ndarray, np.ndarray]]:
+def training_planes(one: LabelledImage) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
     """Planes of an annotated image with their labels, all of equal spacing: xy, and of stacks also xz and yz.
 
     Brightness is as Cellpose sees it when it segments: 0 and 1 are the first and last percentile of the whole image,

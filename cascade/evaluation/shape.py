@@ -1,8 +1,10 @@
 """Statistics of outlines, and how much outlines repeat each other."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from skimage import measure, segmentation
 
 from cascade.evaluation.solids import cells_of, solid_statistics
@@ -12,12 +14,12 @@ from cascade.evaluation.solids import cells_of, solid_statistics
 class OutlineStatistics:
     """One value per outline: area in pixels, solidity (area / convex area), eccentricity."""
 
-    area: np.ndarray
-    solidity: np.ndarray
-    eccentricity: np.ndarray
+    area: npt.NDArray[Any]
+    solidity: npt.NDArray[Any]
+    eccentricity: npt.NDArray[Any]
 
 
-def outline_statistics(masks: np.ndarray) -> OutlineStatistics:
+def outline_statistics(masks: npt.NDArray[Any]) -> OutlineStatistics:
     """Of masks (N, H, W) bool with one piece each."""
     regions = [measure.regionprops(mask.astype(np.uint8))[0] for mask in masks]
     return OutlineStatistics(
@@ -27,7 +29,7 @@ def outline_statistics(masks: np.ndarray) -> OutlineStatistics:
     )
 
 
-def cell_shapes(labels: list[np.ndarray], spacing_um: tuple[float, ...]) -> dict[str, np.ndarray]:
+def cell_shapes(labels: list[npt.NDArray[Any]], spacing_um: tuple[float, ...]) -> dict[str, npt.NDArray[Any]]:
     """One value per cell of label images that does not touch the border: of planes area in µm², solidity and
     eccentricity; of stacks volume in µm³, sphericity and elongation (`solid_statistics`)."""
     if len(spacing_um) == 3:
@@ -41,7 +43,7 @@ def cell_shapes(labels: list[np.ndarray], spacing_um: tuple[float, ...]) -> dict
     return columns | {"area": columns["area"] * np.prod(spacing_um)}
 
 
-def nearest_iou(masks: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+def nearest_iou(masks: npt.NDArray[Any], others: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
     """IoU (N,) of each mask (N, H, W) with the most similar one of `others`, default the rest of `masks`.
 
     Masks are compared as they lie, so centred crops should be given.

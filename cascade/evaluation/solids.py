@@ -1,8 +1,10 @@
 """Statistics of 3D cells, the same for labels drawn by people and for generated solids."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage, stats
 from skimage import measure
 
@@ -17,18 +19,18 @@ class SolidStatistics:
     relative to its mean radius.
     """
 
-    volume: np.ndarray
-    sphericity: np.ndarray
-    elongation: np.ndarray
-    height_ratio: np.ndarray
-    roughness: np.ndarray
+    volume: npt.NDArray[Any]
+    sphericity: npt.NDArray[Any]
+    elongation: npt.NDArray[Any]
+    height_ratio: npt.NDArray[Any]
+    roughness: npt.NDArray[Any]
 
-    def as_dict(self) -> dict[str, np.ndarray]:
+    def as_dict(self) -> dict[str, npt.NDArray[Any]]:
         """By name."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
-def solid_statistics(masks: list[np.ndarray], spacing_um: tuple[float, float, float]) -> SolidStatistics:
+def solid_statistics(masks: list[npt.NDArray[Any]], spacing_um: tuple[float, float, float]) -> SolidStatistics:
     """Of binary volumes (Z, Y, X), one cell each, at one spacing; a cell below 20 voxels is left out."""
     rows = [_measure(np.pad(mask, 2), np.array(spacing_um)) for mask in masks if mask.sum() >= 20]
     columns = np.array(rows).reshape(-1, 5).T
@@ -43,7 +45,7 @@ def distances(a: SolidStatistics, b: SolidStatistics) -> dict[str, float]:
     }
 
 
-def cells_of(labels: np.ndarray, whole: bool = True) -> list[np.ndarray]:
+def cells_of(labels: npt.NDArray[Any], whole: bool = True) -> list[npt.NDArray[Any]]:
     """The binary volumes of all labels of a stack; `whole` leaves out those that touch its faces."""
     masks = []
     for label, box in enumerate(ndimage.find_objects(labels), 1):
@@ -55,7 +57,7 @@ def cells_of(labels: np.ndarray, whole: bool = True) -> list[np.ndarray]:
     return masks
 
 
-def _measure(mask: np.ndarray, spacing: np.ndarray) -> tuple[float, ...]:
+def _measure(mask: npt.NDArray[Any], spacing: npt.NDArray[Any]) -> tuple[float, ...]:
     volume = float(mask.sum() * spacing.prod())
     # Voxels are staircases: a slight blur of the same physical width for every mask gives comparable surfaces.
     soft = ndimage.gaussian_filter(mask.astype(np.float32), 0.8 / spacing * spacing.min())

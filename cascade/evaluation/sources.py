@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -11,6 +12,8 @@ from cascade.data.spacing import needed_spacing
 from cascade.evaluation.segmenters import LabelledImage
 from cascade.evenly import evenly
 from cascade.optics.statistics import FILE_NAME
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Source:
         if (self.folder / FILE_NAME).is_file():
             return self._some(_crops(self.folder))
         frames = self._some(find_frames(self.folder, self.truth, list(self.sequences) or None)[0])
-        images, spacing = [], ()
+        images: list[LabelledImage] = []
+        spacing: tuple[float, ...] = ()
         for frame in tqdm(frames, desc=f"reading {self.folder.name}", unit="image"):
             image, labels = frame.image(), frame.labels()
             check_pair(frame, image, labels)
@@ -49,14 +53,14 @@ class Source:
                 images.append(LabelledImage(image, labels, spacing))
         return images
 
-    def _some(self, found: list) -> list:
+    def _some(self, found: list[_T]) -> list[_T]:
         return found if self.frames is None else [found[n] for n in evenly(len(found), self.frames)]
 
 
 def _crops(folder: Path) -> list[LabelledImage]:
     from cascade.data.dataset import CropDataset
 
-    crops = CropDataset(folder)
+    crops = CropDataset(str(folder))
     window, spacing = crops.statistics[0].window, (crops.pixel_size_um,) * 2
     images, masks = (crops.columns[key][:, 0].float().numpy() for key in ("image", "mask"))
     return [

@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
@@ -39,9 +41,10 @@ def write(sample: Sample, number: int, folder: Path) -> None:
     )
 
 
-def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict) -> None:
+def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
     """Join all annotations into `annotations.json`."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number in range(len(records)):
         part = json.loads((folder / "annotations" / f"sample_{number:06d}.json").read_text())
         height, width = part["shape"]
@@ -57,7 +60,7 @@ def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, .
     (folder / "annotations.json").write_text(json.dumps(joined))
 
 
-def _run_lengths(mask: np.ndarray) -> list[int]:
+def _run_lengths(mask: npt.NDArray[Any]) -> list[int]:
     """COCO's uncompressed run lengths: column by column, starting with the number of zeros."""
     flat = mask.T.ravel()
     changes = np.flatnonzero(np.diff(flat.astype(np.int8))) + 1

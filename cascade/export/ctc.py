@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -24,7 +25,11 @@ def write(sample: Sample, number: int, folder: Path, frames_per_sequence: int) -
 
 
 def finish(
-    folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict, frames_per_sequence: int
+    folder: Path,
+    records: list[SampleRecord],
+    spacing_um: tuple[float, ...],
+    about: dict[str, Any],
+    frames_per_sequence: int,
 ) -> None:
     """TRA masks and tracks of all samples, and `dataset.json`.
 

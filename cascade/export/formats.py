@@ -1,16 +1,23 @@
 """The formats that a data set can be written in, by name."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cascade.annotation import Sample
-from cascade.export import coco, ctc, huggingface, ome_zarr, pairs
+from cascade.export import annotations, coco, ctc, huggingface, ome_zarr, pairs
 from cascade.export.records import SampleRecord, write_cells
 from cascade.files import replacing
 
-FORMATS = {
+Write = Callable[..., None]
+"""(sample, number, folder, options of the format): one sample's files."""
+Finish = Callable[..., None]
+"""(folder, records, spacing_um, about, options of the format): the files that need all samples."""
+
+FORMATS: dict[str, tuple[Write, Finish]] = {
+    "annotations": (annotations.write, annotations.finish),
     "ctc": (ctc.write, ctc.finish),
     "cellpose": (pairs.write_cellpose, pairs.finish_cellpose),
     "stardist": (pairs.write_stardist, pairs.finish),
@@ -35,7 +42,7 @@ class DataSetWriter:
     frames_per_sequence: int = 400
     meshes: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown or not self.formats:
             raise ValueError(f"no format {', '.join(map(repr, unknown)) or 'given'}; there are {', '.join(FORMATS)}")
@@ -66,5 +73,5 @@ class DataSetWriter:
         place.mkdir(parents=True, exist_ok=True)
         return place
 
-    def _options(self, name: str) -> dict:
+    def _options(self, name: str) -> dict[str, Any]:
         return {"frames_per_sequence": self.frames_per_sequence} if name == "ctc" else {}

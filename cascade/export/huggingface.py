@@ -3,8 +3,9 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import tifffile
 from PIL import Image
 
@@ -40,7 +41,7 @@ def write(sample: Sample, number: int, folder: Path) -> None:
     datasets.Dataset.from_dict(row, features).to_parquet(path)
 
 
-def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict) -> None:
+def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
     """The data set's card."""
     stacks = len(spacing_um) == 3
     how = (
@@ -67,7 +68,7 @@ tags: [microscopy, synthetic-data, cascade-microscopy]
     )
 
 
-def _encoded(array: np.ndarray) -> bytes:
+def _encoded(array: npt.NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     if array.ndim == 2:
         Image.fromarray(array).save(buffer, "PNG")

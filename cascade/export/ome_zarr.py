@@ -2,14 +2,19 @@
 
 import itertools
 import types
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cascade.annotation import Sample
 from cascade.export.records import SampleRecord
 
 VERSION = "0.5"
+Pyramid = list[Any]
+"""zarr arrays, from full resolution down."""
 
 
 def write(sample: Sample, number: int, folder: Path) -> None:
@@ -21,7 +26,7 @@ def write(sample: Sample, number: int, folder: Path) -> None:
     downsample(labels)
 
 
-def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict) -> None:
+def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
     """Nothing to join: every sample stands alone."""
 
 
@@ -34,7 +39,15 @@ def check_installed() -> types.ModuleType:
     return zarr
 
 
-def create(path: Path, shape, spacing_um, image_dtype, label_dtype, chunk: int = 512) -> tuple[list, list]:
+def create(
+    path: Path,
+    shape: tuple[int, ...],
+    spacing_um: tuple[float, ...],
+    image_dtype: npt.DTypeLike,
+    label_dtype: npt.DTypeLike,
+    *,
+    chunk: int = 512,
+) -> tuple[Pyramid, Pyramid]:
     """Empty image and label pyramids, each a list of zarr arrays from full resolution down.
 
     Planes are halved until they fit one chunk; z is halved only where it is no thicker than the pixels are wide, so
@@ -60,7 +73,7 @@ def create(path: Path, shape, spacing_um, image_dtype, label_dtype, chunk: int =
     )
 
 
-def downsample(pyramid: list) -> None:
+def downsample(pyramid: Pyramid) -> None:
     """Fill the coarser levels with every other voxel, chunk by chunk: labels keep their ids, images their noise."""
     for fine, coarse in itertools.pairwise(pyramid):
         step = [-(-a // b) for a, b in zip(fine.shape, coarse.shape, strict=True)]
@@ -70,7 +83,9 @@ def downsample(pyramid: list) -> None:
             coarse[block] = part
 
 
-def _levels(shape: tuple[int, ...], spacing_um: tuple[float, ...], chunk: int):
+def _levels(
+    shape: tuple[int, ...], spacing_um: tuple[float, ...], chunk: int
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
     shapes, factors = [shape], [(1,) * len(shape)]
     while max(shapes[-1][-2:]) > chunk:
         thick = len(shape) == 3 and spacing_um[0] * factors[-1][0] <= spacing_um[-1] * factors[-1][-1]
@@ -80,7 +95,9 @@ def _levels(shape: tuple[int, ...], spacing_um: tuple[float, ...], chunk: int):
     return shapes, factors
 
 
-def _multiscale(axes: list, spacing_um, factors, name: str) -> dict:
+def _multiscale(
+    axes: list[dict[str, str]], spacing_um: tuple[float, ...], factors: list[tuple[int, ...]], name: str
+) -> dict[str, Any]:
     datasets = [
         {
             "path": str(level),
@@ -93,13 +110,13 @@ def _multiscale(axes: list, spacing_um, factors, name: str) -> dict:
     return {"name": name, "axes": axes, "datasets": datasets}
 
 
-def _array(group, level: int, shape: tuple[int, ...], dtype, chunk: int):
+def _array(group: Any, level: int, shape: tuple[int, ...], dtype: npt.DTypeLike, chunk: int) -> Any:
     chunks = tuple(min(n, 32) for n in shape[:-2]) + tuple(min(n, chunk) for n in shape[-2:])
     names = list("zyx"[-len(shape) :])
     return group.create_array(str(level), shape=shape, chunks=chunks, dtype=np.dtype(dtype), dimension_names=names)
 
 
-def _blocks(shape, chunks):
+def _blocks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
     counts = [range(0, n, c) for n, c in zip(shape, chunks, strict=True)]
     for corner in np.stack(np.meshgrid(*counts, indexing="ij"), -1).reshape(-1, len(shape)):
         yield tuple(slice(int(a), int(min(a + c, n))) for a, c, n in zip(corner, chunks, shape, strict=True))

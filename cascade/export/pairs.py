@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from skimage import segmentation
 
 from cascade.annotation import Sample
@@ -35,7 +37,9 @@ def write_cellpose(sample: Sample, number: int, folder: Path) -> None:
             _write_cellpose_pair(folder / "train" / f"{_name(number)}_{name}{int(n):03d}", image, labels, side)
 
 
-def _write_cellpose_pair(path: Path, image: np.ndarray, labels: np.ndarray, spacing_um: tuple[float, ...]) -> None:
+def _write_cellpose_pair(
+    path: Path, image: npt.NDArray[Any], labels: npt.NDArray[Any], spacing_um: tuple[float, ...]
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_tiff(path.with_name(f"{path.name}.tif"), image, spacing_um)
     write_tiff(path.with_name(f"{path.name}_masks.tif"), labels, spacing_um)
@@ -72,7 +76,9 @@ def write_nnunet(sample: Sample, number: int, folder: Path) -> None:
             (folder / kind / f"{_name(number)}.json").write_text(spacing)
 
 
-def finish_nnunet(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict) -> None:
+def finish_nnunet(
+    folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict[str, Any]
+) -> None:
     """nnU-Net's `dataset.json`."""
     record = {
         "channel_names": {"0": "fluorescence"},
@@ -84,7 +90,9 @@ def finish_nnunet(folder: Path, records: list[SampleRecord], spacing_um: tuple[f
     (folder / "dataset.json").write_text(json.dumps(record, indent=1))
 
 
-def finish_cellpose(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict) -> None:
+def finish_cellpose(
+    folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict[str, Any]
+) -> None:
     """`dataset.json` beside the pairs, in `train` and, in 3D, in `stacks`."""
     (folder / "train").mkdir(parents=True, exist_ok=True)  # if no stack has shown a cell
     finish(folder / "train", records, spacing_um[-2:], about)
@@ -92,7 +100,7 @@ def finish_cellpose(folder: Path, records: list[SampleRecord], spacing_um: tuple
         finish(folder / "stacks", records, spacing_um, about)
 
 
-def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict) -> None:
+def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
     """`dataset.json` with axes and spacing, for the layouts that have no index of their own."""
     axes = "ZYX"[-len(spacing_um) :]
     (folder / "dataset.json").write_text(json.dumps({"axes": axes, "spacing_um": list(spacing_um), **about}, indent=1))

@@ -1,8 +1,10 @@
 """Pictures of crops and samples, for people to look at before they read numbers."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
 from PIL import Image
 from skimage import segmentation
@@ -24,7 +26,15 @@ _COLOURS = np.array(
 )
 
 
-def crop_sheet(images, masks, window: Window, path: str | Path, rows: int = 6, columns: int = 12) -> None:
+def crop_sheet(
+    images: npt.NDArray[Any],
+    masks: npt.NDArray[Any],
+    window: Window,
+    path: str | Path,
+    *,
+    rows: int = 6,
+    columns: int = 12,
+) -> None:
     """A contact sheet of crops with their outlines; images in camera units, (N, H, W) each."""
     pick = evenly(len(images), rows * columns)
     count = len(pick)
@@ -39,7 +49,7 @@ def crop_sheet(images, masks, window: Window, path: str | Path, rows: int = 6, c
     figure.savefig(path, dpi=110)
 
 
-def image_grid(images: np.ndarray, path: str | Path, columns: int = 16) -> None:
+def image_grid(images: npt.NDArray[Any], path: str | Path, columns: int = 16) -> None:
     """Images (N, H, W) in [0, 1] side by side, each pixel doubled."""
     count, height, width = images.shape
     rows = -(-count // columns)
@@ -77,33 +87,33 @@ def sample_preview(sample: Sample, path: str | Path) -> None:
     write_png(path, sheet)
 
 
-def write_png(path: str | Path, image: np.ndarray) -> None:
+def write_png(path: str | Path, image: npt.NDArray[Any]) -> None:
     """A grey (H, W) or colour (H, W, 3) image in [0, 1] as an 8-bit PNG."""
     Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(path)
 
 
-def _outlined(grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _outlined(grey: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     colour = np.repeat(grey[..., None], 3, -1)
     edge = segmentation.find_boundaries(labels, mode="inner")
     colour[edge] = _COLOURS[labels[edge] % len(_COLOURS)]
     return colour
 
 
-def _enlarge(plane: np.ndarray, zoom: int) -> np.ndarray:
+def _enlarge(plane: npt.NDArray[Any], zoom: int) -> npt.NDArray[Any]:
     return plane.repeat(zoom, 0).repeat(zoom, 1)
 
 
-def _stretch_rows(plane: np.ndarray, ratio: float) -> np.ndarray:
+def _stretch_rows(plane: npt.NDArray[Any], ratio: float) -> npt.NDArray[Any]:
     """Repeat rows so that a section along z has its true proportions."""
     rows = np.minimum((np.arange(round(len(plane) * ratio)) / ratio).astype(int), len(plane) - 1)
     return plane[rows]
 
 
-def _beside(images: list[np.ndarray]) -> np.ndarray:
+def _beside(images: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     height = max(len(image) for image in images)
     padded = [np.pad(image, ((0, height - len(image)), (0, 6), (0, 0)), constant_values=1) for image in images]
     return np.concatenate(padded, 1)
 
 
-def _below(images: list[np.ndarray]) -> np.ndarray:
+def _below(images: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     return np.concatenate([np.pad(image, ((0, 6), (0, 0), (0, 0)), constant_values=1) for image in images])

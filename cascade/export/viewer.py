@@ -1,8 +1,9 @@
-"""Looking at solids and casting rays on their meshes with open3d, which is imported only here."""
+"""Casting rays on meshes with open3d, which is imported only here."""
 
 import contextlib
 import ctypes
 import types
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -29,7 +30,7 @@ def open3d() -> types.ModuleType:
     return open3d
 
 
-def scene_of(mesh: trimesh.Trimesh):
+def scene_of(mesh: trimesh.Trimesh) -> Any:
     """An open3d RaycastingScene of a mesh, for ray casting, occupancy and distances; (x, y, z) like the mesh."""
     o3d = open3d()
     scene = o3d.t.geometry.RaycastingScene()
@@ -38,17 +39,3 @@ def scene_of(mesh: trimesh.Trimesh):
         o3d.core.Tensor(np.asarray(mesh.faces, np.uint32)),
     )
     return scene
-
-
-def show(meshes: list[trimesh.Trimesh]) -> None:
-    """Open a window with the meshes, each in its own colour."""
-    o3d = open3d()
-    shown = []
-    for n, mesh in enumerate(meshes):
-        surface = o3d.geometry.TriangleMesh(
-            o3d.utility.Vector3dVector(mesh.vertices), o3d.utility.Vector3iVector(mesh.faces)
-        )
-        surface.compute_vertex_normals()
-        surface.paint_uniform_color(np.random.default_rng(n).uniform(0.3, 1, 3))
-        shown.append(surface)
-    o3d.visualization.draw_geometries(shown)

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from cascade.annotation import Sample
-from cascade.data.frames import read_image
 from cascade.export.records import SampleRecord
 from cascade.generation.load import cells_together, load
 from cascade.generation.recipe import Recipe
@@ -16,6 +15,7 @@ from cascade.pipelines.cascade import CascadePipeline
 from cascade.population.bank import stored_bank
 from cascade.population.compositing import Cell
 from cascade.population.scene import Scene, plan_scene
+from cascade.reading import read_image
 
 _NO_IMAGE = 1 << 30  # cells of a bank are made under numbers that no image has
 

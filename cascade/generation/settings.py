@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Format = Literal["ctc", "cellpose", "stardist", "nnunet", "ome-tiff", "ome-zarr", "coco", "huggingface"]
+Format = Literal[
+    "ctc", "cellpose", "stardist", "nnunet", "ome-tiff", "ome-zarr", "coco", "huggingface", "annotations"
+]  # fmt: skip
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -19,7 +21,8 @@ class GenerationSettings:
     num_images: int = 1
     seed: int = 0
     format: tuple[Format, ...] = ("ctc",)
-    """ctc, cellpose, stardist, nnunet, ome-tiff, ome-zarr, coco, huggingface; several may be given."""
+    """ctc, cellpose, stardist, nnunet, ome-tiff, ome-zarr, coco, huggingface, or annotations, which are labels without
+    images, with all that is known of the cells; several may be given."""
     meshes: bool = False
     """Also write 3D cells as GLB."""
     shard_size: int = 4

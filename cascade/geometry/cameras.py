@@ -5,8 +5,10 @@ the camera that looks along z sees exactly (y, x).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 
@@ -16,14 +18,14 @@ class Cameras:
 
     axes: torch.Tensor
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.axes.ndim != 3 or self.axes.shape[1:] != (3, 3):
             raise ValueError(f"camera axes must be (N, 3, 3), got {tuple(self.axes.shape)}")
 
     def __len__(self) -> int:
         return len(self.axes)
 
-    def to(self, device) -> "Cameras":
+    def to(self, device: torch.device | str) -> "Cameras":
         """The same cameras on another device."""
         return Cameras(self.axes.to(device))
 
@@ -67,14 +69,18 @@ def ring(count: int = 16, elevation_deg: float = 30.0) -> Cameras:
 
 
 def view_set(name: str, count: int) -> Cameras:
-    """A view set by its name in a config: "hemisphere" or "ring"."""
+    """A view set by its name in a config: "hemisphere" or "ring".
+
+    >>> view_set("hemisphere", 4).directions[0].tolist()
+    [1.0, 0.0, 0.0]
+    """
     sets = {"hemisphere": hemisphere, "ring": ring}
     if name not in sets:
         raise ValueError(f"no view set {name!r}; there are {', '.join(sets)}")
     return sets[name](count)
 
 
-def look_along(directions: np.ndarray) -> Cameras:
+def look_along(directions: npt.NDArray[Any]) -> Cameras:
     """Cameras along unit directions (N, 3); image axis v lies as near to y as it can (to −z, looking along y)."""
     directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
     down = np.where(np.abs(directions[:, 1:2]) > 0.999, [[-1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
@@ -84,7 +90,7 @@ def look_along(directions: np.ndarray) -> Cameras:
     return Cameras(torch.tensor(np.stack([directions, v, -u], 1), dtype=torch.float32))
 
 
-def pixel_centres(size: int, device=None) -> torch.Tensor:
+def pixel_centres(size: int, device: torch.device | str | None = None) -> torch.Tensor:
     """Image coordinates of pixel centres, (size, size, 2) as (v, u) in (−1, 1)."""
     axis = (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
     return torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)

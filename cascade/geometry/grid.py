@@ -4,38 +4,41 @@ Arrays are (Y, X) or (Z, Y, X). Spacings, origins and points are micrometres in 
 axes. Only `to_xyz` leaves that order, for mesh files.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
-SignedDistance = Callable[[np.ndarray], np.ndarray]  # (P, D) points in µm -> (P,) µm, negative inside
+SignedDistance = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]  # (P, D) points in µm -> (P,) µm, negative inside
 
 
 @dataclass(frozen=True)
 class Volume:
     """An array with its physical size: bool is a mask, integer instance labels, float32 an intensity in [0, 1]."""
 
-    array: np.ndarray
+    array: npt.NDArray[Any]
     spacing_um: tuple[float, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.array.ndim not in (2, 3) or len(self.spacing_um) != self.array.ndim:
             raise ValueError(
                 f"a Volume is (Y, X) or (Z, Y, X) with one spacing per axis, "
                 f"got shape {self.array.shape} and spacing {self.spacing_um}"
             )
 
-    @property
-    def voxel_um(self) -> float:
-        """Size of one voxel, µm² or µm³."""
-        return float(np.prod(self.spacing_um))
-
 
 @dataclass(frozen=True)
 class Grid:
-    """Voxel centres `origin_um + index * spacing_um`."""
+    """Voxel centres `origin_um + index * spacing_um`.
+
+    >>> Grid.centred((3, 5), (2.0, 0.5)).origin_um
+    (-2.0, -1.0)
+    >>> Grid.covering((4.0, 3.0), (2.0, 0.5)).shape
+    (3, 7)
+    """
 
     shape: tuple[int, ...]
     spacing_um: tuple[float, ...]
@@ -53,14 +56,14 @@ class Grid:
         shape = tuple(2 * int(np.ceil(0.5 * e / s)) + 1 for e, s in zip(extent_um, spacing_um, strict=True))
         return cls.centred(shape, spacing_um)
 
-    def axes_um(self) -> list[np.ndarray]:
+    def axes_um(self) -> list[npt.NDArray[Any]]:
         """Voxel-centre coordinates along each axis, float32."""
         return [
             (o + s * np.arange(n)).astype(np.float32)
             for n, s, o in zip(self.shape, self.spacing_um, self.origin_um, strict=True)
         ]
 
-    def points_um(self) -> np.ndarray:
+    def points_um(self) -> npt.NDArray[Any]:
         """All voxel centres, (P, D) float32, in C order."""
         return np.stack(np.meshgrid(*self.axes_um(), indexing="ij"), -1).reshape(-1, len(self.shape))
 
@@ -69,26 +72,24 @@ def voxelize(sdf: SignedDistance, grid: Grid, chunk: int = 1 << 20) -> Volume:
     """Sample a signed distance on a grid: True where a voxel's centre lies inside.
 
     Evaluates at most `chunk` points at once, so that memory does not grow with the grid.
+
+    >>> ball = voxelize(lambda p: np.linalg.norm(p, axis=1) - 3, Grid.covering((6, 6, 6), (0.5, 0.5, 0.5)))
+    >>> round(float(ball.array.sum() * 0.5**3 / (4 / 3 * np.pi * 3**3)), 1)
+    1.0
     """
     points = grid.points_um()
     inside = np.concatenate([np.asarray(sdf(points[i : i + chunk])) < 0 for i in range(0, len(points), chunk)])
     return Volume(inside.reshape(grid.shape), grid.spacing_um)
 
 
-def slice_volume(sdf: SignedDistance, extent_um: tuple[float, float, float], spacing_um: tuple[float, ...]) -> Volume:
-    """Cut a solid into equal slices: S = extent_z / spacing_z planes, each sampled at the in-plane spacing.
-
-    "we slice the output volumes v3D at equal intervals (m3D ∈ R^{H×W×S})": cascaded diffusion paper, §2. The SDF
-    is evaluated at the planes themselves, so no slab of a finer volume is averaged or thrown away.
-    """
-    return voxelize(sdf, Grid.covering(extent_um, spacing_um))
-
-
-def signed_distance(mask: np.ndarray, spacing_um) -> np.ndarray:
+def signed_distance(mask: npt.NDArray[Any], spacing_um: Sequence[float]) -> npt.NDArray[Any]:
     """Euclidean distance to the outline of a mask, µm, negative inside, zero half-way between the two sides.
 
     Exact to half the difference between the spacings of the axes, so exact for square pixels.
     A mask that is empty or full has no outline: the distance is then ±inf.
+
+    >>> signed_distance(np.array([[0, 1, 1, 0, 0]]), (1.0, 1.0)).tolist()
+    [[0.5, -0.5, -0.5, 0.5, 1.5]]
     """
     mask = np.asarray(mask, bool)
     if not mask.any():
@@ -101,6 +102,6 @@ def signed_distance(mask: np.ndarray, spacing_um) -> np.ndarray:
     return np.where(mask, half - inside, outside - half).astype(np.float32)
 
 
-def to_xyz(points_zyx: np.ndarray) -> np.ndarray:
+def to_xyz(points_zyx: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Array order (z, y, x) to the (x, y, z) that mesh files and viewers expect; its own inverse."""
     return np.ascontiguousarray(np.asarray(points_zyx)[..., ::-1])

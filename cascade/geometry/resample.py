@@ -1,13 +1,22 @@
 """Arrays from one voxel spacing to another."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 
-def resample(array: np.ndarray, spacing_um, target_spacing_um, order: int = 1) -> np.ndarray:
+def resample(
+    array: npt.NDArray[Any], spacing_um: Sequence[float], target_spacing_um: Sequence[float], *, order: int = 1
+) -> npt.NDArray[Any]:
     """Resample to another spacing, voxel corners aligned; `order` 0 keeps labels, 1 is linear.
 
     Where the target is coarser by more than 1.5 an intensity image (order > 0) is smoothed first, against aliasing.
+
+    >>> resample(np.array([[1, 2]]), (1.0, 1.0), (0.5, 0.5), order=0).tolist()
+    [[1, 1, 2, 2], [1, 1, 2, 2]]
     """
     zoom = np.asarray(spacing_um, float) / np.asarray(target_spacing_um, float)
     if np.allclose(zoom, 1, atol=1e-3):
@@ -20,7 +29,9 @@ def resample(array: np.ndarray, spacing_um, target_spacing_um, order: int = 1) -
     return ndimage.affine_transform(array, matrix, offset, tuple(shape), order=order, mode="nearest")
 
 
-def unresampled(planes: np.ndarray, spacing_um, target_spacing_um) -> np.ndarray:
+def unresampled(
+    planes: npt.NDArray[Any], spacing_um: Sequence[float], target_spacing_um: Sequence[float]
+) -> npt.NDArray[Any]:
     """Planes (N, H, W) brought back from finer pixels: those whose linear interpolation comes nearest to them.
 
     `resample` to finer pixels blurs a little, and back once more; this is its inverse, by least squares. To finer or
@@ -36,13 +47,13 @@ def unresampled(planes: np.ndarray, spacing_um, target_spacing_um) -> np.ndarray
     return np.einsum("yh,nhw,xw->nyx", back[0], planes.astype(np.float32), back[1], optimize=True)
 
 
-def fitted(planes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def fitted(planes: npt.NDArray[Any], shape: tuple[int, int]) -> npt.NDArray[Any]:
     """Planes (…, H, W) cropped, or padded with zeros, by the odd pixel of rounding at their far ends."""
     pad = [(0, 0)] * (planes.ndim - 2) + [(0, max(n - m, 0)) for n, m in zip(shape, planes.shape[-2:], strict=True)]
     return np.pad(planes, pad)[..., : shape[0], : shape[1]]
 
 
-def _interpolation(coarse: int, fine: int) -> np.ndarray:
+def _interpolation(coarse: int, fine: int) -> npt.NDArray[Any]:
     """Linear interpolation of `coarse` pixels at the centres of `fine` ones over the same length, (fine, coarse)."""
     places = np.clip((np.arange(fine) + 0.5) * coarse / fine - 0.5, 0, coarse - 1)
     return np.maximum(1 - np.abs(places[:, None] - np.arange(coarse)), 0)

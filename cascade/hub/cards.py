@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from cascade.optics.statistics import Statistics
 
@@ -11,7 +12,7 @@ def write_card(
     title: str,
     load: str | None,
     data: list[Statistics],
-    settings: dict,
+    settings: dict[str, Any],
     loss: float,
     base_model: str | None = None,
     preview: Path | None = None,

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from cascade.hub.embedded import NAMES, embedded
 
@@ -53,10 +54,21 @@ def check_components(folder: Path, pipeline: str, components: dict[str, str]) ->
             raise ModelError(f"{folder}: {name}/{file} is missing for a {pipeline}; train it, or copy it there")
 
 
-def model_index(folder: Path) -> dict:
+def model_index(folder: Path) -> dict[str, Any]:
     """What a folder's model_index.json says; nothing without one."""
     index = folder / "model_index.json"
-    return json.loads(index.read_text()) if index.is_file() else {}
+    return read_json(index) if index.is_file() else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a model's JSON file says; raises ModelError, naming it, unless it can be read and holds an object."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:  # not JSON, not UTF-8, not there
+        raise ModelError(f"{path} cannot be read ({error}): copy the model again") from error
+    if not isinstance(record, dict):
+        raise ModelError(f"{path} holds {json.dumps(record)[:20]} where settings should be: copy the model again")
+    return record
 
 
 def forget_paths(folder: Path) -> None:
@@ -68,7 +80,7 @@ def forget_paths(folder: Path) -> None:
 
 
 def push(
-    pipeline, repo_id: str, private: bool | None = None, token: str | None = None, cards: str | Path | None = None
+    pipeline: Any, repo_id: str, private: bool | None = None, token: str | None = None, cards: str | Path | None = None
 ) -> str:
     """Upload what `save_pretrained` writes to a Hub repository, with the cards of the folder `cards`, default the one
     that the pipeline was loaded from; returns the commit's address.
@@ -116,9 +128,11 @@ def _download(repo_id: str, revision: str | None, token: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     wanted = ["*/*.safetensors" if name == "*.safetensors" else name for name in _WANTED]  # no single-file models
-    options = {"revision": revision, "token": token, "allow_patterns": wanted, "ignore_patterns": list(_NOT_NEEDED)}
+    unwanted = list(_NOT_NEEDED)
     try:
-        return Path(snapshot_download(repo_id, **options))
+        return Path(
+            snapshot_download(repo_id, revision=revision, token=token, allow_patterns=wanted, ignore_patterns=unwanted)
+        )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(

@@ -2,6 +2,8 @@
 
 import torch
 
+from cascade.geometry.cameras import Cameras
+from cascade.multiview.network import MultiviewNetwork
 from cascade.multiview.renders import HarmonicRenders
 
 
@@ -15,8 +17,10 @@ class MultiviewEncoder:
         self.renders, self.drop_condition = renders, drop_condition
 
     @torch.no_grad()
-    def __call__(self, batch: dict, generator: torch.Generator) -> tuple[torch.Tensor, dict]:
-        count = len(batch["index"])
+    def __call__(
+        self, batch: dict[str, torch.Tensor], generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        count = len(batch["row"])
         _, condition, views = self.renders.draw(count, generator)
         dropped = torch.rand(count, generator=generator, device=views.device) < self.drop_condition
         condition = torch.where(dropped[:, None, None], torch.ones_like(condition), condition)
@@ -26,10 +30,10 @@ class MultiviewEncoder:
 class Multiview(torch.nn.Module):
     """The network with its cameras, as the denoising loss and loop call it."""
 
-    def __init__(self, network, cameras):
+    def __init__(self, network: MultiviewNetwork, cameras: Cameras):
         super().__init__()
         self.network = network
         self.cameras = cameras
 
-    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: dict) -> torch.Tensor:
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return self.network(noisy, timesteps, batch["condition"], self.cameras.to(noisy.device))

@@ -91,7 +91,9 @@ class MultiviewNetwork(ModelMixin, ConfigMixin):
         stacked = torch.cat([noisy.reshape(-1, 1, height, width), shadow, read], 1)
         return self.unet(stacked, timestep.repeat_interleave(views), who).sample.view(noisy.shape)
 
-    def _shared_volume(self, noisy, condition, cameras: Cameras, embedding) -> torch.Tensor:
+    def _shared_volume(
+        self, noisy: torch.Tensor, condition: torch.Tensor, cameras: Cameras, embedding: torch.Tensor
+    ) -> torch.Tensor:
         """(B, C, G, G, G): mean and maximum over the views, and the condition, back-projected and made one."""
         batch, views = noisy.shape[:2]
         size = self.config.volume_size

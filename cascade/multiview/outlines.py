@@ -1,8 +1,10 @@
 """Outlines of cells, brought into the multiview model's frame and back to micrometres."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from cascade.geometry.grid import signed_distance
@@ -18,16 +20,16 @@ class FramedOutlines:
     maps: (B, S, S) float32 distance maps in [−1, 1], negative inside. unit_um: (B,) µm per half-width of the frame.
     """
 
-    maps: np.ndarray
-    unit_um: np.ndarray
+    maps: npt.NDArray[Any]
+    unit_um: npt.NDArray[Any]
 
 
-def diameters_um(masks: np.ndarray, pixel_um: float) -> np.ndarray:
+def diameters_um(masks: npt.NDArray[Any], pixel_um: float) -> npt.NDArray[Any]:
     """Of discs with the areas of masks (B, H, W), in µm."""
     return 2 * np.sqrt(masks.sum((1, 2)) / np.pi) * pixel_um
 
 
-def heights_um(masks: np.ndarray, pixel_um: float, elongation: np.ndarray) -> np.ndarray:
+def heights_um(masks: npt.NDArray[Any], pixel_um: float, elongation: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Bounds (B,) on the heights of solids with the outlines (B, H, W) and elongations (B,), µm."""
     reach = []
     for mask in masks:
@@ -36,7 +38,7 @@ def heights_um(masks: np.ndarray, pixel_um: float, elongation: np.ndarray) -> np
     return 2 * elongation * pixel_um * np.array(reach)
 
 
-def silhouettes_of_slices(masks: np.ndarray, height: np.ndarray) -> np.ndarray:
+def silhouettes_of_slices(masks: npt.NDArray[Any], height: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Outlines read as cross-sections at relative heights `height` (B,), made the silhouettes of the whole cells.
 
     An annotation shows a cell where the slice happens to cut it. At height u an ellipsoid's cross-section is √(1 − u²)
@@ -52,7 +54,7 @@ def silhouettes_of_slices(masks: np.ndarray, height: np.ndarray) -> np.ndarray:
     return grown
 
 
-def frame_outlines(masks: np.ndarray, pixel_um: float, size: int, truncation: float = 0.25) -> FramedOutlines:
+def frame_outlines(masks: npt.NDArray[Any], pixel_um: float, size: int, *, truncation: float = 0.25) -> FramedOutlines:
     """Frame binary masks (B, H, W) of one piece each; raises ValueError for an empty mask."""
     maps, units = [], []
     axis = (np.arange(size) + 0.5) * (2 / size) - 1

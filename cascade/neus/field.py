@@ -60,7 +60,7 @@ def trilinear(values: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     first = size**3 * torch.arange(len(points), device=points.device)[:, None]
     flat, total = values.reshape(-1), torch.zeros_like(share[..., 0])
     for dz, dy, dx in itertools.product((0, 1), repeat=3):
-        weight = 1.0
+        weight = torch.ones_like(total)
         for axis, step in enumerate((dz, dy, dx)):
             weight = weight * (share[..., axis] if step else 1 - share[..., axis])
         node = first + ((low[..., 0] + dz) * size + low[..., 1] + dy) * size + low[..., 2] + dx
@@ -77,7 +77,7 @@ class MLPField(torch.nn.Module):
 
     def __init__(
         self,
-        cells: int,
+        num_cells: int,
         generator: torch.Generator,
         depth: int = 8,
         width: int = 256,
@@ -91,8 +91,10 @@ class MLPField(torch.nn.Module):
         for layer in range(depth + 1):
             fan_in = inputs if layer == 0 else width
             fan_out = 1 if layer == depth else width - inputs if layer + 1 == self.skip else width
-            weight = torch.randn((cells, fan_in, fan_out), generator=generator, device=device) * math.sqrt(2 / fan_out)
-            bias = torch.zeros(cells, 1, fan_out, device=device)
+            weight = torch.randn((num_cells, fan_in, fan_out), generator=generator, device=device) * math.sqrt(
+                2 / fan_out
+            )
+            bias = torch.zeros(num_cells, 1, fan_out, device=device)
             if layer == depth:
                 weight = math.sqrt(math.pi / fan_in) + 1e-4 * torch.randn(
                     weight.shape, generator=generator, device=device

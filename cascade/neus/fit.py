@@ -14,6 +14,21 @@ from cascade.neus.render import alphas, ray_points, refine_depths, render_opacit
 from cascade.neus.settings import NeuSSettings
 from cascade.neus.views import carving, jaggedness, view_residuals, visual_hull
 
+_CARVED = (
+    0.015  # share of the hull that a view of 16 cuts away alone where it belongs; grows with (angle between views)²
+)
+_SMOOTH_PX, _SMOOTH_SHARE = 0.02, 3.2  # jaggedness of smooth outlines: of a prediction, and of curvature, by image size
+_ROUGH_PX = 0.02  # jaggedness beyond that at which outlines count as wholly rough
+_BLUNT, _SMOOTHER = 0.45, 5  # factors on sharpness and smoothness where they do
+_NEAR_RIM, _ELSEWHERE = (
+    0.6,
+    0.05,
+)  # distances within which rays are drawn, and how rarely beyond: there opacity is plain
+_SURE = 1e-4  # opacities are kept from 0 and 1, where their logarithm has no gradient
+_EVERY_RAY, _EVERY_POINT = 8, 4  # of which the gradient's length is looked at: it is the costly part, and varies slowly
+_LAST_RATE = 0.1  # of the learning rate, at the last step
+_TOLERANCE = 0.02  # residual at which views are all right, so that among good ones none is called bad
+
 
 @dataclass(frozen=True)
 class NeuSFit:
@@ -42,6 +57,7 @@ def fit_views(
     views: torch.Tensor,
     cameras: Cameras,
     settings: NeuSSettings | None = None,
+    *,
     generator: torch.Generator | None = None,
     weights: torch.Tensor | None = None,
     truncation: float = 0.25,
@@ -69,17 +85,20 @@ def fit_views(
     cameras = cameras.to(device)
     views = views.float()
     # A view that cuts away what nobody else disputes does not belong; slivers grow with the angle between views.
-    trust = (carving(views, cameras, truncation) < 0.015 * (16 / len(cameras)) ** 2).float()
+    trust = (carving(views, cameras, truncation) < _CARVED * (16 / len(cameras)) ** 2).float()
+    field: GridField | MLPField
     if settings.field == "grid":
         field = GridField(visual_hull(views, cameras, settings.nodes, truncation, trust))
     else:
         field = MLPField(len(views), generator)
     weights = torch.ones(len(cameras), device=device) if weights is None else weights.to(device)
     view_weights = weights * trust  # (B, N)
-    smooth = 0.02 + 3.2 / views.shape[-1]  # what the curvature of rendered and predicted outlines alone comes to
-    rough = ((jaggedness(views, truncation) - smooth) / 0.02).clamp(0, 1)
-    blunt = 0.45**rough
-    smooth_weight = settings.smooth_weight * 5**rough
+    smooth = (
+        _SMOOTH_PX + _SMOOTH_SHARE / views.shape[-1]
+    )  # what the curvature of rendered and predicted outlines alone comes to
+    rough = ((jaggedness(views, truncation) - smooth) / _ROUGH_PX).clamp(0, 1)
+    blunt = _BLUNT**rough
+    smooth_weight = settings.smooth_weight * _SMOOTHER**rough
     # NeuS: s = e^{10 v}, so that one learning rate suits the field and v.
     variance = torch.full((len(views),), math.log(settings.first_sharpness) / 10, device=device, requires_grad=True)
     parameters = [*field.parameters(), variance] if settings.learn_sharpness else field.parameters()
@@ -102,7 +121,15 @@ def fit_views(
 
 
 def _loss(
-    field, views, cameras, view_weights, sharpness, smooth_weight, truncation, settings: NeuSSettings, generator
+    field: GridField | MLPField,
+    views: torch.Tensor,
+    cameras: Cameras,
+    view_weights: torch.Tensor,
+    sharpness: torch.Tensor,
+    smooth_weight: torch.Tensor,
+    truncation: float,
+    settings: NeuSSettings,
+    generator: torch.Generator,
 ) -> torch.Tensor:
     view, image, distance = _draw_rays(views, settings.rays, generator)
     if settings.learn_sharpness:
@@ -116,17 +143,19 @@ def _loss(
         depth = refine_depths(depth, alpha, settings.importance_samples // settings.upsampling_steps, generator)
     points = ray_points(cameras, view, image, depth)
     seen = render_opacity(field.sdf, points, sharpness)
-    error = F.binary_cross_entropy(seen.clamp(1e-4, 1 - 1e-4), target, reduction="none")
+    error = F.binary_cross_entropy(seen.clamp(_SURE, 1 - _SURE), target, reduction="none")
     error = (error * view_weights.gather(1, view)).mean(1)
-    some = points[:, ::8, ::4]
+    some = points[:, ::_EVERY_RAY, ::_EVERY_POINT]
     penalty = settings.eikonal_weight * field.eikonal(some) + smooth_weight * field.roughness()
     return (settings.mask_weight * error + penalty).sum()
 
 
-def _draw_rays(views: torch.Tensor, count: int, generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _draw_rays(
+    views: torch.Tensor, count: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Rays mostly at the silhouettes' rims: view (B, R), image (B, R, 2), distance (B, R) in [−1, 1]."""
     batch, cameras, height, width = views.shape
-    likely = torch.where(views.abs() < 0.6, 1.0, 0.05).flatten(1)
+    likely = torch.where(views.abs() < _NEAR_RIM, 1.0, _ELSEWHERE).flatten(1)
     picked = torch.multinomial(likely, count, replacement=True, generator=generator)
     view, pixel = picked // (height * width), picked % (height * width)
     jitter = torch.rand((batch, count, 2), generator=generator, device=views.device)
@@ -139,19 +168,19 @@ def _draw_rays(views: torch.Tensor, count: int, generator) -> tuple[torch.Tensor
     return view, image, distance.view(batch, count)
 
 
-def _stratified_depths(shape: tuple[int, ...], generator) -> torch.Tensor:
+def _stratified_depths(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     jitter = torch.rand(shape, generator=generator, device=generator.device)
     return (torch.arange(shape[-1], device=generator.device) + jitter) * (2 / shape[-1]) - 1
 
 
 def _agreement(residual: torch.Tensor) -> torch.Tensor:
     """Weights (B, N) that fall where a view's residual is far above the cell's median (Geman–McClure)."""
-    scale = 2 * residual.median(1, keepdim=True).values + 0.02
+    scale = 2 * residual.median(1, keepdim=True).values + _TOLERANCE
     return 1 / (1 + (residual / scale) ** 2) ** 2
 
 
-def _set_rate(optimizer, settings: NeuSSettings, step: int) -> None:
+def _set_rate(optimizer: torch.optim.Optimizer, settings: NeuSSettings, step: int) -> None:
     warm = min((step + 1) / max(settings.warm_up, 1), 1.0)
-    decay = 1 - 0.9 * step / max(settings.steps, 1)
+    decay = 1 - (1 - _LAST_RATE) * step / max(settings.steps, 1)
     for group in optimizer.param_groups:
         group["lr"] = settings.learning_rate * warm * decay

@@ -30,7 +30,7 @@ class NeuSSettings:
     max_residual: float = 0.1
     """A cell whose mean 1 − IoU over the views is larger has not converged."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.field not in ("grid", "mlp"):
             raise ValueError(f'field must be "grid" or "mlp", got {self.field!r}')
 

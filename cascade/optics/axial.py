@@ -1,8 +1,11 @@
 """How light and size of a cell go along z."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 _MIDDLE_HALF = 0.957  # the mean of √(1 − u²) over |u| < 1/2: an ellipsoid's diameter at relative height u
@@ -26,7 +29,7 @@ class Axial:
     glow: float = 0.0
     glow_um: float = 0.0
 
-    def elongations(self, diameters_um: np.ndarray) -> np.ndarray:
+    def elongations(self, diameters_um: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Mean elongation of cells whose middle planes have these diameters.
 
         Where cells appear taller than wide it is the microscope that blurs them, by as much whatever their size:
@@ -38,11 +41,11 @@ class Axial:
         blur_um = (mean - 1) * self.diameter_um
         return np.clip(1 + blur_um / np.maximum(diameters_um, 1e-6), 0.5 * mean, 1.5 * mean)
 
-    def at(self, u: np.ndarray) -> np.ndarray:
+    def at(self, u: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Relative light at relative heights |u|; 0 beyond the measured range."""
         return np.interp(np.abs(u), self.u, self.profile, right=0.0)
 
-    def with_glow(self, light: np.ndarray, spacing_um: tuple[float, float, float]) -> np.ndarray:
+    def with_glow(self, light: npt.NDArray[Any], spacing_um: tuple[float, float, float]) -> npt.NDArray[Any]:
         """Cells' light above background (Z, Y, X) float32, and between and around them no less than their glow.
 
         It does not add up: what was measured of cells' light, in them and around them, had the glow in it.
@@ -59,6 +62,6 @@ class Axial:
 _GLOW_SIGMAS = 3  # beyond that it is nothing
 
 
-def spread_light(light: np.ndarray, length_um: float, spacing_um) -> np.ndarray:
+def spread_light(light: npt.NDArray[Any], length_um: float, spacing_um: Sequence[float]) -> npt.NDArray[Any]:
     sigma = length_um / np.array(spacing_um)
     return ndimage.gaussian_filter(light, sigma, mode="constant", truncate=_GLOW_SIGMAS)

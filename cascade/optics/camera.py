@@ -1,6 +1,9 @@
 """What the camera makes of light: exposures, as integers."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from cascade.geometry.resample import fitted, resample
@@ -9,8 +12,8 @@ from cascade.optics.statistics import Statistics
 
 
 def photograph_crops(
-    images: np.ndarray, masks: np.ndarray, statistics: Statistics, pixel_um: float, rng: np.random.Generator
-) -> np.ndarray:
+    images: npt.NDArray[Any], masks: npt.NDArray[Any], statistics: Statistics, pixel_um: float, rng: np.random.Generator
+) -> npt.NDArray[Any]:
     """Add camera noise to textured crops, as `cascade prepare` leaves it in real ones: (N, H, W) float32 in [0, 1].
 
     The texture stage makes light without noise; noise is added at the data set's own pixels, fades out with the
@@ -29,7 +32,7 @@ def photograph_crops(
     return noisy
 
 
-def digitise(image: np.ndarray, dtype: str) -> np.ndarray:
+def digitise(image: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
     """Camera units as integers of the data set's dtype; a float data set is written as uint16."""
     kind = np.dtype(dtype if np.dtype(dtype).kind == "u" else "uint16")
     return np.clip(np.rint(image), 0, np.iinfo(kind).max).astype(kind)

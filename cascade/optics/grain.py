@@ -1,8 +1,10 @@
 """The finest texture of cells, which an autoencoder's few latents cannot carry: measured, and given back as noise."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 
@@ -17,7 +19,7 @@ class Grain:
     sd: float = 0.0
     length_px: float = 0.0
 
-    def add(self, images: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    def add(self, images: npt.NDArray[Any], noise: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Images (S, H, W) in [0, 1] with grain made of unit-variance white noise of the same shape."""
         if self.sd == 0:
             return images

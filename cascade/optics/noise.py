@@ -1,8 +1,10 @@
 """Camera noise: photons and read-out, correlated over a few pixels."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage, special
 
 
@@ -19,11 +21,11 @@ class Noise:
     gain: float
     kernel: list[list[float]]
 
-    def variance(self, signal: np.ndarray) -> np.ndarray:
+    def variance(self, signal: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Variance at a noise-free signal, both in camera units."""
         return self.read_variance + self.gain * np.maximum(signal - self.offset, 0)
 
-    def gaussian(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    def gaussian(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
         """A unit-variance Gaussian field with the noise's spatial correlation, float32, slice by slice."""
         kernel = np.asarray(self.kernel, np.float32)
         white = rng.standard_normal(shape, dtype=np.float32)
@@ -31,7 +33,7 @@ class Noise:
             return white
         return ndimage.convolve(white, kernel.reshape((1,) * (len(shape) - 2) + kernel.shape), mode="wrap")
 
-    def add(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def add(self, signal: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
         """One noisy exposure of a noise-free image (Y, X) or stack (Z, Y, X), camera units, float32."""
         mean = np.maximum(signal - self.offset, 1e-3).astype(np.float32)
         variance = np.maximum(self.variance(signal), 1e-6).astype(np.float32)
@@ -50,7 +52,7 @@ class Noise:
 _FEW_COUNTS = (0.05, 4.0)
 
 
-def _few_counts(k: np.ndarray, z: np.ndarray) -> np.ndarray:
+def _few_counts(k: npt.NDArray[Any], z: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Gamma variables of mean 1 and shape k at the quantiles of standard normal z, read off a table."""
     low, high = _FEW_COUNTS
     shapes, normals = np.geomspace(low, high, 48), np.linspace(-5, 5, 161)

@@ -1,8 +1,9 @@
 """What generation must know of a data set besides its pixels: one JSON file that travels with crops and models."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +11,11 @@ from cascade.optics.axial import Axial
 from cascade.optics.background import Background
 from cascade.optics.halo import Halo
 from cascade.optics.noise import Noise
+from cascade.optics.sound import check_statistics
 from cascade.optics.window import Window
 
 FILE_NAME = "statistics.json"
+_MEND = "make them anew with 'cascade prepare'"
 
 
 @dataclass(frozen=True)
@@ -55,27 +58,39 @@ class Statistics:
         low, high = self.window.stretch(np.array([typical - 0.5 * spread, typical + 0.5 * spread]))
         return float(high - low) * max(self.spacing_um[-1] / pixel_um, 1.0)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for JSON."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, record: dict) -> "Statistics":
-        """Inverse of `to_dict`; lists where tuples were are accepted. Raises ValueError naming a missing key."""
+    def from_dict(cls, record: dict[str, Any]) -> "Statistics":
+        """Inverse of `to_dict`; lists where tuples were are accepted.
+
+        Raises ValueError naming a key that is missing, or whose value cannot be.
+        """
+        if not isinstance(record, dict):
+            raise ValueError(f"statistics are a dictionary, not {str(record)[:20]}: {_MEND}")
         record = dict(record)
+        kinds: dict[str, type[Any]] = {"window": Window, "background": Background, "noise": Noise, "halo": Halo}
+        if record.get("axial") is not None:
+            kinds["axial"] = Axial
+        for key, kind in kinds.items():
+            try:
+                record[key] = kind(**record[key])
+            except (KeyError, TypeError) as error:
+                raise ValueError(f"{key} is missing or incomplete ({error}): {_MEND}") from error
         try:
-            parts = {"window": Window, "background": Background, "noise": Noise, "halo": Halo}
-            record |= {key: kind(**record[key]) for key, kind in parts.items()}
-            axial = record["axial"]
-            record["axial"] = Axial(**axial | {"elongation": tuple(axial["elongation"])}) if axial else None
-            for key in ("spacing_um", "image_shape"):
-                record[key] = tuple(record[key])
-            record["region_um"] = tuple(record["region_um"]) if record["region_um"] else None
-            return cls(**record)
-        except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"these are no complete statistics ({error}): make them anew with 'cascade prepare'"
-            ) from error
+            found = cls(**record)
+        except TypeError as error:
+            raise ValueError(f"these are no complete statistics ({error}): {_MEND}") from error
+        check_statistics(found)
+        tuples: dict[str, Any] = {key: tuple(record[key]) for key in ("spacing_um", "image_shape")}
+        if found.region_um:
+            tuples["region_um"] = tuple(found.region_um)
+        if found.axial:
+            mean, spread = found.axial.elongation
+            tuples["axial"] = replace(found.axial, elongation=(mean, spread))
+        return replace(found, **tuples)
 
     def save(self, folder: str | Path) -> None:
         """Write `statistics.json` into a folder."""
@@ -83,8 +98,13 @@ class Statistics:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Statistics":
-        """Read `statistics.json` from a folder."""
+        """Read `statistics.json` from a folder; raises ValueError, naming it, if it is cut or unsound."""
         path = Path(folder) / FILE_NAME
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: make the folder with 'cascade prepare'")
-        return cls.from_dict(json.loads(path.read_text()))
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not JSON ({error}): {_MEND}") from error
+        except ValueError as error:  # also of another encoding than UTF-8
+            raise ValueError(f"{path}: {error}") from error

@@ -1,6 +1,9 @@
 """Random harmonic solids as signed-distance callables, without views or a fit."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from cascade.geometry.cameras import along_z
@@ -10,8 +13,8 @@ from cascade.shapes.table import beyond_surface, radius_table
 
 
 def harmonic_solids(
-    area_um2: np.ndarray, elongation: np.ndarray, generator: torch.Generator, law: ShapeLaw | None = None
-) -> tuple[list[SignedDistance], np.ndarray]:
+    area_um2: npt.NDArray[Any], elongation: npt.NDArray[Any], generator: torch.Generator, law: ShapeLaw | None = None
+) -> tuple[list[SignedDistance], npt.NDArray[Any]]:
     """Random solids as signed-distance callables in µm, and bounds on their heights in µm.
 
     Their silhouettes along z have the areas `area_um2` (B,); they are stretched along z by `elongation` (B,). What the
@@ -27,7 +30,7 @@ def harmonic_solids(
     def solid(n: int) -> SignedDistance:
         scale = np.array([elongation[n], 1, 1]) * radius[n]
 
-        def sdf(points: np.ndarray) -> np.ndarray:
+        def sdf(points: npt.NDArray[Any]) -> npt.NDArray[Any]:
             return radius[n] * beyond_surface(table[n : n + 1], torch.from_numpy(points / scale).float())[0].numpy()
 
         return sdf

@@ -44,7 +44,7 @@ class HarmonicShapes:
     def __len__(self) -> int:
         return len(self.form)
 
-    def __getitem__(self, index) -> "HarmonicShapes":
+    def __getitem__(self, index: slice | torch.Tensor) -> "HarmonicShapes":
         return HarmonicShapes(self.form[index], self.coefficients[index])
 
     def radius(self, directions: torch.Tensor, basis: torch.Tensor | None = None) -> torch.Tensor:
@@ -99,7 +99,7 @@ class SilhouetteRenderer:
     then one matrix product.
     """
 
-    def __init__(self, cameras: Cameras, degree: int, size: int, truncation: float = 0.25):
+    def __init__(self, cameras: Cameras, degree: int, size: int, *, truncation: float = 0.25):
         self.size, self.truncation = size, truncation
         device = cameras.axes.device
         phi = torch.arange(_ANGLES, device=device) * (2 * np.pi / _ANGLES)
@@ -137,8 +137,8 @@ def polygon_distance(vertices: torch.Tensor, points: torch.Tensor) -> torch.Tens
         best = torch.minimum(best, ((offset - along[..., None] * e[:, None]) ** 2).sum(-1))
     angle = torch.atan2(points[:, 0], points[:, 1]) % (2 * np.pi)
     step = 2 * np.pi / vertices.shape[1]
-    k = (angle / step).long() % vertices.shape[1]
-    a, b = vertices[:, k], ends[:, k]
+    sector = (angle / step).long() % vertices.shape[1]
+    a, b = vertices[:, sector], ends[:, sector]
     # Inside if p lies on the origin's side of the edge that its angle falls on.
     cross = (b - a)[..., 1] * (points - a)[..., 0] - (b - a)[..., 0] * (points - a)[..., 1]
     return torch.where(cross < 0, 1, -1) * best.sqrt()

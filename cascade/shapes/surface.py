@@ -11,7 +11,7 @@ from cascade.shapes.table import beyond_surface, radius_table
 
 
 def render_surface(
-    shapes: HarmonicShapes, cameras: Cameras, size: int, samples: int = 64, refinements: int = 8
+    shapes: HarmonicShapes, cameras: Cameras, size: int, *, samples: int = 64, refinements: int = 8
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What each camera sees of each solid's surface.
 

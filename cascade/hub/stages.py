@@ -1,0 +1,91 @@
+"""A stage's networks from its folder, complete and finite, or one line that names the file."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from diffusers import ModelMixin
+from safetensors import SafetensorError
+
+from cascade.hub import folders as hub
+
+_FAILURES = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, OSError, SafetensorError)
+
+
+class HubStage:
+    """How a stage is loaded and published; comes before `DiffusionPipeline` among a pipeline's bases.
+
+    networks: the stage's networks by name, and what they are. The scheduler is the other thing that a stage has.
+    """
+
+    networks: ClassVar[dict[str, type[ModelMixin]]]
+
+    @classmethod
+    def from_pretrained(
+        cls, path_or_repo_id: str | Path, revision: str | None = None, token: str | None = None, **options: Any
+    ) -> Self:
+        """Load from a folder or a Hub repository; `options` are those of diffusers, and components to use instead.
+
+        Raises `hub.ModelError`, naming the file, if something is missing or pickled, is cut or of another encoding, or
+        if weights do not fit their network or are not finite.
+        """
+        folder = hub.model_folder(path_or_repo_id, revision, token)
+        files = {name: "config.json" for name in cls.networks} | {"scheduler": "scheduler_config.json"}
+        files = {name: file for name, file in files.items() if name not in options}
+        hub.check_components(folder, cls.__name__, files)
+        for path in (folder / "model_index.json", *(folder / name / file for name, file in files.items())):
+            hub.read_json(path)
+        how = {key: options[key] for key in ("dtype", "torch_dtype", "variant") if key in options}
+        given = {name: load_network(kind, folder / name, **how) for name, kind in cls.networks.items() if name in files}
+        try:
+            return super().from_pretrained(folder, use_safetensors=True, **options, **given)  # type: ignore[misc]
+        except _FAILURES as error:
+            raise hub.ModelError(f"{folder}: its configs make no {cls.__name__} ({_first_line(error)})") from error
+
+    def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
+        """Upload the stage with its card; returns the commit's address."""
+        return hub.push(self, repo_id, private, token)
+
+
+def load_network(kind: type[ModelMixin], folder: Path, **options: Any) -> Any:
+    """A network from its folder, where it has to have every weight, of the right shape, and finite.
+
+    (diffusers only warns of weights that are missing, and draws them at random.) Raises `hub.ModelError` otherwise.
+    """
+    try:
+        network, found = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
+    except _FAILURES as error:
+        raise hub.ModelError(
+            f"{_weights(folder)}: no {kind.__name__} can be made of these weights and {folder.name}/config.json "
+            f"({_first_line(error)}); copy the model again, or train it"
+        ) from error
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise hub.ModelError(f"{_weights(folder)}: {_some(missing)} missing; copy the model again, or train it")
+    bad = _not_finite(network.state_dict())
+    if bad:
+        raise hub.ModelError(f"{_weights(folder)}: {_some(bad)} not finite; copy the model again, or train it")
+    return network
+
+
+def _not_finite(tensors: dict[str, torch.Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or an infinite value."""
+    floating = {name: values for name, values in tensors.items() if values.is_floating_point()}
+    if torch.nn.utils.get_total_norm(list(floating.values())).isfinite():  # one pass over all of them
+        return []
+    return [name for name, values in floating.items() if not values.isfinite().all()]
+
+
+def _weights(folder: Path) -> Path:
+    """The file to name: a network's weights, or its folder if they are not one file."""
+    files = sorted(folder.glob("*.safetensors"))
+    return files[0] if len(files) == 1 else folder
+
+
+def _some(names: list[str]) -> str:
+    return f"{names[0]} and {len(names) - 1} other tensors are" if len(names) > 1 else f"{names[0]} is"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].split(". If you want")[0] if lines else type(error).__name__

@@ -1,0 +1,148 @@
+"""One image or label image from a file, its mistakes named."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from skimage import io, measure
+
+SUFFIXES = (".tif", ".tiff", ".png")  # in upper case, too
+_MAX_ID = 2**20  # every plane is gone through by id, up to the highest: minutes an image beyond this
+_JPEG = (6, 7, 33007, 34892)  # TIFF compression tags: old JPEG, JPEG, its alternative, lossy JPEG of DNG
+_LOSSY_BITS = 12  # JPEG of more bits than this a value knows its lossless mode only
+_FEW_CHANNELS = 4  # stacks whose axes were not given are often stored as channels, but have more planes than this
+
+
+class DataError(ValueError):
+    """A mistake in the user's data; its message names the file and the mend."""
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a file holds: the array, and what its metadata say of the axes."""
+
+    array: np.ndarray
+    channels: int = 1  # that are surely channels, not slices
+    times: int = 1
+
+
+def is_image(path: Path) -> bool:
+    """Is this a file to be read, by its name? Hidden ones are not: macOS leaves a `._x.tif` beside `x.tif`.
+
+    >>> [is_image(Path(name)) for name in ("t000.tif", "X.TIFF", "x.PNG", "._t000.tif", "x.jpg")]
+    [True, True, True, False, False]
+    """
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def is_png(path: Path) -> bool:
+    return path.suffix.lower() == ".png"
+
+
+def read_image(path: Path) -> np.ndarray:
+    """A greyscale image (Y, X) or stack (Z, Y, X), in the file's own dtype.
+
+    Raises DataError for files that are truncated, coloured, of several channels or times, or not images.
+    """
+    stored = _read(path)
+    array = stored.array
+    if _in_colour(path, array):
+        raise DataError(f"{path}: a colour image {array.shape}; convert it to greyscale")
+    if stored.channels > 1:
+        raise DataError(
+            f"{path}: {stored.channels} channels {array.shape}; export the one that shows the cells (or, if these are "
+            f"slices, save them with axes ZYX)"
+        )
+    if stored.times > 1:
+        raise DataError(
+            f"{path}: a time series of {stored.times} frames {array.shape}; save each frame to a file of its own (or, "
+            f"if these are slices, save them with axes ZYX: in Fiji, Image > Properties)"
+        )
+    if array.ndim not in (2, 3):
+        raise DataError(f"{path}: {array.ndim} axes {array.shape}; an image is (Y, X) or (Z, Y, X), one channel")
+    if array.dtype.kind not in "uif" or not np.isfinite(array).all():
+        raise DataError(f"{path}: {array.dtype} with values that are no intensities; save it as uint16")
+    return array
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Instance labels (Y, X) or (Z, Y, X), integer, 0 = background.
+
+    Raises DataError for colour, float and binary label images, for lossy compression, and for ids that are negative or
+    above 2²⁰.
+    """
+    array = _read(path, lossless=True).array
+    if _in_colour(path, array):
+        raise DataError(f"{path}: labels in colour {array.shape}; save one integer id per cell (0 = background)")
+    if array.ndim not in (2, 3):
+        raise DataError(f"{path}: {array.ndim} axes {array.shape}; labels are (Y, X) or (Z, Y, X)")
+    if _is_binary(array):
+        raise DataError(f"{path}: a binary mask of several cells; give every cell its own id (skimage.measure.label)")
+    if array.dtype.kind == "i" and array.size and array.min() < 0:
+        raise DataError(f"{path}: ids down to {array.min()}; make what is no cell 0 (labels.clip(0))")
+    if array.dtype.kind not in "ui":
+        raise DataError(f"{path}: labels are {array.dtype}; save unsigned integers (labels.astype('uint16'))")
+    if array.size and array.max() > _MAX_ID:
+        raise DataError(f"{path}: ids up to {array.max()}; number the cells 1, 2, … (relabel_sequential)")
+    unsigned = array.dtype.kind == "u" and array.dtype.itemsize == 8  # which np.bincount does not take
+    return array.astype(np.int64) if unsigned else array
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tifffile.TiffFile]:
+    """A TIFF to read from; raises DataError where it cannot be read."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            yield tiff
+    except DataError:
+        raise
+    except Exception as error:  # tifffile and its codecs raise many kinds for a broken file
+        raise _unreadable(path, error) from error
+
+
+def _read(path: Path, lossless: bool = False) -> _Stored:
+    if is_png(path):
+        try:
+            return _Stored(io.imread(path))
+        except Exception as error:  # as do the readers of PNG
+            raise _unreadable(path, error) from error
+    with opened(path) as tiff:
+        page = tiff.pages[0].keyframe
+        if lossless and page.compression in _JPEG and page.bitspersample <= _LOSSY_BITS:
+            raise DataError(f"{path}: JPEG, which changes ids; save the labels anew, without compression or with zlib")
+        array = tiff.asarray()
+        return _Stored(array, *_channels_and_times(tiff, array))
+
+
+def _channels_and_times(tiff: tifffile.TiffFile, array: np.ndarray) -> tuple[int, int]:
+    """How many channels and times a TIFF says that it has."""
+    if array.ndim < 3:
+        return 1, 1
+    axes = dict(zip(tiff.series[0].axes, tiff.series[0].shape, strict=True))
+    channels = max(axes.get("C", 1), axes.get("S", 1))
+    imagej = tiff.imagej_metadata or {}
+    told = int(imagej.get("channels", 1))
+    # ImageJ files of many planes that no one called slices are taken for channels by the library that writes most.
+    if told > 1 and (imagej.get("mode") in ("composite", "color") or int(imagej.get("slices", 1)) > 1):
+        return told, axes.get("T", 1)
+    return channels if channels <= _FEW_CHANNELS else 1, axes.get("T", 1)
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return DataError(f"{path}: cannot be read ({reason}); replace the file")
+
+
+def _in_colour(path: Path, array: np.ndarray) -> bool:
+    return array.ndim == 3 and (is_png(path) or (array.shape[-1] in (3, 4) and array.shape[0] > 4))
+
+
+def _is_binary(labels: np.ndarray) -> bool:
+    """One value only, in several pieces of which the second is no mere crumb of the first."""
+    if labels.dtype != bool and len(np.unique(labels)) != 2:
+        return False
+    sizes = np.sort(np.bincount(measure.label(labels > 0).ravel())[1:])
+    return len(sizes) > 1 and bool(sizes[-2] > 0.2 * sizes[-1])

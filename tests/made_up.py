@@ -1,0 +1,55 @@
+"""Statistics, a bank of cells and annotated images that are made up, for more than one test file."""
+
+import numpy as np
+from conftest import ellipse, field_of_view
+from scipy import ndimage
+
+from cascade.annotation import CellRecord
+from cascade.evaluation.segmenters import LabelledImage
+from cascade.optics.axial import Axial
+from cascade.optics.background import Background
+from cascade.optics.halo import Halo
+from cascade.optics.noise import Noise
+from cascade.optics.statistics import Statistics
+from cascade.optics.window import Window
+from cascade.population.compositing import Cell
+
+HALO = Halo([0.3, 0.15, 0.05])
+
+
+def statistics(**changes) -> Statistics:
+    """Of planes with one cell's size and light."""
+    options = dict(
+        source="made up", licence="none", spacing_um=(0.5, 0.5), image_shape=(256, 256), dtype="uint16",
+        window=Window(0, 2000), background=Background([100.0], 0.0, 40.0, 0.0, 3.0),
+        noise=Noise(60.0, 4.0, 0.5, [[1.0]]), halo=HALO, axial=None, cells_per_image=[12], region_um=None,
+        clustering_probability=0.3, cell_area_um2=[60.0], cell_brightness=[700.0], cell_image=[0],
+    )  # fmt: skip
+    return Statistics(**(options | changes))
+
+
+def small_statistics(ndim: int) -> Statistics:
+    """Of planes or stacks without noise, on a background that varies."""
+    return statistics(
+        spacing_um=(2.0, 0.5, 0.5)[-ndim:], image_shape=(8, 64, 64)[-ndim:], window=Window(0, 1000),
+        background=Background([100.0], 4.0, 20.0, 1.0, 3.0), noise=Noise(0.0, 0.0, 0.0, [[1.0]]), halo=Halo([0.2]),
+        axial=Axial((1.5, 0.1), [0.0, 1.0], [1.0, 0.5], glow=0.2, glow_um=4.0) if ndim == 3 else None,
+        cells_per_image=[5], clustering_probability=0.5, cell_area_um2=[1.0], cell_brightness=[500.0],
+    )  # fmt: skip
+
+
+def bank(ndim: int) -> list[Cell]:
+    """Cells with blurred edges: where they are pressed together, gaps close across the tiles' borders."""
+    cells = []
+    for n in range(5):
+        mask = np.pad(ellipse((21, 27), (9, 14), (5 + n, 9 - n), 0.3 * n), 4)
+        mask = mask if ndim == 2 else np.stack([mask] * 3)
+        light = ndimage.gaussian_filter(100.0 * (n + 1) * mask.astype(np.float32), (0, 2, 2)[-ndim:])
+        cells.append(Cell(mask, light, (1.0, 13.0, 18.0)[-ndim:], CellRecord(brightness=300.0)))
+    return cells
+
+
+def labelled_images(seed: int, count: int = 3) -> list[LabelledImage]:
+    """Planes with eight cells each."""
+    rng = np.random.default_rng(seed)
+    return [LabelledImage(*field_of_view(rng, (128, 128), 8), (0.5, 0.5)) for _ in range(count)]

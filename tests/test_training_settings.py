@@ -1,0 +1,149 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from toy_training import settings
+
+from cascade.training import train_controlnet, train_ldm, train_mask_ddpm, train_multiview
+from cascade.training.settings import parse, run
+from cascade.training.start import claimed, make_accelerator
+
+
+def test_switches_need_no_true():
+    given = ["--data", "crops", "--output_dir", "out", "--base_model", "nuclei2d"]
+    given += ["--push_to_hub", "--from_scratch", "--use_ema", "false"]
+    made = parse(train_controlnet.Settings, "", given)
+    assert (made.push_to_hub, made.from_scratch, made.use_ema, made.gradient_checkpointing) == (
+        True,
+        True,
+        False,
+        False,
+    )
+    assert parse(train_controlnet.Settings, "", [*given, "--gradient_checkpointing"]).gradient_checkpointing
+
+
+def test_missing_and_unknown_settings_are_named_in_one_line(tiny_crops, tmp_path, capsys):
+    crops, output = str(tiny_crops), str(tmp_path)
+    for arguments, words in (
+        (["--data", crops, "--output_dir", output], "--base_model"),
+        (["--base_model", "nuclei2d", "--output_dir", output], "data"),
+        (["--base_model", "b", "--data", "c", "--output_dir", "d", "--learning_rat", "1"], "learning_rat"),
+        (["--base_model", crops, "--data", crops, "--output_dir", output], "holds crops of"),
+    ):
+        with pytest.raises(SystemExit) as error:
+            run(train_controlnet.main, arguments)
+        said = capsys.readouterr().err + str(error.value)
+        assert words in said
+        assert said.strip().count("\n") < 2
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("max_train_steps", (0, -1)),
+        ("train_batch_size", (0, -4)),
+        ("gradient_accumulation_steps", (0,)),
+        ("checkpointing_steps", (0,)),
+        ("checkpoints_total_limit", (0,)),
+        ("logging_steps", (0,)),
+        ("preview_steps", (0, -1)),
+        ("lr_warmup_steps", (-1,)),
+        ("seed", (-1,)),
+        ("dataloader_num_workers", (-1,)),
+        ("weight_decay", (-0.1, float("nan"))),
+        ("learning_rate", (0, -1e-4, float("nan"), float("inf"))),
+        ("max_grad_norm", (0, float("nan"))),
+        ("ema_decay", (1, 1.5, -0.1, float("nan"))),
+        ("mixed_precision", ("fp8", "half")),
+        ("lr_scheduler", ("cosin", "piecewise_constant")),
+        ("optimizer", ("sgd",)),
+        ("report_to", ("tensorbord",)),
+        ("output_dir", ("",)),
+    ],
+)
+def test_settings_that_cannot_be_are_named_before_anything_is_made(tmp_path, name, values):
+    for value in values:
+        with pytest.raises(ValueError, match=f"^{name} "):
+            settings(tmp_path / "run", **{name: value})
+        given = f"--{name}=.{value}" if str(value) in ("nan", "inf") else f"--{name}={value}"  # as YAML writes it
+        with pytest.raises(SystemExit, match=name):
+            run(train_multiview.main, ["--output_dir", str(tmp_path / "run"), given])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "name", "value"),
+    [
+        (train_mask_ddpm, "prediction_type", "velocity"),
+        (train_mask_ddpm, "representation", "mask"),
+        (train_mask_ddpm, "truncation_px", 0),
+        (train_mask_ddpm, "sample_size", 0),
+        (train_mask_ddpm, "unet", "{layers_per_block: 1}"),
+        (train_ldm, "prediction_type", "velocity"),
+        (train_ldm, "vae_max_train_steps", 0),
+        (train_ldm, "vae_train_batch_size", 0),
+        (train_ldm, "vae_learning_rate", 0),
+        (train_controlnet, "trainable_unet", "encoder"),
+        (train_controlnet, "decoder_max_train_steps", -1),
+        (train_controlnet, "decoder_learning_rate", ".nan"),
+        (train_controlnet, "num_validation_images", 0),
+        (train_multiview, "views", "sphere"),
+        (train_multiview, "num_views", 0),
+        (train_multiview, "drop_condition", 1),
+        (train_multiview, "prediction_type", "velocity"),
+    ],
+)
+def test_each_stage_names_its_own(tmp_path, script, name, value):
+    given = ["--output_dir", str(tmp_path / "run"), f"--{name}={value}"]
+    given += [] if script is train_multiview else ["--data", "crops"]
+    given += ["--base_model", "nuclei2d"] if script is train_controlnet else []
+    with pytest.raises(SystemExit) as error:
+        run(script.main, given)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("script", [train_mask_ddpm, train_ldm, train_controlnet])
+def test_what_is_read_is_not_written_over(tiny_crops, tmp_path, monkeypatch, script):
+    monkeypatch.chdir(tiny_crops.parent)
+    before = sorted(tiny_crops.rglob("*"))
+    given = ["--data", str(tiny_crops), "--output_dir", f"./{tiny_crops.name}/", "--base_model", "nuclei2d"]
+    with pytest.raises(SystemExit, match="is the folder of the crops: name another"):
+        run(script.main, given[:4] if script is train_ldm else given)
+    if script is not train_ldm:
+        (tmp_path / "base").mkdir()
+        given = ["--data", "crops", "--output_dir", str(tmp_path / "base"), "--base_model", f"{tmp_path}/base/."]
+        with pytest.raises(SystemExit, match="is the base_model itself"):
+            run(script.main, given)
+    assert sorted(tiny_crops.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE"])
+@pytest.mark.parametrize("value", ["abc", "", "-1", "1.5"])
+def test_the_launchers_numbers_are_numbers(tmp_path, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"{name} must be a number"):
+        make_accelerator(settings(tmp_path))
+    with pytest.raises(ValueError, match=f"{name} must be a number"), claimed(settings(tmp_path)):
+        pass
+
+
+def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="report_to wandb needs the package: pip install wandb"):
+        make_accelerator(settings(tmp_path, report_to="wandb"))
+
+
+def test_settings_stay_as_they_were_checked(tmp_path):
+    made = settings(tmp_path)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.max_train_steps = 0
+    with pytest.raises(ValueError, match="max_train_steps"):
+        dataclasses.replace(made, max_train_steps=0)
+
+
+def test_settings_need_no_torch():
+    code = "import sys; import cascade.training.settings; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,57 @@
+"""What a training leaves: the stage, its card, its previews."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diffusers import DiffusionPipeline
+
+from cascade.export.preview import image_grid
+from cascade.hub import folders as hub
+from cascade.hub.cards import write_card
+from cascade.optics.statistics import Statistics
+from cascade.training.loop import Step
+from cascade.training.settings import TrainingSettings
+
+
+def draw_preview(images: np.ndarray[Any, Any], settings: TrainingSettings, step: Step, *, columns: int = 16) -> None:
+    """A step's sheet of pictures (N, H, W) in [0, 1]."""
+    image_grid(images, preview_of(settings, step), columns)
+
+
+def preview_of(settings: TrainingSettings, step: Step) -> Path:
+    """Where a step's sheet lies."""
+    return Path(settings.output_dir) / f"preview_{step.number:06d}.png"
+
+
+def save_stage(
+    pipeline: DiffusionPipeline,
+    settings: TrainingSettings,
+    step: Step,
+    *,
+    title: str,
+    data: Sequence[Statistics],
+    base_model: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> None:
+    """Save a trained stage with its card, and upload it where that was asked for; one process only.
+
+    step: the last one, whose sheet the card shows. data: statistics of the crops. metrics: of the samples drawn last.
+    """
+    output = Path(settings.output_dir)
+    pipeline.save_pretrained(output)
+    write_card(
+        output,
+        title,
+        type(pipeline).__name__,
+        list(data),
+        asdict(settings),
+        step.loss,
+        base_model,
+        preview_of(settings, step),
+        dict(metrics) if metrics else None,
+    )
+    if settings.push_to_hub:
+        hub.push(pipeline, settings.hub_model_id or output.name, cards=output)
