@@ -87,6 +87,12 @@ def remove_dead(parent: Path) -> None:
         parent.rmdir()
 
 
+def unwritable(folder: Path, error: OSError) -> OSError:
+    """The error of an output folder, in one short line."""
+    name = str(folder) if len(str(folder)) < 160 else f"{str(folder)[:60]}…{str(folder)[-60:]}"
+    return OSError(f"{name}: cannot be written to ({error.strerror}); name another folder")
+
+
 @contextmanager
 def _held(folder: Path, kind: int, what: str) -> Iterator[None]:
     path = folder / STATE / "lock"
@@ -97,7 +103,7 @@ def _held(folder: Path, kind: int, what: str) -> Iterator[None]:
         raise Busy(f"{folder}: {_holder(path)} is at work in it; wait for its end, or name another folder") from error
     except OSError as error:
         _remove_empty(path.parent, *made)
-        raise OSError(f"{_short(folder)}: cannot be written to ({error.strerror}); name another folder") from error
+        raise unwritable(folder, error) from error
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, what.encode(), 0)
@@ -191,7 +197,3 @@ def _remove_empty(*folders: Path) -> None:
     with contextlib.suppress(OSError):
         for folder in folders:
             folder.rmdir()
-
-
-def _short(path: Path) -> str:
-    return str(path) if len(str(path)) < 160 else f"{str(path)[:60]}…{str(path)[-60:]}"

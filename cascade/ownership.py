@@ -112,6 +112,8 @@ def is_free(folder: Path, kind: str, *, older: bool = False) -> bool:
     """
     if not folder.exists():
         return True
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder}: is no folder; name another")
     lists = _lists(folder)
     if lists:
         return all(read_record(path, _MEND).get("kind") == kind for path in lists)

@@ -8,6 +8,7 @@ from conftest import field_of_view
 from cascade.annotation import Annotation, Sample
 from cascade.commands import assemble as module
 from cascade.commands.assemble import assemble
+from cascade.commands.cli import main
 
 
 class CascadePipeline:
@@ -64,3 +65,12 @@ def test_the_stages_themselves_are_not_written_over(stages):
     with pytest.raises(FileExistsError, match="holds something else than a model"):
         assemble(stages, stages / "mask")
     assert (stages / "mask" / "checkpoint-5").is_dir()
+
+
+def test_a_data_set_inside_its_model_is_refused(tmp_path, monkeypatch, capsys):
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path / "model")
+    for output in (".", "synthetic", str(tmp_path / "model" / "a" / "b")):
+        assert main(["generate", "--model", str(tmp_path / "model"), "--output_dir", output]) == 1
+        assert "is, or lies inside, the model" in capsys.readouterr().err
+    assert not list((tmp_path / "model").iterdir())

@@ -200,3 +200,21 @@ def test_a_million_files_are_looked_at_by_size_and_time(whole, monkeypatch):
     copied = {p: p.stat() for p in whole.rglob("*")}
     assert all(np.isfinite(stat.st_size) for stat in copied.values())
     assert run(whole, job(), refuse)
+
+
+@pytest.mark.parametrize("place", [".", "link"])
+def test_a_set_is_made_where_a_folder_cannot_be_renamed(original, tmp_path, monkeypatch, place):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "here" / "link").symlink_to("../there")
+    monkeypatch.chdir(tmp_path / ("here" if place == "link" else "there"))
+    start(place, job())
+    assert run(place, job(), made_up)
+    assert contents(tmp_path / "there") == contents(original)
+
+
+def test_a_set_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in ("file/set", "n" * 300, "file"):
+        with pytest.raises(OSError, match=r"^[^\n]{,250}: (cannot be written to|is no folder)"):
+            start(tmp_path / place, job())

@@ -8,6 +8,7 @@ from pathlib import Path
 from cascade.export.formats import DataSetWriter
 from cascade.export.save import MARK
 from cascade.files import STATE, BrokenRecord, Busy, create_once, exclusive, read_record, replacing
+from cascade.locks import unwritable
 from cascade.ownership import is_free
 
 _KIND = "shards"  # kept by the marks of the shards, not by a list of files
@@ -56,15 +57,14 @@ def start(output_dir: str | Path, job: Job) -> None:
     """
     output = Path(output_dir)
     job.writer()
-    path = _path(output)
-    if not path.is_file():
+    if not _is_begun(output):
         if (output / MARK).is_file():
             raise FileExistsError(f"{output}: holds a finished data set; name another folder, or remove it")
         if not is_free(output, _KIND):
             raise FileExistsError(f"{output}: holds something else than a data set; name another folder")
         _begin(output, job)
     before = load_job(output)
-    if before != job and not _has_begun(output):
+    if before != job and not _has_shards(output):
         before = _replace(output, job)
     if before != job:
         raise ValueError(
@@ -106,23 +106,29 @@ def _path(output: Path) -> Path:
     return output / STATE / "job.json"
 
 
+def _is_begun(output: Path) -> bool:
+    try:
+        return _path(output).is_file()
+    except OSError as error:  # a name that is too long
+        raise unwritable(output, error) from error
+
+
 def _begin(output: Path, job: Job) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
         create_once(_path(output), _text(job))
     except OSError as error:
-        place = str(output) if len(str(output)) < 160 else f"{str(output)[:60]}…"
-        raise OSError(f"{place}: cannot be written to ({error.strerror}); name another folder") from error
+        raise unwritable(output, error) from error
 
 
-def _has_begun(output: Path) -> bool:
+def _has_shards(output: Path) -> bool:
     return any((output / STATE / "shards").glob("*.json"))
 
 
 def _replace(output: Path, job: Job) -> Job:
     """Put a job in the place of one that has made nothing yet: a mistake was mended. Returns the one that holds."""
     with exclusive(output, "cascade generate"):
-        if not _has_begun(output):
+        if not _has_shards(output):
             shutil.rmtree(output / STATE / "bank", ignore_errors=True)
             with replacing(_path(output)) as temporary:
                 temporary.write_text(_text(job))
