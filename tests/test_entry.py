@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from cascade.commands.cli import main
-from cascade.commands.entry import UsageError, exit_code, processes
+from cascade.entry import UsageError, exit_code, processes
 
 GENERATE = [sys.executable, "-m", "cascade", "generate", "--output_dir"]
 

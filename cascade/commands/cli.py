@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cascade.commands.entry import UsageError, exit_code, processes
+from cascade.entry import UsageError, exit_code, processes
 
 if TYPE_CHECKING:
     from cascade.commands.options import Flags
@@ -94,7 +94,7 @@ def _train(words: list[str]) -> None:
         return
     if not words or words[0] not in STAGES:
         raise UsageError(f"there is no stage {words[0]}; {stages}" if words else stages)
-    from cascade.training.settings import run
+    from cascade.training.script import run
 
     run(importlib.import_module(f"cascade.training.{STAGES[words[0]]}").main, words[1:])
 

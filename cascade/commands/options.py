@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
-from cascade.commands.entry import UsageError
+from cascade.entry import UsageError
 from cascade.settings import kinds, read, without_none
 
 _SHOWN = {int: "N", float: "X", str: "TEXT", Path: "PATH"}

@@ -48,7 +48,8 @@ def exit_code(
         except BaseException as error:  # an interruption may come out of foreign code as any exception
             if stopped or isinstance(error, KeyboardInterrupt):
                 number = stopped[0] if stopped else signal.SIGINT
-                _say(name, f"{_WORDS[number]}: {kept}")
+                known = str(error) if isinstance(error, KeyboardInterrupt) else ""  # who was stopped knows best
+                _say(name, f"{_WORDS[number]}: {known or kept}")
                 return 128 + number
             if _is_of_memory(error):
                 _say(name, f"not enough memory: {smaller} ({_first_line(error)})")
