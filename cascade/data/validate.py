@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 from tqdm.auto import tqdm
 
 from cascade.data.frame_checks import check_frame, some
@@ -84,7 +85,7 @@ def soundness(
     return Soundness(len(frames), num_cells, spacing, errors, warnings + list(doubts_of(looks)))
 
 
-def _doubts(frame: Frame, image: np.ndarray, num_ids: int, split: list[int]) -> Iterator[str]:
+def _doubts(frame: Frame, image: npt.NDArray[Any], num_ids: int, split: list[int]) -> Iterator[str]:
     if image.dtype.kind == "f":
         yield f"{frame.image_path}: {image.dtype} intensities; uint16 is what tools expect"
     if not num_ids:
