@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ import numpy as np
 import tifffile
 from common import machine
 from scipy import ndimage
+from tqdm.auto import tqdm
 
 import cascade.commands.fit
 import cascade.commands.generate
@@ -113,6 +115,7 @@ def launch(command: list[str], output: Path) -> int:
     with (output.parent / f"{output.name}.log").open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+    tqdm.set_lock(threading.RLock())  # the usual one is shared by all processes, and would die locked
     code = 1
     try:
         code = command_line([*command, "--output_dir", str(output)])

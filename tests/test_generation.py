@@ -1,11 +1,13 @@
 import json
 import multiprocessing
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import field_of_view
+from tqdm.auto import tqdm
 
 from cascade.annotation import Annotation, Sample
 from cascade.generation import shards as generation
@@ -64,6 +66,7 @@ def test_many_processes_give_the_same_bytes(undisturbed, tmp_path, world):
 
 
 def _slowly(folder):
+    tqdm.set_lock(threading.RLock())  # not that of all processes, which would die locked
     start(folder, job())
     run(folder, job(), lambda seed, numbers: made_up(seed, numbers, 0.05))
 
