@@ -36,6 +36,7 @@ from cascade.files import replacing
 log = logging.getLogger(__name__)
 
 Train = Callable[[list[LabelledImage], int], Segment]
+"""A way to train a segmenter on annotated images, with a seed."""
 
 
 def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Path | None:

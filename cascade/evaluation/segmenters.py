@@ -3,10 +3,9 @@
 import logging
 import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +28,10 @@ class LabelledImage:
         return self.image if self.whole is None else self.whole
 
 
-Segment = Callable[[LabelledImage], npt.NDArray[Any]]
-"""From an image, of which it does not look at the labels, to labels of the same shape."""
+class Segment(Protocol):
+    """A segmenter, trained: from an image, of which it does not look at the labels, to labels of the same shape."""
+
+    def __call__(self, one: LabelledImage, /) -> npt.NDArray[Any]: ...
 
 
 @dataclass(frozen=True)
