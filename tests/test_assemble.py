@@ -9,6 +9,7 @@ from cascade.annotation import Annotation, Sample
 from cascade.commands import assemble as module
 from cascade.commands.assemble import assemble
 from cascade.commands.cli import main
+from cascade.commands.settings import AssembleSettings
 
 
 class CascadePipeline:
@@ -49,11 +50,11 @@ def test_what_lies_beside_the_source_stays_when_its_parent_is_written(stages, ol
         (work / "model_index.json").write_text('{"_class_name": "CascadePipeline"}')
     else:
         with pytest.raises(FileExistsError, match="holds something else than a model"):
-            assemble(stages, work)
+            assemble(AssembleSettings(stages, output_dir=work))
         (work / ".cascade").mkdir()
         (work / ".cascade" / "files.json").write_text('{"kind": "model", "files": {}}')
     for _ in range(2):
-        assemble(stages, work)
+        assemble(AssembleSettings(stages, output_dir=work))
     assert before <= set(work.rglob("*"))
     assert (work / "mask" / "README.md").read_text() == "a card"
     assert json.loads((work / "model_index.json").read_text())["_class_name"] == "CascadePipeline"
@@ -61,9 +62,9 @@ def test_what_lies_beside_the_source_stays_when_its_parent_is_written(stages, ol
 
 def test_the_stages_themselves_are_not_written_over(stages):
     with pytest.raises(ValueError, match="is the folder of the stages themselves"):
-        assemble(stages, stages / ".." / "stages")
+        assemble(AssembleSettings(stages, output_dir=stages / ".." / "stages"))
     with pytest.raises(FileExistsError, match="holds something else than a model"):
-        assemble(stages, stages / "mask")
+        assemble(AssembleSettings(stages, output_dir=stages / "mask"))
     assert (stages / "mask" / "checkpoint-5").is_dir()
 
 

@@ -12,6 +12,7 @@ from conftest import field_of_view, write_ctc_2d
 from cascade.annotation import Annotation, Sample
 from cascade.commands.cli import main
 from cascade.commands.demo import demo
+from cascade.commands.settings import DemoSettings
 from cascade.data.prepare import prepare
 from cascade.data.settings import PrepareSettings, ThinSettings
 from cascade.data.thin import thin
@@ -236,7 +237,7 @@ def test_a_demo_that_cannot_be_written_says_so_before_the_work(tmp_path, monkeyp
     monkeypatch.setattr("cascade.commands.demo.load", lambda *_: pytest.fail("the work began"))
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file/demo: cannot be written to"):
-        demo(tmp_path / "file" / "demo", 0)
+        demo(DemoSettings(output_dir=tmp_path / "file" / "demo"))
 
 
 def test_a_broken_bank_is_named_with_the_mend(tmp_path):
