@@ -33,7 +33,7 @@ def check_spacing(name: str, spacing_um: tuple[float, ...]) -> None:
 def kinds(settings: type) -> dict[str, Any]:
     """The annotations of a dataclass's fields, by name."""
     hints = get_type_hints(settings)
-    return {field.name: hints[field.name] for field in fields(settings)}  # type: ignore[arg-type]
+    return {field.name: hints[field.name] for field in fields(settings)}
 
 
 def wanted(kind: Any) -> str:
