@@ -113,7 +113,7 @@ def _read(path: Path, lossless: bool = False) -> _Stored:
         except Exception as error:  # as do the readers of PNG
             raise _unreadable(path, error) from error
     with opened(path) as tiff:
-        page = tiff.pages[0].keyframe
+        page = tiff.pages.first
         if lossless and page.compression in _JPEG and page.bitspersample <= _LOSSY_BITS:
             raise DataError(f"{path}: JPEG, which changes ids; save the labels anew, without compression or with zlib")
         array = tiff.asarray()

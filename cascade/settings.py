@@ -6,7 +6,14 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+    dict: "arguments by name",
+}
 
 
 def check_fields(settings: object) -> None:
@@ -17,11 +24,19 @@ def check_fields(settings: object) -> None:
 
 
 def at_least(settings: object, **least: int) -> None:
-    """Raises ValueError for a named field, unless it is None, that is smaller than so much."""
+    """Raises ValueError for a named field, unless it is None, that is smaller than so much, or no finite number."""
     for name, bound in least.items():
         value = getattr(settings, name)
-        if value is not None and value < bound:
-            raise ValueError(f"{name} must be a whole number from {bound}, got {value}")
+        if value is not None and not bound <= value < math.inf:
+            raise ValueError(f"{name} must be {wanted(kinds(type(settings))[name])} from {bound}, got {value}")
+
+
+def positive(settings: object, *names: str) -> None:
+    """Raises ValueError for a named field that is no finite number above 0."""
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a number above 0, got {value:g}")
 
 
 def check_spacing(name: str, spacing_um: tuple[float, ...]) -> None:
@@ -33,7 +48,7 @@ def check_spacing(name: str, spacing_um: tuple[float, ...]) -> None:
 def kinds(settings: type) -> dict[str, Any]:
     """The annotations of a dataclass's fields, by name."""
     hints = get_type_hints(settings)
-    return {field.name: hints[field.name] for field in fields(settings)}  # type: ignore[arg-type]
+    return {field.name: hints[field.name] for field in fields(settings)}
 
 
 def wanted(kind: Any) -> str:
@@ -47,7 +62,7 @@ def wanted(kind: Any) -> str:
         return f"{wanted(get_args(kind)[0])}, or several"
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
-    return _KINDS[kind]
+    return _KINDS[get_origin(kind) or kind]
 
 
 def fitting(name: str, value: object, kind: Any) -> object:
@@ -61,6 +76,8 @@ def fitting(name: str, value: object, kind: Any) -> object:
         return Path(value)
     if whole is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
+    if get_origin(whole) is dict and isinstance(value, dict):
+        return value
     choices = get_args(whole) if get_origin(whole) is Literal else ()
     if value in choices or (whole in (bool, int, str) and type(value) is whole):
         return value

@@ -9,7 +9,7 @@ import tifffile
 from conftest import ball_stack, field_of_view, write_ctc_2d
 
 from cascade.commands.cli import main
-from cascade.data.axial import StackCells
+from cascade.data.axial import Census
 from cascade.data.dataset import CropDataset
 from cascade.data.fit import _clustering_of_stacks, _soft_ellipsoid
 from cascade.data.frames import DataError
@@ -300,7 +300,7 @@ def test_the_clustering_of_stacks_is_found_in_their_slices(truth):
         labels = compose(cells, place([cell.mask for cell in cells], shape, truth, rng), shape)[1]
         frames.append(SimpleNamespace(z=15, labels=lambda plane=labels[15]: plane))
         planes.append(SimpleNamespace(labels=labels[15]))
-        found.append(StackCells(14, np.zeros((0, 3)), {}))
+        found.append(Census(14, np.zeros((0, 3)), {}))
     fitted = _clustering_of_stacks(
         [SimpleNamespace(frames=frames)], planes, found, axial, shape, spacing, None, 1.0, np.random.default_rng(1)
     )

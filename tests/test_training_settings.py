@@ -83,6 +83,12 @@ def test_settings_that_cannot_be_are_named_before_anything_is_made(tmp_path, cap
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("name", "value"), [("max_train_steps", "many"), ("seed", 1.5), ("use_ema", "no")])
+def test_values_of_another_kind_are_refused_in_python_too(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"^{name} must be "):
+        settings(tmp_path, **{name: value})
+
+
 @pytest.mark.parametrize(
     ("script", "name", "value"),
     [

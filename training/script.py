@@ -24,7 +24,7 @@ def parse(settings: type[Made], description: str | None, argv: list[str] | None 
 
     parser = ArgumentParser(description=(description or "").partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
-    lists = {f.name for f in dataclasses.fields(settings) if f.type == list[str]}
+    lists = {f.name for f in dataclasses.fields(settings) if f.type == tuple[str, ...]}
     parser.add_class_arguments(settings, skip=lists)
     for name in sorted(lists):  # --data A B, as well as a YAML list
         parser.add_argument(f"--{name}", nargs="+", type=str, required=True)

@@ -1,13 +1,20 @@
 """What a training can be told: from Python, a YAML file or the command line."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
-from cascade.training import checks
+from cascade.settings import at_least, check_fields, positive
 
-OPTIMIZERS = ("adamw", "adamw8bit", "adafactor")
-SCHEDULES = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial")
-TRACKERS = ("none", "tensorboard", "wandb", "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "trackio")
+Optimizer = Literal["adamw", "adamw8bit", "adafactor"]
+Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+Precision = Literal["no", "fp16", "bf16"]
+Tracker = Literal[
+    "none", "tensorboard", "wandb", "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "trackio"
+]  # fmt: skip
+Prediction = Literal["epsilon", "sample", "v_prediction"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,20 +22,19 @@ class OptimizerSettings:
     """How the parameters of one update are moved; checked where it is made."""
 
     learning_rate: float = 2e-4
-    lr_scheduler: str = "cosine"
+    lr_scheduler: Schedule = "cosine"
     lr_warmup_steps: int = 200
     weight_decay: float = 0.0
-    optimizer: str = "adamw"
+    optimizer: Optimizer = "adamw"
     """adamw; on small GPUs adamw8bit (a quarter of its memory, needs bitsandbytes) or adafactor (nearly none)."""
     max_grad_norm: float = 1.0
     use_ema: bool = True
     ema_decay: float = 0.999
 
     def __post_init__(self) -> None:
-        checks.positive(self, "learning_rate", "max_grad_norm")
-        checks.at_least(0, self, "lr_warmup_steps", "weight_decay")
-        checks.one_of(SCHEDULES, self, "lr_scheduler")
-        checks.one_of(OPTIMIZERS, self, "optimizer")
+        check_fields(self)
+        positive(self, "learning_rate", "max_grad_norm")
+        at_least(self, lr_warmup_steps=0, weight_decay=0)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
 
@@ -39,7 +45,7 @@ class TrainingSettings(OptimizerSettings):
 
     >>> TrainingSettings(output_dir="model", max_train_steps=0)
     Traceback (most recent call last):
-    ValueError: max_train_steps must be at least 1, got 0
+    ValueError: max_train_steps must be a whole number from 1, got 0
     """
 
     output_dir: str
@@ -48,7 +54,7 @@ class TrainingSettings(OptimizerSettings):
     max_train_steps: int = 10_000
     train_batch_size: int = 64
     gradient_accumulation_steps: int = 1
-    mixed_precision: str = "no"
+    mixed_precision: Precision = "no"
     """no, fp16 or bf16."""
     checkpointing_steps: int = 500
     checkpoints_total_limit: int = 2
@@ -57,7 +63,7 @@ class TrainingSettings(OptimizerSettings):
     logging_steps: int = 10
     preview_steps: int = 500
     dataloader_num_workers: int = 0
-    report_to: str = "tensorboard"
+    report_to: Tracker = "tensorboard"
     """tensorboard, wandb, … or none."""
     push_to_hub: bool = False
     hub_model_id: str | None = None
@@ -66,13 +72,26 @@ class TrainingSettings(OptimizerSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = ("max_train_steps", "train_batch_size", "gradient_accumulation_steps", "checkpointing_steps")
-        checks.at_least(1, self, *counts, "checkpoints_total_limit", "logging_steps", "preview_steps")
-        checks.at_least(0, self, "seed", "dataloader_num_workers")
-        checks.one_of(("no", "fp16", "bf16"), self, "mixed_precision")
-        checks.one_of(TRACKERS, self, "report_to")
+        at_least(self, max_train_steps=1, train_batch_size=1, gradient_accumulation_steps=1, checkpointing_steps=1)
+        at_least(self, checkpoints_total_limit=1, logging_steps=1, preview_steps=1, seed=0, dataloader_num_workers=0)
         if not self.output_dir:
             raise ValueError("output_dir is missing: name the folder for the trained stage")
+
+
+def check_levels(settings: object, *names: str) -> None:
+    """Raises ValueError for a network's arguments without the channels of its levels."""
+    for name in names:
+        if not getattr(settings, name).get("block_out_channels"):
+            raise ValueError(f"{name} needs block_out_channels, one number of channels a level, as in the configs")
+
+
+def check_folders(output_dir: str, data: Sequence[str] = (), base_model: str = "") -> None:
+    """Raises ValueError unless the folder to write is another than those that are read."""
+    output = Path(output_dir).resolve()
+    if output in [Path(folder).resolve() for folder in data]:
+        raise ValueError(f"output_dir {output_dir} is the folder of the crops: name another for what is trained")
+    if base_model and output == Path(base_model).resolve():
+        raise ValueError(f"output_dir {output_dir} is the base_model itself: name another for what is trained")
 
 
 def process_number(name: str, default: int) -> int:

@@ -6,8 +6,9 @@
 or nuclei2d, nuclei3d or another cascade, or its texture stage, whose ControlNet is gone on with, too.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -24,14 +25,14 @@ from cascade.hub.embedded import stage_of
 from cascade.memory import micro_batch
 from cascade.pipelines.texture import TexturePipeline, bytes_of_a_crop, decode_latents
 from cascade.rng import torch_stream
-from cascade.training import checks
+from cascade.settings import at_least, positive
 from cascade.training.autoencoder import train_autoencoder
 from cascade.training.base_model import freeze, load_base
 from cascade.training.finish import draw_preview, save_stage
 from cascade.training.loop import training_loop
 from cascade.training.networks import new_controlnet
 from cascade.training.script import parse, run
-from cascade.training.settings import TrainingSettings
+from cascade.training.settings import TrainingSettings, check_folders
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
 
@@ -42,9 +43,9 @@ class Settings(TrainingSettings):
 
     base_model: str = ""
     """nuclei2d, nuclei3d, or folder or Hub id of the pretrained model."""
-    data: list[str] = field(default_factory=list)
+    data: tuple[str, ...] = ()
     """Folders of `cascade prepare`."""
-    trainable_unet: str = "all"
+    trainable_unet: Literal["all", "decoder", "none"] = "all"
     """all, decoder (the authors' sd_locked=False) or none."""
     from_scratch: bool = False
     """Ablation: keep the autoencoder, but start UNet and ControlNet from random weights."""
@@ -65,11 +66,10 @@ class Settings(TrainingSettings):
             raise ValueError(
                 "--base_model is missing: nuclei2d, nuclei3d, a folder of train_ldm.py or a Stable Diffusion"
             )
-        checks.folders(self.output_dir, self.data, self.base_model)
-        checks.one_of(("all", "decoder", "none"), self, "trainable_unet")
-        checks.at_least(0, self, "decoder_max_train_steps")
-        checks.at_least(1, self, "decoder_train_batch_size", "num_validation_images", "num_inference_steps")
-        checks.positive(self, "decoder_learning_rate")
+        check_folders(self.output_dir, self.data, self.base_model)
+        at_least(self, decoder_max_train_steps=0, decoder_train_batch_size=1)
+        at_least(self, num_validation_images=1, num_inference_steps=1)
+        positive(self, "decoder_learning_rate")
 
 
 def main(argv: list[str] | None = None) -> None:

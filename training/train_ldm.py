@@ -23,13 +23,13 @@ from cascade.hub import folders as hub
 from cascade.hub.cards import write_card
 from cascade.pipelines.texture import decode_latents
 from cascade.rng import torch_stream
-from cascade.training import checks
+from cascade.settings import at_least, positive
 from cascade.training.autoencoder import normalise_latents, train_autoencoder
 from cascade.training.finish import draw_preview, preview_of
 from cascade.training.loop import training_loop
 from cascade.training.networks import new_autoencoder, new_latent_unet
 from cascade.training.script import parse, run
-from cascade.training.settings import TrainingSettings
+from cascade.training.settings import Prediction, TrainingSettings, check_folders, check_levels
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
 
@@ -38,7 +38,7 @@ from cascade.training.update import Update
 class Settings(TrainingSettings):
     """Settings of the foundation; the loop's own hold for the diffusion model, `vae_` ones for the autoencoder."""
 
-    data: list[str] = field(default_factory=list)
+    data: tuple[str, ...] = ()
     """Folders of `cascade prepare`, all of one crop size."""
     vae: dict[str, Any] = field(default_factory=lambda: dict(block_out_channels=[32, 64, 96], layers_per_block=1))
     """Arguments of diffusers' AutoencoderKL."""
@@ -48,16 +48,14 @@ class Settings(TrainingSettings):
     vae_kl_weight: float = 0.05
     unet: dict[str, Any] = field(default_factory=lambda: dict(block_out_channels=[48, 96, 144], layers_per_block=2))
     """Arguments of diffusers' UNet2DConditionModel."""
-    prediction_type: str = "v_prediction"
+    prediction_type: Prediction = "v_prediction"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.folders(self.output_dir, self.data)
-        checks.at_least(1, self, "vae_max_train_steps", "vae_train_batch_size")
-        checks.at_least(0, self, "vae_kl_weight")
-        checks.positive(self, "vae_learning_rate")
-        checks.levels(self, "vae", "unet")
-        checks.one_of(checks.PREDICTIONS, self, "prediction_type")
+        check_folders(self.output_dir, self.data)
+        at_least(self, vae_max_train_steps=1, vae_train_batch_size=1, vae_kl_weight=0)
+        positive(self, "vae_learning_rate")
+        check_levels(self, "vae", "unet")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,7 +4,7 @@ accelerate launch training/train_mask_ddpm.py --config configs/mask_ddpm_nuclei2
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,13 +20,13 @@ from cascade.geometry.grid import signed_distance
 from cascade.hub.embedded import stage_of
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline, clean_mask
 from cascade.rng import torch_stream
-from cascade.training import checks
+from cascade.settings import at_least, positive
 from cascade.training.batches import Rows
 from cascade.training.finish import draw_preview, save_stage
 from cascade.training.loop import training_loop
 from cascade.training.networks import new_outline_unet
 from cascade.training.script import parse, run
-from cascade.training.settings import TrainingSettings
+from cascade.training.settings import Prediction, TrainingSettings, check_folders, check_levels
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
 
@@ -35,11 +35,11 @@ from cascade.training.update import Update
 class Settings(TrainingSettings):
     """Settings of the MaskDDPM."""
 
-    data: list[str] = field(default_factory=list)
+    data: tuple[str, ...] = ()
     """Folders of `cascade prepare`."""
     base_model: str = ""
     """A trained stage to go on from: nuclei2d, nuclei3d, folder or Hub id. `unet` is then not looked at."""
-    representation: str = "distance"
+    representation: Literal["distance", "binary"] = "distance"
     """distance: the signed distance to the outline; binary: the mask itself, as in the paper."""
     truncation_px: float = 8.0
     sample_size: int = 32
@@ -48,16 +48,14 @@ class Settings(TrainingSettings):
     """Of slices through cells in stacks: only those this near to the middle show a cell's silhouette."""
     unet: dict[str, Any] = field(default_factory=lambda: dict(block_out_channels=[32, 64, 96], layers_per_block=1))
     """Arguments of diffusers' UNet2DModel."""
-    prediction_type: str = "v_prediction"
+    prediction_type: Prediction = "v_prediction"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.folders(self.output_dir, self.data, self.base_model)
-        checks.one_of(("distance", "binary"), self, "representation")
-        checks.one_of(checks.PREDICTIONS, self, "prediction_type")
-        checks.at_least(1, self, "sample_size")
-        checks.positive(self, "truncation_px", "max_relative_height")
-        checks.levels(self, "unet")
+        check_folders(self.output_dir, self.data, self.base_model)
+        at_least(self, sample_size=1)
+        positive(self, "truncation_px", "max_relative_height")
+        check_levels(self, "unet")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,7 +4,7 @@ accelerate launch training/train_multiview.py --config configs/multiview.yaml --
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,14 +17,14 @@ from cascade.multiview.network import MultiviewNetwork
 from cascade.multiview.renders import HarmonicRenders
 from cascade.pipelines.multiview import MultiviewPipeline
 from cascade.rng import torch_stream
+from cascade.settings import at_least
 from cascade.shapes.harmonics import ShapeLaw
 from cascade.shapes.surface import render_surface
-from cascade.training import checks
 from cascade.training.batches import Rows
 from cascade.training.finish import draw_preview, save_stage
 from cascade.training.loop import training_loop
 from cascade.training.script import parse, run
-from cascade.training.settings import TrainingSettings
+from cascade.training.settings import Prediction, TrainingSettings, check_folders
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
 
@@ -35,7 +35,7 @@ class Settings(TrainingSettings):
 
     base_model: str = ""
     """A trained stage to go on from: nuclei3d, folder or Hub id. `network` is then not looked at."""
-    views: str = "hemisphere"
+    views: Literal["hemisphere", "ring"] = "hemisphere"
     """hemisphere, or ring (SyncDreamer's)."""
     num_views: int = 16
     law: dict[str, Any] = field(default_factory=dict)
@@ -43,14 +43,12 @@ class Settings(TrainingSettings):
     network: dict[str, Any] = field(default_factory=dict)
     """Arguments of MultiviewNetwork."""
     drop_condition: float = 0.1
-    prediction_type: str = "v_prediction"
+    prediction_type: Prediction = "v_prediction"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.folders(self.output_dir, base_model=self.base_model)
-        checks.one_of(("hemisphere", "ring"), self, "views")
-        checks.one_of(checks.PREDICTIONS, self, "prediction_type")
-        checks.at_least(1, self, "num_views")
+        check_folders(self.output_dir, base_model=self.base_model)
+        at_least(self, num_views=1)
         if not 0 <= self.drop_condition < 1:
             raise ValueError(f"drop_condition must be at least 0 and below 1, got {self.drop_condition}")
 

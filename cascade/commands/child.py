@@ -33,7 +33,7 @@ def run_child(module: str, options: list[str], *, launched: bool = False) -> int
         raise
 
 
-def _end(process: subprocess.Popen) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     """End a process and those that it started."""
     try:
         started = psutil.Process(process.pid)

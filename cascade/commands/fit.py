@@ -41,9 +41,9 @@ def fit(plan: FitSettings) -> Path:
     with exclusive(output, "cascade fit"):
         state = _State.load(output / _STATE, plan)
         if "texture" not in (*plan.skip, *state.done):
-            base_model_folder(_base(plan, "texture"))  # hours before it is asked for
+            base_model_folder(_stage(plan, "texture"))  # hours before it is asked for
         if plan.test is not None and "evaluate" not in plan.skip:
-            _check_test(plan)
+            _check_test(plan, plan.test)
         for number, step in enumerate(STEPS, 1):
             if step in plan.skip or step in state.done or (step == "evaluate" and plan.test is None):
                 continue
@@ -170,11 +170,16 @@ def _check(module: str, code: int) -> None:
         raise RuntimeError(f"{module} stopped: its message is above; the same command goes on from here")
 
 
-def _base(plan: FitSettings, stage: str) -> str | None:
-    """What a stage goes on from, or None: outlines of another size, or of no model, are trained from scratch."""
+def _stage(plan: FitSettings, stage: str) -> str:
+    """A stage of the plan's base model."""
     from cascade.hub.embedded import stage_of
 
-    base = stage_of(plan.base_model, stage)
+    return stage_of(usual_base(plan) if plan.base_model is None else plan.base_model, stage)
+
+
+def _base(plan: FitSettings, stage: str) -> str | None:
+    """What a stage goes on from, or None: outlines of another size, or of no model, are trained from scratch."""
+    base = _stage(plan, stage)
     if stage == "texture":
         return base
     if model_index(Path(base)).get("_class_name") != "MaskDDPMPipeline":
@@ -195,14 +200,13 @@ def _generate(plan: FitSettings, output: Path, state: _State) -> None:
     _launch("cascade", ["generate", *options])
 
 
-def _evaluation(plan: FitSettings) -> EvaluateSettings:
+def _evaluation(plan: FitSettings, test: Path) -> EvaluateSettings:
     """What is compared in the end."""
-    assert plan.test is not None
     return EvaluateSettings(
         real_train=plan.source,
         real_train_truth=plan.truth,
         real_train_sequences=plan.sequences,
-        real_test=plan.test,
+        real_test=test,
         real_test_truth=plan.test_truth,
         real_test_sequences=plan.test_sequences,
         spacing_um=plan.spacing_um,
@@ -212,14 +216,14 @@ def _evaluation(plan: FitSettings) -> EvaluateSettings:
     )
 
 
-def _check_test(plan: FitSettings) -> None:
+def _check_test(plan: FitSettings, folder: Path) -> None:
     """Raise what the evaluation would, hours later."""
     from cascade.evaluation.checks import check_kind, check_sets
     from cascade.evaluation.segmenters import need_cellpose
     from cascade.evaluation.sources import real_sources
 
     need_cellpose(3)
-    train, test = (source.load() for source in real_sources(_evaluation(plan)))
+    train, test = (source.load() for source in real_sources(_evaluation(plan, folder)))
     check_sets({"real_train": train, "real_test": test}, generated=set())
     check_kind("what will be generated", train[0].stored.ndim, test[0], generated=True)
 
@@ -227,7 +231,8 @@ def _check_test(plan: FitSettings) -> None:
 def _evaluate(plan: FitSettings, output: Path, state: _State) -> None:
     from cascade.evaluation.experiment import evaluate
 
-    evaluate(_evaluation(plan))
+    if plan.test is not None:
+        evaluate(_evaluation(plan, plan.test))
 
 
 _DO = {

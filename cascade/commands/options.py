@@ -97,7 +97,8 @@ class Flags:
         return parser
 
     def _add(self, parser: ArgumentParser, field: "Field[Any]", kind: Any, text: str) -> None:
-        whole, options = without_none(kind), {}
+        whole = without_none(kind)
+        options: dict[str, Any] = {}  # of argparse
         if get_origin(whole) is tuple:
             whole, options["nargs"] = get_args(whole)[0], "+"
         if not field.kw_only:

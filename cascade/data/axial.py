@@ -1,9 +1,11 @@
 """How cells extend and lie along z, read from stacks of which single slices are annotated."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 from skimage import feature, measure
 
@@ -45,13 +47,15 @@ _APART = 0.8  # sigmas to either side within which there is one blob
 _FAINT = 0.35  # of the annotated cells' lower quartile: fainter blobs are noise or nucleoli
 _LEAN = 5  # cells that the whole data set counts for, beside those that the slice itself shows
 
+_Places = npt.NDArray[Any] | tuple[int, npt.NDArray[Any]]  # of a stack, bool: (Z, Y, X), or a slice and its (Y, X)
+
 
 @dataclass(frozen=True)
-class StackCells:
+class Census:
     """What an image tells of its cells: their number, centres, and of single annotated slices the heights of cut."""
 
     num_cells: int
-    centres_um: np.ndarray  # (N, 3), the ones that could be told apart
+    centres_um: npt.NDArray[Any]  # (N, 3), the ones that could be told apart
     relative_height: dict[int, float]  # u of the annotated slice in each cell, by label
 
 
@@ -59,27 +63,27 @@ class StackCells:
 class _Followed:
     """Annotated cells of one stack, followed up and down to where they are brightest; lengths in µm."""
 
-    image: np.ndarray  # (Z, Y, X) smoothed, background subtracted
-    free: np.ndarray  # (Y, X) bool, pixels of the annotated slice that are away from annotated cells
+    image: npt.NDArray[Any]  # (Z, Y, X) smoothed, background subtracted
+    free: npt.NDArray[Any]  # (Y, X) bool, pixels of the annotated slice that are away from annotated cells
     z: int  # the annotated slice
     num_cells: int  # that the annotated slice shows
     labels: list[int]
     middles: list[float]  # slice in the middle of each cell
-    offsets: np.ndarray  # (C,) annotated slice minus middle
-    diameters: np.ndarray  # (C,) in the annotated slice
-    columns: list[np.ndarray]  # light per slice through each cell, (Z,)
+    offsets: npt.NDArray[Any]  # (C,) annotated slice minus middle
+    diameters: npt.NDArray[Any]  # (C,) in the annotated slice
+    columns: list[npt.NDArray[Any]]  # light per slice through each cell, (Z,)
     peaks: list[tuple[int, int, int]]  # brightest voxel column position of each cell
 
 
 def measure_axial(
-    stacks: Iterable[tuple[np.ndarray, np.ndarray]], spacing_um: tuple[float, float, float]
-) -> tuple[Axial, list[StackCells]] | None:
+    stacks: Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any]]], spacing_um: Sequence[float]
+) -> tuple[Axial, list[Census]] | None:
     """The same as `fit_axial`, read off where whole stacks (Z, Y, X) are annotated; None below three cells."""
     ratios, diameters, columns, found, glows = [], [], [], [], []
     for image, labels in stacks:
         regions = [r for r in measure.regionprops(labels) if r.area >= _SMALLEST_VX]
         centres = np.array([r.centroid for r in regions]).reshape(-1, 3) * np.array(spacing_um)
-        found.append(StackCells(len(regions), centres, {}))
+        found.append(Census(len(regions), centres, {}))
         if not regions:
             continue
         light = image.astype(np.float32) - np.median(image[background_mask(image, labels > 0)])
@@ -104,8 +108,8 @@ def measure_axial(
 
 
 def fit_axial(
-    stacks: Iterable[tuple[np.ndarray, np.ndarray, int, int]], spacing_um: tuple[float, float, float]
-) -> tuple[Axial, list[StackCells]] | None:
+    stacks: Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any], int, int]], spacing_um: Sequence[float]
+) -> tuple[Axial, list[Census]] | None:
     """Fit from stacks with one annotated slice each: (image (Z, Y, X), labels (Y, X), z, cells in that slice).
 
     The last is how many cells the slice shows, annotated or not: the number of labels, or more.
@@ -139,7 +143,9 @@ def fit_axial(
     return axial, _count(followed, diameter, height, spacing_um)
 
 
-def _follow(image: np.ndarray, labels: np.ndarray, z: int, count: int, spacing_um) -> _Followed:
+def _follow(
+    image: npt.NDArray[Any], labels: npt.NDArray[Any], z: int, count: int, spacing_um: Sequence[float]
+) -> _Followed:
     image = ndimage.gaussian_filter(image.astype(np.float32), _SMOOTH_VX)
     image -= np.median(image[background_mask(image)])
     regions = measure.regionprops(labels)
@@ -161,13 +167,13 @@ def _follow(image: np.ndarray, labels: np.ndarray, z: int, count: int, spacing_u
     return _Followed(image, _free(labels), z, count, ids, middles, offsets, np.array(diameters), columns, peaks)
 
 
-def _free(labels: np.ndarray) -> np.ndarray:
+def _free(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Away from every cell, bool, same shape: beyond the light just outside their outlines."""
     apart = ndimage.generate_binary_structure(labels.ndim, 1)
     return ~ndimage.binary_dilation(labels > 0, apart, iterations=_GLOW_AWAY_PX)
 
 
-def _glow(light: np.ndarray, free, length_um: float, spacing_um) -> float:
+def _glow(light: npt.NDArray[Any], free: _Places, length_um: float, spacing_um: Sequence[float]) -> float:
     """Light at the `free` places as a share of the cells' light around them: how much it differs between the third
     that has most around it and the third that has least. By medians, since not every cell is annotated. What is seen
     around is both, cells and glow."""
@@ -180,7 +186,7 @@ def _glow(light: np.ndarray, free, length_um: float, spacing_um) -> float:
     return share / (1 - _GLOW_OF_GLOW * share)
 
 
-def _uphill(column: np.ndarray, start: int) -> int:
+def _uphill(column: npt.NDArray[Any], start: int) -> int:
     while True:
         window = np.arange(max(start - _CLIMB, 0), min(start + _CLIMB + 1, len(column)))
         best = int(window[np.argmax(column[window])])
@@ -189,7 +195,7 @@ def _uphill(column: np.ndarray, start: int) -> int:
         start = best
 
 
-def _middle(column: np.ndarray, peak: int) -> float:
+def _middle(column: npt.NDArray[Any], peak: int) -> float:
     """Between the places above and below where half of the peak's light is left; the peak is often off the middle.
 
     Where light rises again before that, by a tenth of the peak's, the next cell begins: then the valley counts.
@@ -207,14 +213,14 @@ def _middle(column: np.ndarray, peak: int) -> float:
     return peak + 0.5 * (ends[1] - ends[0])
 
 
-def _crossing(values: np.ndarray, level: float, below: int) -> float:
+def _crossing(values: npt.NDArray[Any], level: float, below: int) -> float:
     """Where values fall through a level, between the index `below` and the one before it."""
     if below == 0:
         return 0.0
     return below - (level - values[below]) / (values[below - 1] - values[below])
 
 
-def _profile(columns: list[tuple[np.ndarray, float, float]]) -> tuple[list[float], float]:
+def _profile(columns: list[tuple[npt.NDArray[Any], float, float]]) -> tuple[list[float], float]:
     """Median light at relative heights, and the relative spread of cell heights at half maximum.
 
     columns: light per slice, middle and half height in slices. Within a cell both sides count. Beyond it other cells
@@ -239,12 +245,12 @@ def _profile(columns: list[tuple[np.ndarray, float, float]]) -> tuple[list[float
     return (median / median[0]).tolist(), float(np.clip(spread, *_SPREAD))
 
 
-def _median(values: np.ndarray) -> np.ndarray:
+def _median(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Of columns (N, U), without the places (NaN) that lie outside the stack; 0 where all of them do."""
     return np.array([np.median(seen) if len(seen) else 0.0 for seen in (v[~np.isnan(v)] for v in values.T)])
 
 
-def _count(followed: list[_Followed], diameter: float, height: float, spacing_um) -> list[StackCells]:
+def _count(followed: list[_Followed], diameter: float, height: float, spacing_um: Sequence[float]) -> list[Census]:
     """Cells per stack: blobs told apart by scale, corrected by how many of the annotated cells they account for."""
     centres = [_centres(f, diameter, height, spacing_um) for f in followed]
     near = [
@@ -256,11 +262,11 @@ def _count(followed: list[_Followed], diameter: float, height: float, spacing_um
     for f, c, seen in zip(followed, centres, near, strict=True):
         ratio = (f.num_cells + _LEAN * overall) / (seen + _LEAN)  # few annotated cells: lean on the whole data set
         u = {label: float(2 * offset / height) for label, offset in zip(f.labels, f.offsets, strict=True)}
-        found.append(StackCells(max(round(len(c) * ratio), f.num_cells), c, u))
+        found.append(Census(max(round(len(c) * ratio), f.num_cells), c, u))
     return found
 
 
-def _centres(stack: _Followed, diameter: float, height: float, spacing_um) -> np.ndarray:
+def _centres(stack: _Followed, diameter: float, height: float, spacing_um: Sequence[float]) -> npt.NDArray[Any]:
     """Blobs of about the cells' size, at least a third as strong as the annotated cells' lower quartile."""
     own = stack.diameters[np.abs(stack.offsets) < _SECTION * height]
     width = min(float(np.median(own)), diameter) if len(own) else diameter

@@ -1,6 +1,10 @@
 """Fitting background and camera noise to real images."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from scipy import fft, ndimage
 
 from cascade.optics.background import Background
@@ -14,7 +18,7 @@ _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 
 def fit_camera(
-    images: list[np.ndarray], masks: list[np.ndarray], covers: list[np.ndarray], length_px: float
+    images: list[npt.NDArray[Any]], masks: list[npt.NDArray[Any]], covers: list[npt.NDArray[Any]], length_px: float
 ) -> tuple[Background, Noise]:
     """Background and camera noise of real images; `masks` as from `background_mask`, `length_px` of the slow field.
 
@@ -66,7 +70,9 @@ def fit_camera(
     return background, Noise(offset, read_variance, gain, _kernel(camera).tolist())
 
 
-def _planes(images, masks, covers):
+def _planes(
+    images: list[npt.NDArray[Any]], masks: list[npt.NDArray[Any]], covers: list[npt.NDArray[Any]]
+) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]:
     """Planes with enough background; of stacks every fifth, and those with annotated cells."""
     for image, mask, cover in zip(images, masks, covers, strict=True):
         shape = (-1, *image.shape[-2:])
@@ -77,12 +83,12 @@ def _planes(images, masks, covers):
                 yield plane.astype(np.float32), inside, within
 
 
-def _ring(covariance: np.ndarray, lag: int) -> float:
+def _ring(covariance: npt.NDArray[Any], lag: int) -> float:
     """Mean covariance at a lag along the two axes."""
     return float(np.mean([covariance[_LAG + lag, _LAG], covariance[_LAG, _LAG + lag]]))
 
 
-def _correlate(plane: np.ndarray) -> np.ndarray:
+def _correlate(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Sums of products at every lag up to _LAG, by FFT."""
     shape = [fft.next_fast_len(n + _LAG) for n in plane.shape]
     spectrum = np.abs(fft.rfft2(plane, shape)) ** 2
@@ -91,14 +97,14 @@ def _correlate(plane: np.ndarray) -> np.ndarray:
     return full[np.ix_(lags, lags)]
 
 
-def _slope(levels: np.ndarray, variances: np.ndarray, level0: float, variance0: float) -> float:
+def _slope(levels: npt.NDArray[Any], variances: npt.NDArray[Any], level0: float, variance0: float) -> float:
     """Growth of variance per unit of level above the background: the median over cells, some of which are rough."""
     bright = levels > level0 + np.sqrt(variance0)
     slopes = (variances[bright] - variance0) / (levels[bright] - level0)
     return max(float(np.median(slopes)), 0.0) if len(slopes) else 0.0
 
 
-def _kernel(covariance: np.ndarray) -> np.ndarray:
+def _kernel(covariance: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A kernel of unit energy whose autocorrelation is the given covariance, made positive semi-definite."""
     spectrum = np.maximum(fft.fft2(fft.ifftshift(covariance)).real, 0)
     kernel = fft.fftshift(fft.ifft2(np.sqrt(spectrum)).real)

@@ -1,8 +1,11 @@
 """One annotated cell per crop: centred, resampled, its neighbours replaced by what its own light would leave there."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 from skimage import measure
 
@@ -18,19 +21,21 @@ _REACH = 12  # pixels around a cell in which its halo is measured
 class Plane:
     """One annotated plane with its local background: `image` and `field` in camera units, `labels` integer."""
 
-    image: np.ndarray  # (Y, X) float32
-    labels: np.ndarray  # (Y, X) int32, every id one connected piece
-    field: np.ndarray  # (Y, X) float32
+    image: npt.NDArray[Any]  # (Y, X) float32
+    labels: npt.NDArray[Any]  # (Y, X) int32, every id one connected piece
+    field: npt.NDArray[Any]  # (Y, X) float32
     split: int  # ids that lay in several pieces, of which the largest was kept
     chosen: frozenset[int] | None  # the ids that crops are cut of; None: all
 
     @property
-    def signal(self) -> np.ndarray:
+    def signal(self) -> npt.NDArray[Any]:
         """Light above the local background."""
         return self.image - self.field
 
 
-def plane_of(image: np.ndarray, labels: np.ndarray, length_px: float, chosen: list[int] | None = None) -> Plane:
+def plane_of(
+    image: npt.NDArray[Any], labels: npt.NDArray[Any], length_px: float, chosen: list[int] | None = None
+) -> Plane:
     """Prepare an annotated plane (Y, X): every id one piece, background estimated over `length_px`."""
     labels, split = one_piece(labels)
     field = background_field(image, background_mask(image, labels > 0), length_px)
@@ -70,8 +75,8 @@ def fit_halo(planes: list[Plane], max_cells: int = 400) -> Halo:
 class Crop:
     """One cell, centred: `image` camera units float32 on a flat background, `mask` bool, both (size, size)."""
 
-    image: np.ndarray
-    mask: np.ndarray
+    image: npt.NDArray[Any]
+    mask: npt.NDArray[Any]
     label: int
     centroid_px: tuple[float, float]
     area_um2: float
@@ -79,7 +84,7 @@ class Crop:
 
 
 def cut_crops(
-    plane: Plane, spacing_um: tuple[float, float], size: int, pixel_um: float, halo: Halo, level: float
+    plane: Plane, spacing_um: Sequence[float], size: int, pixel_um: float, halo: Halo, level: float
 ) -> tuple[list[Crop], dict[str, int]]:
     """Crops of every whole cell of a plane, and how many cells were left out and why.
 
@@ -125,7 +130,7 @@ def cut_crops(
                 image=image + level,
                 mask=mask,
                 label=region.label,
-                centroid_px=tuple(float(c) for c in region.centroid),
+                centroid_px=(float(region.centroid[0]), float(region.centroid[1])),
                 area_um2=float(region.area * spacing_um[0] * spacing_um[1]),
                 brightness=float(signal[window][own].mean() + level),
             )
@@ -133,7 +138,7 @@ def cut_crops(
     return crops, skipped
 
 
-def longer_sides_um(plane: Plane, spacing_um: tuple[float, float]) -> list[float]:
+def longer_sides_um(plane: Plane, spacing_um: Sequence[float]) -> list[float]:
     """The longer side of the box around every whole cell that `cut_crops` would cut, µm."""
     regions = [r for r in measure.regionprops(plane.labels) if plane.chosen is None or r.label in plane.chosen]
     boxes = [r.bbox for r in regions if r.area >= 12 and not _cut(r.bbox, plane.labels.shape)]
@@ -146,13 +151,15 @@ def _cut(bbox: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return min(y0, x0) == 0 or y1 == shape[0] or x1 == shape[1]
 
 
-def _of_area(distance: np.ndarray, pixels: float) -> np.ndarray:
+def _of_area(distance: npt.NDArray[Any], pixels: float) -> npt.NDArray[Any]:
     """The inside of an outline, given by its distance, at the level where it has its area: smoothing draws it in."""
     count = min(max(round(pixels), 1), distance.size)
     return distance <= np.partition(distance.ravel(), count - 1)[count - 1]
 
 
-def _own_light(signal: np.ndarray, own: np.ndarray, labels: np.ndarray, halo: Halo, noise: float) -> np.ndarray:
+def _own_light(
+    signal: npt.NDArray[Any], own: npt.NDArray[Any], labels: npt.NDArray[Any], halo: Halo, noise: float
+) -> npt.NDArray[Any]:
     """The light above background that comes from one cell, (h, w) float32."""
     distance, edge = _from_rim(signal, own)
     expected = edge * halo.at(distance)
@@ -162,19 +169,19 @@ def _own_light(signal: np.ndarray, own: np.ndarray, labels: np.ndarray, halo: Ha
     return np.where(own, signal, outside * fade(distance, halo.radius_px)).astype(np.float32)
 
 
-def _from_rim(signal: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _from_rim(signal: npt.NDArray[Any], own: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Distance to a cell, and the mean light just inside its rim where that is nearest, both (h, w)."""
     distance, nearest = ndimage.distance_transform_edt(~own, return_indices=True)
     return distance, _mean_where(own, signal, 5)[tuple(nearest)]
 
 
-def _mean_where(where: np.ndarray, signal: np.ndarray, size: int) -> np.ndarray:
+def _mean_where(where: npt.NDArray[Any], signal: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
     """Mean over the pixels `where` of a square of `size`, (h, w)."""
     total = ndimage.uniform_filter(np.where(where, signal, 0).astype(np.float32), size)
     return total / np.maximum(ndimage.uniform_filter(where.astype(np.float32), size), 1e-3)
 
 
-def _spread(values: np.ndarray) -> float:
+def _spread(values: npt.NDArray[Any]) -> float:
     return float(1.48 * np.median(np.abs(values - np.median(values)))) if values.size else 0.0
 
 

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 from skimage import measure
 
-from cascade.data.axial import StackCells, fit_axial, measure_axial
+from cascade.data.axial import Census, fit_axial, measure_axial
 from cascade.data.camera import fit_camera
 from cascade.data.crops import Plane
 from cascade.data.frames import Frame
@@ -34,10 +36,10 @@ class Annotated:
     path: Path
     frames: list[Frame]
 
-    def image(self) -> np.ndarray:
+    def image(self) -> npt.NDArray[Any]:
         return self.frames[0].image()
 
-    def cover(self, shape: tuple[int, ...]) -> np.ndarray:
+    def cover(self, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         """Voxels annotated as cell, bool; slices that nobody annotated are empty."""
         cover = np.zeros(shape, bool)
         for frame in self.frames:
@@ -53,7 +55,7 @@ def fit_statistics(
     spacing_um: tuple[float, ...],
     halo: Halo,
     seed: int,
-) -> tuple[Statistics, list[StackCells]]:
+) -> tuple[Statistics, list[Census]]:
     """Everything but the records of single cells; and for stacks what was found in each annotated frame."""
     some = [images[n] for n in evenly(len(images), _MANY)]
     arrays = [image.image() for image in some]
@@ -101,34 +103,38 @@ def fit_statistics(
     return statistics, found
 
 
-def _fit_depth(images: list[Annotated], planes: list[Plane], spacing_um) -> tuple[Axial, list[StackCells]]:
-    """The axial fit, and one StackCells per annotated frame; where single slices are annotated, planes are frames."""
+def _fit_depth(
+    images: list[Annotated], planes: list[Plane], spacing_um: tuple[float, ...]
+) -> tuple[Axial, list[Census]]:
+    """The axial fit, and one Census per annotated frame; where single slices are annotated, planes are frames."""
     frames = [frame for image in images for frame in image.frames]
     if frames[0].z is None:
         fit = measure_axial(((f.image(), one_piece(f.labels())[0]) for f in frames), spacing_um)
     else:
         cut = zip(frames, planes, strict=True)
-        fit = fit_axial(((f.image(), _annotated(p), f.z, len(_areas(p.labels))) for f, p in cut), spacing_um)
+        fit = fit_axial(
+            ((f.image(), _annotated(p), f.z, len(_areas(p.labels))) for f, p in cut if f.z is not None), spacing_um
+        )
     if fit is not None:
         return fit
     # Too few cells to tell: a sphere, and its chord as the light through it.
     u = np.linspace(0, 2, 21)
     sphere = Axial((1.0, 0.1), u.tolist(), np.sqrt(np.maximum(1 - u * u, 0)).tolist())
     if frames[0].z is None:
-        return sphere, [StackCells(len(np.unique(f.labels())) - 1, np.zeros((0, 3)), {}) for f in frames]
-    return sphere, [StackCells(len(_areas(p.labels)), np.zeros((0, 3)), {}) for p in planes]
+        return sphere, [Census(len(np.unique(f.labels())) - 1, np.zeros((0, 3)), {}) for f in frames]
+    return sphere, [Census(len(_areas(p.labels)), np.zeros((0, 3)), {}) for p in planes]
 
 
 def _clustering_of_stacks(
     images: list[Annotated],
     planes: list[Plane],
-    found: list[StackCells],
+    found: list[Census],
     axial: Axial,
-    shape,
-    spacing_um,
-    region,
-    gap_um,
-    rng,
+    shape: tuple[int, ...],
+    spacing_um: tuple[float, ...],
+    region: tuple[float, ...] | None,
+    gap_um: float,
+    rng: np.random.Generator,
 ) -> list[float]:
     """The clustering probability of each annotated frame: that at which cells touch in a plane of simulated stacks as
     often as in annotated ones, found for the third of frames with few cells, the middle one and that with many.
@@ -161,7 +167,16 @@ def _clustering_of_stacks(
     return fitted.round(3).tolist()
 
 
-def _touching(z: int | None, cells: list[Cell], probability: float, shape, spacing_um, room, gap_um, rng) -> float:
+def _touching(
+    z: int | None,
+    cells: list[Cell],
+    probability: float,
+    shape: tuple[int, ...],
+    spacing_um: tuple[float, ...],
+    room: npt.NDArray[Any] | None,
+    gap_um: float,
+    rng: np.random.Generator,
+) -> float:
     """How often cells touch in a plane of one simulated stack."""
     corners = place([cell.mask for cell in cells], shape, float(probability), rng, room)
     labels = compose(cells, corners, shape)[1]
@@ -169,32 +184,32 @@ def _touching(z: int | None, cells: list[Cell], probability: float, shape, spaci
     return touching_fraction(plane, spacing_um[-2:], gap_um)
 
 
-def _fullest(labels: np.ndarray) -> int:
+def _fullest(labels: npt.NDArray[Any]) -> int:
     return int(np.argmax((labels > 0).sum((1, 2))))
 
 
-def _soft_ellipsoid(height_um: float, diameter_um: float, spacing_um) -> Cell:
+def _soft_ellipsoid(height_um: float, diameter_um: float, spacing_um: tuple[float, ...]) -> Cell:
     size, margin = np.array([height_um, diameter_um, diameter_um]), int(2 * _EDGE_PX)
     mask = ellipsoid_region(tuple(int(n) for n in np.ceil(size / spacing_um)), spacing_um, 0.5 * size)
     mask = np.pad(mask, [(0, 0), (margin, margin), (margin, margin)])
     return Cell(mask, ndimage.gaussian_filter(mask.astype(np.float32), (0, _EDGE_PX, _EDGE_PX)), ())
 
 
-def _annotated(plane: Plane) -> np.ndarray:
+def _annotated(plane: Plane) -> npt.NDArray[Any]:
     """A plane's labels without the cells that nobody annotated."""
     return plane.labels if plane.chosen is None else np.where(np.isin(plane.labels, [*plane.chosen]), plane.labels, 0)
 
 
-def _count_plane_cells(planes: list[Plane], spacing_um) -> list[StackCells]:
+def _count_plane_cells(planes: list[Plane], spacing_um: tuple[float, ...]) -> list[Census]:
     found = []
     for plane in planes:
         regions = measure.regionprops(plane.labels)
         centres = np.array([region.centroid for region in regions]).reshape(-1, 2)
-        found.append(StackCells(len(regions), centres * np.array(spacing_um), {}))
+        found.append(Census(len(regions), centres * np.array(spacing_um), {}))
     return found
 
 
-def _region(found: list[StackCells], extent_um: np.ndarray) -> tuple[float, ...] | None:
+def _region(found: list[Census], extent_um: npt.NDArray[Any]) -> tuple[float, ...] | None:
     """Semi-axes of the ellipsoid that cell centres fill, µm, or None where they fill the image.
 
     A solid ellipsoid has the variance a² / 5 along its semi-axis a in 3D and a² / 4 in 2D, a full box L² / 12.
@@ -208,7 +223,7 @@ def _region(found: list[StackCells], extent_um: np.ndarray) -> tuple[float, ...]
     return tuple(float(s) for s in np.sqrt(2 + len(spread)) * spread)
 
 
-def _fit_window(images: list[np.ndarray], planes: list[Plane], level: float) -> Window:
+def _fit_window(images: list[npt.NDArray[Any]], planes: list[Plane], level: float) -> Window:
     """From just below the darkest pixels to just above the brightest cells."""
     low = min(float(np.percentile(image, 0.01)) for image in images)
     light = np.concatenate([plane.signal[plane.labels > 0][::7] for plane in planes])
@@ -216,6 +231,6 @@ def _fit_window(images: list[np.ndarray], planes: list[Plane], level: float) -> 
     return Window(low=round(low - 0.25 * (level - low), 2), high=round(high, 2))
 
 
-def _areas(labels: np.ndarray) -> np.ndarray:
+def _areas(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     sizes = np.bincount(labels.ravel())[1:]
     return sizes[sizes > 0]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from scipy import ndimage
 
 from cascade.data.dataset import CropDataset
@@ -15,7 +16,7 @@ _CROPS = 192
 
 
 @torch.no_grad()
-def measure_grain(vae, crops: CropDataset) -> Grain:
+def measure_grain(vae: AutoencoderKL, crops: CropDataset) -> Grain:
     """What decoding misses inside real cells beyond camera noise, whose variance and correlation are taken off."""
     statistics = crops.statistics[0]
     batch = crops[evenly(len(crops), _CROPS)]

@@ -2,14 +2,16 @@
 
 import logging
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from cascade.data.axial import StackCells
+from cascade.data.axial import Census
 from cascade.data.crops import Crop, Plane, cut_crops, fit_halo, longer_sides_um, plane_of
 from cascade.data.fit import Annotated, fit_statistics
 from cascade.data.frames import Frame, find_frames
@@ -29,6 +31,21 @@ log = logging.getLogger(__name__)
 _SHOWN = 5  # of what deserves a look; validate shows all
 _KIND = "crops"
 _PARQUET = "data/train-*-of-*.parquet"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One crop as the data set holds it: a column a field."""
+
+    image: npt.NDArray[np.uint16]  # (size, size) camera units
+    mask: npt.NDArray[np.uint8]
+    brightness: float
+    area_um2: float
+    relative_height: float
+    pixel_size_um: float
+    source: str
+    z: int
+    label: int
 
 
 def prepare(settings: PrepareSettings) -> Path:
@@ -62,7 +79,7 @@ def _prepare(settings: PrepareSettings) -> Path:
         log.warning("and %d more to look at: cascade validate", len(doubts) - _SHOWN)
     pixel_um = settings.pixel_size_um or spacing[-1]
 
-    planes, names, images = _read_planes(frames, spacing, slices, stream(seed, "planes"), notes, sparse)
+    planes, names, images = _read_planes(frames, slices, stream(seed, "planes"), notes, sparse)
     _check_fit(source, planes, spacing[-2:], crop_size, pixel_um)
     halo = fit_halo(planes)
     statistics, found = fit_statistics(source.name, licence, images, planes, spacing, halo, seed)
@@ -85,8 +102,8 @@ def _prepare(settings: PrepareSettings) -> Path:
 
 
 def _read_planes(
-    frames: list[Frame], spacing, slices_per_cell: int, rng: np.random.Generator, notes: Counter, sparse: bool
-):
+    frames: list[Frame], slices_per_cell: int, rng: np.random.Generator, notes: Counter[str], sparse: bool
+) -> tuple[list[Plane], list[tuple[Frame, int]], list[Annotated]]:
     """All annotated planes, the (frame, z) of each, and the images that they are from."""
     planes: list[Plane] = []
     names: list[tuple[Frame, int]] = []
@@ -120,7 +137,7 @@ def _read_planes(
     return planes, names, [Annotated(path, group) for path, group in images.items()]
 
 
-def _check_fit(source, planes: list[Plane], spacing: tuple[float, float], crop_size: int, pixel_um: float) -> None:
+def _check_fit(source: Path, planes: list[Plane], spacing: tuple[float, ...], crop_size: int, pixel_um: float) -> None:
     """Few cells may be too large to be cut: without them, crops would show another population."""
     sides = np.array([side for plane in planes for side in longer_sides_um(plane, spacing)])
     large = int((sides > (crop_size - 4) * pixel_um).sum())
@@ -140,7 +157,7 @@ def _check_fit(source, planes: list[Plane], spacing: tuple[float, float], crop_s
         )
 
 
-def _chosen_slices(labels: np.ndarray, count: int, rng: np.random.Generator) -> dict[int, list[int]]:
+def _chosen_slices(labels: npt.NDArray[Any], count: int, rng: np.random.Generator) -> dict[int, list[int]]:
     """For every cell of a fully annotated volume `count` random heights: {z: [labels]}."""
     chosen: dict[int, list[int]] = {}
     for label, box in enumerate(ndimage.find_objects(labels), 1):
@@ -151,7 +168,7 @@ def _chosen_slices(labels: np.ndarray, count: int, rng: np.random.Generator) -> 
     return chosen
 
 
-def _relative_heights(images: list[Annotated], found: list[StackCells]) -> dict[tuple[str, int], float]:
+def _relative_heights(images: list[Annotated], found: list[Census]) -> dict[tuple[str, int], float]:
     """Relative height of the annotated slice in its cell, by (frame name, label), where single slices are annotated."""
     frames = [frame for image in images for frame in image.frames]
     return {
@@ -161,33 +178,33 @@ def _relative_heights(images: list[Annotated], found: list[StackCells]) -> dict[
     }
 
 
-def _row(crop: Crop, frame: Frame, z: int, pixel_um: float, heights: dict) -> dict:
+def _row(crop: Crop, frame: Frame, z: int, pixel_um: float, heights: dict[tuple[str, int], float]) -> _Row:
     limit = np.iinfo(np.uint16).max
-    return {
-        "image": np.clip(np.rint(crop.image), 0, limit).astype(np.uint16),
-        "mask": crop.mask.astype(np.uint8),
-        "brightness": crop.brightness,
-        "area_um2": crop.area_um2,
-        "relative_height": heights.get((frame.name, crop.label), 0.0),
-        "pixel_size_um": pixel_um,
-        "source": frame.name,
-        "z": z,
-        "label": crop.label,
-    }
+    return _Row(
+        image=np.clip(np.rint(crop.image), 0, limit).astype(np.uint16),
+        mask=crop.mask.astype(np.uint8),
+        brightness=crop.brightness,
+        area_um2=crop.area_um2,
+        relative_height=heights.get((frame.name, crop.label), 0.0),
+        pixel_size_um=pixel_um,
+        source=frame.name,
+        z=z,
+        label=crop.label,
+    )
 
 
-def _with_cells(statistics: Statistics, rows: list[dict], numbers: dict[str, int]) -> Statistics:
+def _with_cells(statistics: Statistics, rows: list[_Row], numbers: dict[str, int]) -> Statistics:
     """Records of single cells. Where slices of stacks are annotated, of those cut near the middle, and with the
     brightness of the middle plane."""
-    rows = [row for row in rows if abs(row["relative_height"]) <= 0.7] or rows
+    rows = [row for row in rows if abs(row.relative_height) <= 0.7] or rows
     level, axial = statistics.background.level, statistics.axial
-    share = axial.at(np.array([row["relative_height"] for row in rows])) if axial else np.ones(len(rows))
-    light = np.array([row["brightness"] for row in rows]) - level
+    share = axial.at(np.array([row.relative_height for row in rows])) if axial else np.ones(len(rows))
+    light = np.array([row.brightness for row in rows]) - level
     return replace(
         statistics,
-        cell_area_um2=[round(row["area_um2"], 3) for row in rows],
+        cell_area_um2=[round(row.area_um2, 3) for row in rows],
         cell_brightness=(level + light / share).round(2).tolist(),
-        cell_image=[numbers[row["source"]] for row in rows],
+        cell_image=[numbers[row.source] for row in rows],
     )
 
 
@@ -197,35 +214,36 @@ def _check_replaceable(output_dir: Path) -> None:
         raise DataError(f"{output_dir}: holds something else than crops; name another --output_dir")
 
 
-def _write(output_dir: Path, rows: list[dict], statistics: Statistics, notes: Counter) -> None:
+def _write(output_dir: Path, rows: list[_Row], statistics: Statistics, notes: Counter[str]) -> None:
     """Write everything under a temporary name, then put it in place."""
     import datasets  # heavy; only needed here
 
     from cascade.export.preview import crop_sheet
 
-    size = len(rows[0]["mask"])
+    size = len(rows[0].mask)
     kinds = {"image": "uint16", "mask": "uint8", "source": "string", "z": "int32", "label": "int32"}
+    names = [one.name for one in fields(_Row)]
     features = datasets.Features(
         {
-            key: datasets.Array2D((size, size), kinds[key])
-            if key in ("image", "mask")
-            else datasets.Value(kinds.get(key, "float32"))
-            for key in rows[0]
+            name: datasets.Array2D((size, size), kinds[name])
+            if name in ("image", "mask")
+            else datasets.Value(kinds.get(name, "float32"))
+            for name in names
         }
     )
-    columns = {key: [row[key] for row in rows] for key in rows[0]}
+    columns = {name: [getattr(row, name) for row in rows] for name in names}
     older = (_PARQUET, FILE_NAME, "preview.png")
     with renewing(output_dir, _KIND, last=FILE_NAME, older=older) as partial:
         (partial / "data").mkdir()
         datasets.Dataset.from_dict(columns, features).to_parquet(partial / "data" / "train-00000-of-00001.parquet")
         statistics.save(partial)
-        crop_sheet(columns["image"], columns["mask"], statistics.window, partial / "preview.png")
+        crop_sheet([row.image for row in rows], [row.mask for row in rows], statistics.window, partial / "preview.png")
         (partial / "README.md").write_text(_card(statistics, rows, notes))
     log.info("%d crops in %s; look at %s", len(rows), output_dir, output_dir / "preview.png")
 
 
-def _card(statistics: Statistics, rows: list[dict], notes: Counter) -> str:
-    size, pixel_um = len(rows[0]["mask"]), rows[0]["pixel_size_um"]
+def _card(statistics: Statistics, rows: list[_Row], notes: Counter[str]) -> str:
+    size, pixel_um = len(rows[0].mask), rows[0].pixel_size_um
     left_out = "".join(f"- {count} {reason}\n" for reason, count in sorted(notes.items()) if count)
     return f"""---
 configs:

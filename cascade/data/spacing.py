@@ -81,7 +81,7 @@ def tiff_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
             spacing = tuple(float(pixels.get(f"PhysicalSize{axis}", 0)) for axis in "ZYX"[-ndim:])
             units = {pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"[-ndim:]}
             return spacing if _are_lengths(spacing) and units == {"µm"} else None
-        meta, page = tiff.imagej_metadata or {}, tiff.pages[0]
+        meta, page = tiff.imagej_metadata or {}, tiff.pages.first
         if meta.get("unit") not in ("um", "µm", "micron", "\\u00B5m"):
             return None
         plane = []

@@ -38,32 +38,37 @@ def thin(settings: ThinSettings) -> Path:
 
 def _thin(settings: ThinSettings) -> Path:
     """`thin`, into a folder that is held."""
-    source, output, frames = settings.source, settings.output_dir, settings.frames
+    source, output = settings.source, settings.output_dir
     found, _ = find_frames(source, settings.truth, list(settings.sequences) or None)
     rng = stream(settings.seed, "thin")
-    if frames is not None:
-        if frames > len(found):
-            raise DataError(f"{source}: has {len(found)} annotated frames, not {frames}")
-        kept = {int(n): None for n in rng.permutation(len(found))[:frames]}
-    else:
-        assert settings.cells is not None
-        kept = _choose_cells(source, found, settings.cells, rng)
+    kept: dict[int, list[int] | None] = {}  # labels by frame, None for all of them
+    if settings.frames is not None:
+        kept |= dict.fromkeys(_choose_frames(source, found, settings.frames, rng))
+    if settings.cells is not None:
+        kept |= _choose_cells(source, found, settings.cells, rng)
     record = []
     with renewing(output, "thinned", last="thinned.json") as partial:
         for n in tqdm(sorted(kept), desc="thinning", unit="frame"):
-            frame, labels = found[n], found[n].labels()
-            if kept[n] is not None:
-                labels = one_piece(np.where(np.isin(labels, kept[n]), labels, 0))[0].astype(labels.dtype)
+            frame, labels, chosen = found[n], found[n].labels(), kept[n]
+            if chosen is not None:
+                labels = one_piece(np.where(np.isin(labels, chosen), labels, 0))[0].astype(labels.dtype)
             for path in (frame.image_path, frame.label_path):
                 (partial / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(frame.image_path, partial / frame.image_path.relative_to(source))
             place = partial / frame.label_path.relative_to(source)
             tifffile.imwrite(place.with_suffix(".tif"), labels, compression="zlib")
-            record.append({"frame": frame.name, "labels": "all" if kept[n] is None else kept[n]})
+            record.append({"frame": frame.name, "labels": "all" if chosen is None else chosen})
         if (source / "dataset.json").is_file():
             shutil.copyfile(source / "dataset.json", partial / "dataset.json")
         (partial / "thinned.json").write_text(json.dumps({"seed": settings.seed, "kept": record}, indent=1))
     return output
+
+
+def _choose_frames(source: Path, frames: list[Frame], count: int, rng: np.random.Generator) -> list[int]:
+    """Numbers of the frames to keep."""
+    if count > len(frames):
+        raise DataError(f"{source}: has {len(frames)} annotated frames, not {count}")
+    return [int(n) for n in rng.permutation(len(frames))[:count]]
 
 
 def _choose_cells(source: Path, frames: list[Frame], count: int, rng: np.random.Generator) -> dict[int, list[int]]:

@@ -1,6 +1,9 @@
 """Cells that nobody annotated, found roughly: to be counted, and to be kept out of the crops of annotated ones."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 from skimage import measure, segmentation
 
@@ -20,7 +23,7 @@ _OUTLINE = 0.5  # of that light is left where blur puts the outline
 _KNOWN = 0.2  # share of a piece that may be annotated: blur reaches that far over its outline
 
 
-def with_unlabelled(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def with_unlabelled(image: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The labels of a plane (Y, X) of which some cells are annotated, and new ids for other cells, by their light.
 
     What is brighter than the background is cut into pieces about as large as the annotated cells (a watershed of the

@@ -1,5 +1,6 @@
 """Pictures of crops and samples, for people to look at before they read numbers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ _COLOURS = np.array(
 
 
 def crop_sheet(
-    images: npt.NDArray[Any],
-    masks: npt.NDArray[Any],
+    images: Sequence[npt.NDArray[Any]],
+    masks: Sequence[npt.NDArray[Any]],
     window: Window,
     path: str | Path,
     *,

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cascade.export.formats import DataSetWriter
 from cascade.export.save import MARK
@@ -32,7 +33,7 @@ class Job:
     formats: tuple[str, ...]
     frames_per_sequence: int
     meshes: bool
-    settings: dict
+    settings: dict[str, Any]
 
     @property
     def shards(self) -> int:
@@ -93,7 +94,7 @@ def load_job(output_dir: str | Path) -> Job:
     if names or record.keys() != _TYPES.keys():
         odd = sorted(names | dict.fromkeys(record.keys() ^ _TYPES.keys()))
         raise BrokenRecord(f"{path}: is of another version, or was changed ({', '.join(odd)}); {mend}")
-    return Job(**record | {"formats": tuple(record["formats"])})  # type: ignore[arg-type, call-overload]
+    return Job(**record | {"formats": tuple(record["formats"])})  # type: ignore[arg-type]
 
 
 _TYPES = {

@@ -1,6 +1,7 @@
 """Loading a cascade on the best device there is."""
 
 import os
+from pathlib import Path
 
 import torch
 from diffusers.utils.logging import disable_progress_bar
@@ -8,7 +9,9 @@ from diffusers.utils.logging import disable_progress_bar
 from cascade.pipelines.cascade import CascadePipeline
 
 
-def load(folder, device: str | None = None, dtype: str = "float32", compile: bool = False) -> CascadePipeline:
+def load(
+    folder: str | Path, device: str | None = None, dtype: str = "float32", compile: bool = False
+) -> CascadePipeline:
     """A cascade on the best device there is, whose stages leave the progress bar to the whole.
 
     compile: the texture networks by torch.compile, which takes a minute or two and pays on large data sets.

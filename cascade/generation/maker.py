@@ -1,13 +1,15 @@
 """How the samples of a job are made by the cascade, by seed and numbers, and how they are written."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 
 from cascade.annotation import Sample
 from cascade.export.records import SampleRecord
 from cascade.generation.load import cells_together, load
+from cascade.generation.painting import Make, Write
 from cascade.generation.recipe import Recipe
 from cascade.generation.shards import Job
 from cascade.generation.tiles import compose_tiles
@@ -35,7 +37,7 @@ class CascadeMaker:
         self.recipe = Recipe.of_record(job.settings)
         self._pipeline: CascadePipeline | None = None
         self._bank: list[Cell] | None = None
-        self._region: np.ndarray | None = None
+        self._region: npt.NDArray[Any] | None = None
 
     def samples(self, seed: int, numbers: Iterable[int]) -> Iterator[Sample]:
         """Samples of these numbers."""
@@ -73,11 +75,11 @@ class CascadeMaker:
         return stored_bank(folder, num_cells, make, self.rank, self.world, cells_together(pipeline.device))
 
 
-def making(maker: CascadeMaker) -> tuple[Callable, Callable | None]:
+def making(maker: CascadeMaker) -> tuple[Make[Any], Write[Any] | None]:
     """How a job's samples are made, and how they are written if not in the job's formats: arguments of `shards.run`."""
     return (maker.scenes, maker.write_tiles) if maker.recipe.tiles else (maker.samples, None)
 
 
-def region_of(recipe: Recipe) -> np.ndarray | None:
+def region_of(recipe: Recipe) -> npt.NDArray[Any] | None:
     """Where cell centres may lie, read from the recipe's file."""
     return None if recipe.region is None else read_image(recipe.region)

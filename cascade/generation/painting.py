@@ -1,12 +1,20 @@
 """The seam between annotations and pictures: any source of annotations goes with any painter."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 from cascade.annotation import Annotation, Sample
+from cascade.export.records import SampleRecord
 
-Make = Callable[[int, Iterable[int]], Iterator[Sample]]
+Made = TypeVar("Made")
+"""A sample, or the plan of one that is only made when it is written."""
+
+Make = Callable[[int, Iterable[int]], Iterator[Made]]
 """(seed, numbers) -> samples, each of which depends on the seed and its own number alone."""
+
+Write = Callable[[Made, int, Path], SampleRecord]
+"""(sample, number, folder) -> its record: writes a sample into the folder of a data set."""
 
 
 class Source(Protocol):
@@ -23,7 +31,7 @@ class Painter(Protocol):
         """The annotation with an image, which depends on annotation, seed and index alone."""
 
 
-def painted(source: Source, painter: Painter) -> Make:
+def painted(source: Source, painter: Painter) -> Make[Sample]:
     """Samples of a source, painted one by one: what `cascade.generation.shards.run` makes data sets of."""
 
     def make(seed: int, numbers: Iterable[int]) -> Iterator[Sample]:

@@ -4,10 +4,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tqdm.auto import tqdm
 
@@ -18,6 +18,7 @@ from cascade.export.save import MARK
 from cascade.files import STATE, BrokenRecord, read_record, replacing
 from cascade.generation.jobs import Job, check_same, load_job, start
 from cascade.generation.marks import SHOWN, Mark, faults
+from cascade.generation.painting import Made, Make, Write
 from cascade.locks import one_at_a_time, remove_dead, scratch, shared
 from cascade.ownership import (
     UNKNOWN,
@@ -36,12 +37,16 @@ _INDEX = "index.json"  # stamps of the files that are written when all shards ar
 
 
 def run(
-    output_dir: str | Path, job: Job, generate: Callable, rank: int = 0, world: int = 1, write: Callable | None = None
+    output_dir: str | Path,
+    job: Job,
+    generate: Make[Made],
+    rank: int = 0,
+    world: int = 1,
+    write: Write[Made] | None = None,
 ) -> bool:
     """Make what is missing of process `rank`'s shards; True if the data set is then whole.
 
-    generate: (seed, numbers) -> samples, which depend on seed and number alone. write: (sample, number, folder) ->
-    record, default the job's formats.
+    write: default in the job's formats, for which `generate` has to make samples.
 
     A shard is written under a temporary name, moved into place, and only then marked as done with size, time and
     sha256 of its files: a process that is killed at any moment costs its unfinished shards and nothing else. Processes
@@ -68,7 +73,7 @@ def run(
         return _finish(output, job)
 
 
-def _make(output: Path, job: Job, shard: int, generate: Callable, write: Callable, bar: tqdm) -> None:
+def _make(output: Path, job: Job, shard: int, generate: Make[Made], write: Write[Made], bar: "tqdm[NoReturn]") -> None:
     """Make one shard, put its files in place, and mark it as done."""
     numbers = job.numbers(shard)
     with scratch(output / STATE / "partial", f"{shard:06d}-") as place:
@@ -94,7 +99,7 @@ def _is_done(output: Path, shard: int, tell: bool = False) -> bool:
     return mark is not None and not faults(output, mark.files, tell=tell)
 
 
-def _writer(job: Job) -> Callable:
+def _writer(job: Job) -> Write[Any]:
     """Writes a sample in the job's formats, and a preview beside the first."""
     writer = job.writer()
 
@@ -111,7 +116,9 @@ def progress(output_dir: str | Path, job: Job) -> tuple[int, int]:
     return sum(_mark(Path(output_dir), shard).is_file() for shard in range(job.shards)), job.shards
 
 
-def again(output_dir: str | Path, job: Job, generate: Callable, number: int, write: Callable | None = None) -> Path:
+def again(
+    output_dir: str | Path, job: Job, generate: Make[Made], number: int, write: Write[Made] | None = None
+) -> Path:
     """Make one sample again and compare it, file by file, with what was recorded and with the files that are there.
 
     Returns the folder of the new files, `.cascade/again`. Raises ValueError, naming files, if any byte differs, and

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 from tqdm.auto import tqdm
 
@@ -53,7 +55,8 @@ def compose_tiles(
         light, local, placed = compose(cells, corners[near] - offset, (*leading, *(last - first)), trimmed=True)
         if statistics.axial:
             light = statistics.axial.with_glow(light, statistics.spacing_um)
-        inner = (..., *(slice(w.start - a, w.stop - a) for w, a in zip(window, first, strict=True)))
+        inside = [slice(w.start - a, w.stop - a) for w, a in zip(window, first, strict=True)]
+        inner: tuple[slice | EllipsisType, ...] = (..., *inside)
         light, local = light[inner], local[inner]
         light += statistics.background.draw(light.shape, seed, index, scene.level, (int(low[0]), int(low[1])))
         names = np.zeros(len(placed) + 1, labels[0].dtype)
@@ -87,12 +90,12 @@ def _margin(statistics: Statistics) -> int:
 def _tiles(
     bank: list[Cell],
     uses: list[Use],
-    corners: np.ndarray,
-    shown: np.ndarray,
+    corners: npt.NDArray[Any],
+    shown: npt.NDArray[Any],
     scene: Scene,
     statistics: Statistics,
     tile: int,
-) -> Iterator[tuple[tuple[slice, slice], list[Cell], np.ndarray]]:
+) -> Iterator[tuple[tuple[slice, slice], list[Cell], npt.NDArray[Any]]]:
     """Each tile's window in y and x, with the cells in and around it, and which of `uses` they are."""
     reach = max(max(cell.mask.shape[-2:]) for cell in bank)
     end, margin = np.array(scene.canvas[-2:]), _margin(statistics)
@@ -108,11 +111,13 @@ def _tiles(
         yield (slice(y, int(high[0])), slice(x, int(high[1]))), cells, near
 
 
-def _shown(cell: Cell, corner: np.ndarray, canvas: tuple[int, ...]) -> Cell:
+def _shown(cell: Cell, corner: npt.NDArray[Any], canvas: tuple[int, ...]) -> Cell:
     return replace(cell, mask=trim(cell.mask, corner, canvas))
 
 
-def _add_up(labels: np.ndarray, origin: np.ndarray, sizes: np.ndarray, sums: np.ndarray) -> None:
+def _add_up(
+    labels: npt.NDArray[Any], origin: npt.NDArray[Any], sizes: npt.NDArray[Any], sums: npt.NDArray[Any]
+) -> None:
     """Add a tile's voxels to the sizes (N,) of labels 1 … N and the sums (N, D) of their indices in the whole."""
     for label, box in enumerate(ndimage.find_objects(labels), 1):
         if box is not None:
@@ -121,7 +126,7 @@ def _add_up(labels: np.ndarray, origin: np.ndarray, sizes: np.ndarray, sums: np.
             sums[label - 1] += places.sum(0)
 
 
-def _renumber(labels: Any, kept: np.ndarray, tile: int) -> None:
+def _renumber(labels: Any, kept: npt.NDArray[Any], tile: int) -> None:
     """Close the gaps left by cells of which the border or others leave nothing, chunk by chunk."""
     names = np.zeros(int(kept[-1]) + 2 if len(kept) else 1, labels.dtype)
     names[kept + 1] = np.arange(1, len(kept) + 1)
