@@ -25,6 +25,7 @@ from scipy import ndimage
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from cascade.data.prepare import prepare
+from cascade.data.settings import PrepareSettings
 from cascade.pipelines.texture import TexturePipeline
 
 # https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5: */config.json
@@ -122,7 +123,7 @@ def build(folder: Path, steps: int) -> None:
         )
         tifffile.imwrite(folder / "images" / "01" / f"t{n:03d}.tif", np.clip(image, 0, 65535).astype(np.uint16))
         tifffile.imwrite(folder / "images" / "01_GT" / "SEG" / f"man_seg{n:03d}.tif", labels)
-    prepare(folder / "images", folder / "crops", crop_size=512, spacing_um=[0.1, 0.1])
+    prepare(PrepareSettings(folder / "images", output_dir=folder / "crops", crop_size=512, spacing_um=[0.1, 0.1]))
     print(json.dumps({"parameters": parameters}))
 
 

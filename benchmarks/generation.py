@@ -18,6 +18,7 @@ from pathlib import Path
 from common import machine
 
 from cascade.commands import cli
+from cascade.data.settings import ValidateSettings
 from cascade.data.validate import validate
 from cascade.export.formats import DataSetWriter
 from cascade.pipelines import cascade as pipelines
@@ -50,7 +51,7 @@ def made(model: str, images: int, bank: int, folder: Path) -> dict:
         raise SystemExit(f"cascade {' '.join(arguments)} failed")
     seconds = time.perf_counter() - start
     stages = {name: round(value, 1) for name, value in spent.items()}
-    check = validate(folder, "gt")
+    check = validate(ValidateSettings(folder))
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and ".cascade" not in p.parts)
     return {
         "images": images,

@@ -19,7 +19,9 @@ from pathlib import Path
 from common import data_folder, machine
 from matplotlib.figure import Figure
 
-from cascade.commands.fit import Plan, fit
+from cascade.commands.fit import fit
+from cascade.commands.settings import FitSettings
+from cascade.data.settings import ThinSettings
 from cascade.data.thin import thin
 from cascade.evaluation.experiment import joined, run_trainings
 from cascade.evaluation.segmenters import NARROW, NARROW_3D, cellpose3
@@ -65,15 +67,16 @@ def made(folder: Path, data_set: str, amount: int, budget: float, num_images: in
     planar = known["unit"] == "cells"
     if not thinned.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        thin(data_folder() / data_set, thinned, sequences=known["train"], **{known["unit"]: amount})
-    plan = Plan(
-        source=thinned,
+        kept = {known["unit"]: amount}
+        thin(ThinSettings(data_folder() / data_set, output_dir=thinned, sequences=known["train"], **kept))
+    plan = FitSettings(
+        thinned,
         output_dir=folder,
         crop_size=64,
         pixel_size_um=known.get("pixel_size_um"),
         spacing_um=known.get("spacing_um", ()),
         sparse=planar,
-        budget_minutes=budget,
+        budget=budget,
         base_model=known["base"],
         num_images=num_images or (200 if planar else 50),
         bank=min(500 if planar else 150, 10 * (num_images or 50)),

@@ -22,6 +22,7 @@ from scipy import ndimage
 from cascade import MultiviewPipeline, embedded, prepare
 from cascade.data.dataset import CropDataset
 from cascade.data.frames import find_frames
+from cascade.data.settings import PrepareSettings
 from cascade.evaluation.shape import outline_statistics
 from cascade.evaluation.solids import cells_of, distances, solid_statistics
 from cascade.export.mesh import solid_mesh
@@ -218,8 +219,9 @@ def realism(pipeline, count: int, embryos: Iterable[int]) -> dict | None:
         return None
     train = [f"{n:02d}" for n in embryos]
     with tempfile.TemporaryDirectory() as folder:
-        prepare(data, Path(folder) / "crops", sequences=train, crop_size=64, pixel_size_um=0.4)
-        crops = CropDataset(str(Path(folder) / "crops"))
+        output = Path(folder) / "crops"
+        prepare(PrepareSettings(data, output_dir=output, sequences=train, crop_size=64, pixel_size_um=0.4))
+        crops = CropDataset(str(output))
     axial, rng = crops.statistics[0].axial, stream(0, "realism")
     masks, u = crops.columns["mask"][:, 0].numpy(), crops.columns["relative_height"].numpy()
     middle = rng.permutation(np.flatnonzero(np.abs(u) <= 0.5))[:count]

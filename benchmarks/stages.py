@@ -18,6 +18,7 @@ from common import data_folder, machine
 
 from cascade import CascadePipeline, embedded, prepare
 from cascade.data.dataset import CropDataset
+from cascade.data.settings import PrepareSettings, ThinSettings
 from cascade.data.thin import thin
 from cascade.diffusion.alignment import otsu_alignment
 from cascade.diffusion.latents import correlated_noise
@@ -86,8 +87,8 @@ def crops_of(data: Path, source: dict, part: str, folder: Path, frames: int | No
     images, truth = data / source["folder"], source.get(f"{part}_truth", "gt")
     if frames is not None:
         few = folder.with_name(f"{folder.name}_few")
-        images = thin(images, few, truth=truth, frames=frames, sequences=source[part])
-    prepare(images, folder, truth, sequences=source[part], **arguments)
+        images = thin(ThinSettings(images, output_dir=few, truth=truth, frames=frames, sequences=source[part]))
+    prepare(PrepareSettings(images, output_dir=folder, truth=truth, sequences=source[part], **arguments))
     return CropDataset(str(folder))
 
 

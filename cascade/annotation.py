@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from cascade.geometry.grid import SignedDistance
@@ -32,7 +33,7 @@ class CellRecord:
     """Where the frame of `solid` has its origin."""
     brightness: float | None = None
     """Wanted mean over its middle plane, on the reference background."""
-    outline: np.ndarray | None = None
+    outline: npt.NDArray[Any] | None = None
     """(H, W) bool at `outline_pixel_um`: what it was made from."""
     outline_pixel_um: float | None = None
     solid: SignedDistance | None = None
@@ -90,12 +91,12 @@ class Annotation:
     (7, (0.75, 1.5), 1.5)
     """
 
-    labels: np.ndarray
+    labels: npt.NDArray[Any]
     """(Y, X) or (Z, Y, X) unsigned integers: 0 is background, every id one cell, in one piece."""
     spacing_um: tuple[float, ...]
     cells: tuple[CellRecord, ...]
     """One for each id, in the order of the ids."""
-    foreground: np.ndarray | None = None
+    foreground: npt.NDArray[Any] | None = None
     """Bool, as large as the labels: the organism, where there is one."""
     time: int = 0
     """Number of the frame in a time series."""
@@ -123,10 +124,10 @@ class Annotation:
     @classmethod
     def of_labels(
         cls,
-        labels: np.ndarray,
+        labels: npt.NDArray[Any],
         spacing_um: tuple[float, ...],
         *,
-        foreground: np.ndarray | None = None,
+        foreground: npt.NDArray[Any] | None = None,
         time: int = 0,
     ) -> "Annotation":
         """Of a label image: records are read off it."""
@@ -151,7 +152,7 @@ class Annotation:
 class Sample:
     """An image and its annotation. image: the data set's dtype, camera units."""
 
-    image: np.ndarray
+    image: npt.NDArray[Any]
     annotation: Annotation
     seed: int = 0
     index: int = 0
@@ -164,7 +165,7 @@ class Sample:
             raise ValueError(f"the image has shape {self.image.shape}, its labels {self.annotation.labels.shape}")
 
     @property
-    def labels(self) -> np.ndarray:
+    def labels(self) -> npt.NDArray[Any]:
         """Those of the annotation."""
         return self.annotation.labels
 
@@ -179,12 +180,12 @@ class Sample:
         return self.annotation.cells
 
 
-def ids_of(labels: np.ndarray) -> np.ndarray:
+def ids_of(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The ids of a label image, ascending, without 0."""
     return _ids_and_counts(labels)[0]
 
 
-def measured(labels: np.ndarray, spacing_um: tuple[float, ...]) -> tuple[list[tuple[float, ...]], list[float]]:
+def measured(labels: npt.NDArray[Any], spacing_um: tuple[float, ...]) -> tuple[list[tuple[float, ...]], list[float]]:
     """Centroids in µm and sizes in µm² or µm³ of all cells of a label image, in the order of their ids."""
     ids, counts = _ids_and_counts(labels)
     if not len(ids):
@@ -194,7 +195,7 @@ def measured(labels: np.ndarray, spacing_um: tuple[float, ...]) -> tuple[list[tu
     return scaled, [float(count * np.prod(spacing_um)) for count in counts]
 
 
-def _ids_and_counts(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ids_and_counts(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     if int(labels.max(initial=0)) > 4 * labels.size + 1024:  # few cells with ids such as 10**9
         ids, counts = np.unique(labels, return_counts=True)
         return ids[ids > 0], counts[ids > 0]

@@ -4,10 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tifffile
-from skimage import io, measure
+from skimage import measure
+from skimage.io import imread
 
 SUFFIXES = (".tif", ".tiff", ".png")  # in upper case, too
 _MAX_ID = 2**20  # every plane is gone through by id, up to the highest: minutes an image beyond this
@@ -24,7 +27,7 @@ class DataError(ValueError):
 class _Stored:
     """What a file holds: the array, and what its metadata say of the axes."""
 
-    array: np.ndarray
+    array: npt.NDArray[Any]
     channels: int = 1  # that are surely channels, not slices
     times: int = 1
 
@@ -42,7 +45,7 @@ def is_png(path: Path) -> bool:
     return path.suffix.lower() == ".png"
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path) -> npt.NDArray[Any]:
     """A greyscale image (Y, X) or stack (Z, Y, X), in the file's own dtype.
 
     Raises DataError for files that are truncated, coloured, of several channels or times, or not images.
@@ -68,7 +71,7 @@ def read_image(path: Path) -> np.ndarray:
     return array
 
 
-def read_labels(path: Path) -> np.ndarray:
+def read_labels(path: Path) -> npt.NDArray[Any]:
     """Instance labels (Y, X) or (Z, Y, X), integer, 0 = background.
 
     Raises DataError for colour, float and binary label images, for lossy compression, and for ids that are negative or
@@ -106,7 +109,7 @@ def opened(path: Path) -> Iterator[tifffile.TiffFile]:
 def _read(path: Path, lossless: bool = False) -> _Stored:
     if is_png(path):
         try:
-            return _Stored(io.imread(path))
+            return _Stored(imread(path))
         except Exception as error:  # as do the readers of PNG
             raise _unreadable(path, error) from error
     with opened(path) as tiff:
@@ -117,7 +120,7 @@ def _read(path: Path, lossless: bool = False) -> _Stored:
         return _Stored(array, *_channels_and_times(tiff, array))
 
 
-def _channels_and_times(tiff: tifffile.TiffFile, array: np.ndarray) -> tuple[int, int]:
+def _channels_and_times(tiff: tifffile.TiffFile, array: npt.NDArray[Any]) -> tuple[int, int]:
     """How many channels and times a TIFF says that it has."""
     if array.ndim < 3:
         return 1, 1
@@ -136,11 +139,11 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"{path}: cannot be read ({reason}); replace the file")
 
 
-def _in_colour(path: Path, array: np.ndarray) -> bool:
+def _in_colour(path: Path, array: npt.NDArray[Any]) -> bool:
     return array.ndim == 3 and (is_png(path) or (array.shape[-1] in (3, 4) and array.shape[0] > 4))
 
 
-def _is_binary(labels: np.ndarray) -> bool:
+def _is_binary(labels: npt.NDArray[Any]) -> bool:
     """One value only, in several pieces of which the second is no mere crumb of the first."""
     if labels.dtype != bool and len(np.unique(labels)) != 2:
         return False

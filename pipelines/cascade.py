@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
@@ -41,8 +41,8 @@ _NO_ROOM = "cells without room"
 class CascadeOutput(BaseOutput):
     """images, labels: one array (Y, X) or (Z, Y, X) per sample. samples: the same with everything known about them."""
 
-    images: list[np.ndarray]
-    labels: list[np.ndarray]
+    images: list[npt.NDArray[Any]]
+    labels: list[npt.NDArray[Any]]
     samples: list[Sample]
 
     def save(self, output_dir: str | Path, format: str | tuple[str, ...] = "ctc") -> Path:
@@ -67,7 +67,7 @@ class CascadePipeline(DiffusionPipeline):
         self,
         mask: MaskDDPMPipeline,
         texture: TexturePipeline,
-        statistics: dict | None = None,  # a default, or diffusers takes it for a component
+        statistics: dict[str, Any] | None = None,  # a default, or diffusers takes it for a component
         multiview: MultiviewPipeline | None = None,
     ):
         super().__init__()
@@ -100,13 +100,13 @@ class CascadePipeline(DiffusionPipeline):
         """Where the stages are."""
         return self.texture.device
 
-    def to(self, *args, **kwargs) -> "CascadePipeline":
+    def to(self, *args: Any, **kwargs: Any) -> "CascadePipeline":
         """Move every stage; diffusers' own `to` does not reach nested pipelines."""
         for stage in self.stages:
             stage.to(*args, **kwargs)
         return self
 
-    def set_progress_bar_config(self, **kwargs) -> None:
+    def set_progress_bar_config(self, **kwargs: Any) -> None:
         """Of the whole and of every stage."""
         super().set_progress_bar_config(**kwargs)
         for stage in self.stages:
@@ -115,11 +115,11 @@ class CascadePipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(
         cls,
-        path_or_repo_id,
+        path_or_repo_id: str | Path,
         revision: str | None = None,
         token: str | None = None,
         dtype: torch.dtype = torch.float32,
-        **kwargs,
+        **kwargs: Any,
     ) -> "CascadePipeline":
         """Load a saved cascade, "nuclei2d", "nuclei3d", or a folder that the scripts filled (mask/, texture/, …).
 
@@ -149,7 +149,7 @@ class CascadePipeline(DiffusionPipeline):
         pipeline.register_to_config(_name_or_path=str(folder))
         return pipeline
 
-    def save_pretrained(self, save_directory, **kwargs) -> None:
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Write all stages, each loadable on its own, and a card that says what they were made from."""
         super().save_pretrained(save_directory, **kwargs)
         write_cascade_card(Path(save_directory), self.statistics)
@@ -164,7 +164,7 @@ class CascadePipeline(DiffusionPipeline):
         *,
         num_images: int = 1,
         generator: torch.Generator | None = None,
-        region: np.ndarray | None = None,
+        region: npt.NDArray[Any] | None = None,
         bank: list[Cell] | None = None,
         neus: NeuSSettings | None = None,
         **fields: Any,
@@ -195,7 +195,7 @@ class CascadePipeline(DiffusionPipeline):
         indices: Iterable[int],
         settings: CascadeSettings | None = None,
         *,
-        region: np.ndarray | None = None,
+        region: npt.NDArray[Any] | None = None,
         bank: list[Cell] | None = None,
         neus: NeuSSettings | None = None,
     ) -> Iterator[Sample]:

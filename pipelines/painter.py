@@ -1,8 +1,10 @@
 """Any annotation, painted cell by cell with the texture stage."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from cascade.annotation import Annotation, CellRecord, Sample
@@ -40,9 +42,9 @@ def paint_annotation(
     area_um2 = np.array([one.masks.sum((1, 2)).max() for one in slices]) * stages.pixel_um**2
     light = draw_light(statistics, area_um2, like, stream(seed, "light", index)) if len(slices) else np.zeros(0)
     level = statistics.background.level
-    for n, cell in enumerate(annotation.cells):
-        if cell.brightness is not None:
-            light[n] = max(cell.brightness - level, 1.0)
+    for n, known in enumerate(annotation.cells):
+        if known.brightness is not None:
+            light[n] = max(known.brightness - level, 1.0)
 
     # 2. Texture
     painted, counts = paint_slices(stages, slices, light, list(annotation.cells), seed, index, settings)
@@ -71,7 +73,7 @@ def _check(stages: Stages, annotation: Annotation) -> None:
         )
 
 
-def _slices(stages: Stages, mask: np.ndarray, label: int) -> Slices:
+def _slices(stages: Stages, mask: npt.NDArray[Any], label: int) -> Slices:
     """A cell's mask in its box, (Y, X) or (Z, Y, X), as planes at the texture's pixels, itself in their middle; in 3D
     with as many empty planes again, for the light beyond its top and bottom."""
     spacing, pixel_um, size = stages.statistics.spacing_um[-2:], stages.pixel_um, stages.mask.config.crop_size
@@ -93,13 +95,13 @@ def _slices(stages: Stages, mask: np.ndarray, label: int) -> Slices:
     return Slices(masks, voxels, height)
 
 
-def _before(slices: Slices, mask: np.ndarray) -> np.ndarray:
+def _before(slices: Slices, mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """How many voxels the slices of a cell begin before its box, along each of its axes."""
     missing = np.array(slices.voxels.shape[-mask.ndim :]) - mask.shape
     return missing // 2
 
 
-def _add(canvas: np.ndarray, cell: Cell, corner: np.ndarray) -> None:
+def _add(canvas: npt.NDArray[Any], cell: Cell, corner: npt.NDArray[Any]) -> None:
     """Add a cell's light to the canvas, its first voxel at `corner`; what lies outside is cut off."""
     window, box = overlap_windows(corner, cell.signal.shape, canvas.shape)
     canvas[window] += cell.signal[box]

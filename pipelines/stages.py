@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cascade.annotation import CellRecord
 from cascade.geometry.grid import SignedDistance
@@ -88,7 +90,7 @@ def draw_cells(stages: Stages, draw: Draw, settings: CascadeSettings) -> tuple[l
     return shown, counts | failed
 
 
-def _outlines(stages: Stages, draw: Draw, settings: CascadeSettings) -> tuple[np.ndarray, dict[str, int]]:
+def _outlines(stages: Stages, draw: Draw, settings: CascadeSettings) -> tuple[npt.NDArray[Any], dict[str, int]]:
     drawn = stages.mask(
         draw.num_cells,
         num_inference_steps=settings.num_inference_steps,
@@ -104,8 +106,8 @@ def _outlines(stages: Stages, draw: Draw, settings: CascadeSettings) -> tuple[np
 
 
 def _solid_cells(
-    stages: Stages, draw: Draw, settings: CascadeSettings, masks: np.ndarray
-) -> tuple[np.ndarray, list[Slices], list[CellRecord], dict[str, int]]:
+    stages: Stages, draw: Draw, settings: CascadeSettings, masks: npt.NDArray[Any]
+) -> tuple[npt.NDArray[Any], list[Slices], list[CellRecord], dict[str, int]]:
     """Silhouettes, slices and records of the solids that the outlines became, and how many did not."""
     axial, pixel_um, count = _axial(stages.statistics), stages.pixel_um, len(masks)
     cut = np.full(count, np.sqrt(1 - axial.section**2))  # outlines are from the middle half of cells
@@ -139,8 +141,8 @@ def _solid_cells(
 
 
 def _fitted_solids(
-    stages: Stages, draw: Draw, settings: CascadeSettings, masks: np.ndarray, elongation: np.ndarray
-) -> tuple[list[SignedDistance | None], np.ndarray, list[int]]:
+    stages: Stages, draw: Draw, settings: CascadeSettings, masks: npt.NDArray[Any], elongation: npt.NDArray[Any]
+) -> tuple[list[SignedDistance | None], npt.NDArray[Any], list[int]]:
     """Solids in µm (None where none could be fitted), their residuals, and failures by round."""
     if stages.multiview is None:
         raise ValueError("solids of imagined views need the multiview stage")
@@ -176,7 +178,7 @@ def _fitted_solids(
 def paint_slices(
     stages: Stages,
     slices: list[Slices],
-    light: np.ndarray,
+    light: npt.NDArray[Any],
     records: list[CellRecord],
     seed: int,
     index: int,
@@ -197,7 +199,7 @@ def paint_slices(
         np.concatenate([s.masks & s.in_focus[:, None, None] for s in slices]),
         window.stretch(level + np.concatenate(lights)),
         owners,
-        settings.min_alignment,
+        min_alignment=settings.min_alignment,
         generator=torch_stream(seed, "texture", index),
         heights_um=statistics.spacing_um[0] * np.concatenate([np.arange(len(s.masks)) for s in slices]),
         rho=settings.rho,
@@ -210,7 +212,7 @@ def paint_slices(
         if not one.voxels.any():
             cells.append(None)
             continue
-        facts = {"brightness": float(level + light[n]), "alignment": float(drawn.alignment[n])}
+        record = replace(records[n], brightness=float(level + light[n]), alignment=float(drawn.alignment[n]))
         cells.append(
             textured_cell(
                 one,
@@ -221,7 +223,7 @@ def paint_slices(
                 statistics.halo,
                 stages.pixel_um,
                 statistics.spacing_um,
-                replace(records[n], **facts),
+                record,
             )
         )
     counts = {"textures drawn again": sum(drawn.failed[:-1]), "textures rejected": drawn.failed[-1]}

@@ -150,9 +150,13 @@ def texture():
 def tiny_crops(tmp_path_factory) -> Path:
     """Crops of 32² pixels of a made-up data set."""
     from cascade.data.prepare import prepare
+    from cascade.data.settings import PrepareSettings
 
     folder = tmp_path_factory.mktemp("crops")
-    return prepare(write_ctc_2d(folder / "data"), folder / "crops", crop_size=32, spacing_um=[1, 1])
+    settings = PrepareSettings(
+        write_ctc_2d(folder / "data"), output_dir=folder / "crops", crop_size=32, spacing_um=(1, 1)
+    )
+    return prepare(settings)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from toy_training import Line, Regression, settings, train
 from cascade.files import Busy, exclusive
 from cascade.training.checkpoints import CheckpointError, load_checkpoint, read_record, save_checkpoint
 from cascade.training.loop import training_loop
-from cascade.training.settings import run
+from cascade.training.script import run
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
 

@@ -7,9 +7,9 @@ import pytest
 from conftest import ball_stack
 from made_up import labelled_images
 
-from cascade.commands.cli import _few, _named
 from cascade.evaluation.checks import check_apart, check_sets
 from cascade.evaluation.segmenters import LabelledImage
+from cascade.evaluation.settings import EvaluateSettings
 from cascade.evaluation.sources import Source
 
 
@@ -57,19 +57,24 @@ def test_stacks_are_tested_on_stacks(ctc_sparse_3d):
         check_sets({"real_train": slices[3:], "real_test": slices[:3], "synthetic": [stack]}, {"synthetic"})
 
 
+def compared(**fields):
+    return EvaluateSettings(**dict(real_train="a", real_test="b", synthetic=["c"], output_dir="report") | fields)
+
+
 def test_synthetic_sets_have_names_of_their_own(tmp_path):
     folder = tmp_path / "rho=0.7"
     folder.mkdir()
-    assert _named(["a/synthetic", f"{folder}", "scratch=b/synthetic"]) == {
+    assert compared(synthetic=["a/synthetic", f"{folder}", "scratch=b/synthetic"]).synthetic_folders() == {
         "synthetic": Path("a/synthetic"), "rho=0.7": folder, "scratch": Path("b/synthetic"),
     }  # fmt: skip
     for wrong in (["a/x", "b/synthetic"], ["a", "c/d", "e/d"]):
-        with pytest.raises(ValueError, match="give it as NAME=FOLDER"):
-            _named(wrong)
+        with pytest.raises(ValueError, match="as NAME=FOLDER"):
+            compared(synthetic=wrong)
 
 
 def test_a_sparse_setting_needs_something_real():
-    assert _few(["real=a", "synthetic=b=c"]) == {"real": Path("a"), "synthetic": Path("b=c")}
+    found = compared(sparse=["real=a", "synthetic=b=c"]).sparse_folders()
+    assert found == {"real": Path("a"), "synthetic": Path("b=c")}
     for wrong in (["synthetic=a"], ["a"], ["real=a", "real=b"]):
         with pytest.raises(ValueError, match="each name once"):
-            _few(wrong)
+            compared(sparse=wrong)

@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from cascade.commands import fit as module
-from cascade.commands.fit import Plan, fit
+from cascade.commands.fit import fit
+from cascade.commands.settings import FitSettings
 
 SLEEPER = "import os, pathlib, sys, time\npathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\ntime.sleep(60)\n"
 ASKER = (
@@ -55,23 +56,23 @@ def test_the_same_plan_however_its_folders_are_written(monkeypatch, tmp_path):
     for name in ("images", "base/texture"):
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.setattr(module, "base_model_folder", lambda path: path)
-    fit(Plan(tmp_path / "images", tmp_path / "out", base_model="base"))
-    fit(Plan("images/../images", "out", base_model=str(tmp_path / "base")))
+    fit(FitSettings(tmp_path / "images", output_dir=tmp_path / "out", base_model="base"))
+    fit(FitSettings("images/../images", output_dir="out", base_model=str(tmp_path / "base")))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    fit(Plan("../images", "../out", base_model="../base"))
+    fit(FitSettings("../images", output_dir="../out", base_model="../base"))
     with pytest.raises(ValueError, match=r"another plan \(other base_model\)"):
-        fit(Plan("../images", "../out", base_model="nuclei2d"))
+        fit(FitSettings("../images", output_dir="../out", base_model="nuclei2d"))
     for source, output in (("../images", "../images"), ("../images", "../images/01/out")):
         with pytest.raises(ValueError, match="is where the images are read from"):
-            fit(Plan(source, output))
+            fit(FitSettings(source, output_dir=output, base_model="nuclei2d"))
 
 
 @pytest.mark.parametrize("text", ["", "null", "{", '{"plan": 3}', '{"plan": {}, "done": null, "train_steps": {}}'])
 def test_a_broken_plan_is_named_with_the_mend(tmp_path, text):
     (tmp_path / "fit.json").write_text(text)
     with pytest.raises(ValueError, match=r"fit.json: .*; restore it, or remove it to begin anew"):
-        fit(Plan("images", tmp_path))
+        fit(FitSettings("images", output_dir=tmp_path, base_model="nuclei2d"))
     assert (tmp_path / "fit.json").read_text() == text
 
 
@@ -81,8 +82,10 @@ def test_what_earlier_versions_remember_is_gone_on_with(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "images").mkdir()
     (tmp_path / "out").mkdir()
-    plan = {key: str(value) for key, value in vars(Plan("images", "out")).items()}
+    settings = FitSettings("images", output_dir="out", base_model="nuclei2d")
+    plan = {key: str(value) for key, value in vars(settings).items()}
+    plan["budget_minutes"] = plan.pop("budget")
     record = {"plan": plan, "done": ["prepare", "mask", "texture"], "train_steps": {"mask": 50}}
     (tmp_path / "out" / "fit.json").write_text(json.dumps(record))
-    fit(Plan(tmp_path / "images", "out"))
+    fit(FitSettings(tmp_path / "images", output_dir="out", base_model="nuclei2d"))
     assert did == ["assemble", "generate"]

@@ -12,7 +12,7 @@ from cascade.evaluation import experiment, segmenters
 from cascade.evaluation.experiment import distribution, evaluate, joined, mixture, populations, run_trainings
 from cascade.evaluation.population import field_distances
 from cascade.evaluation.segmenters import LabelledImage, plane_count, training_planes
-from cascade.evaluation.sources import Source
+from cascade.evaluation.settings import EvaluateSettings
 
 
 def test_trainings_are_kept_and_not_repeated(tmp_path):
@@ -90,12 +90,19 @@ def folders(tmp_path_factory):
 
 
 def test_an_evaluation_from_folders_to_the_report(stubbed, folders, tmp_path):
-    train, test, made = (Source(folders[name]) for name in ("train", "test", "made"))
-    other = Source(write_ctc_2d(tmp_path / "other", frames=6, seed=9))
-    given = dict(generalist=other, seeds=2, ratios=(50,), sparse={"real": train, "synthetic": made})
-    given["cellprob_threshold"] = -2.0
-    assert evaluate(train, test, {"synthetic": made}, tmp_path / "out", **given, rank=0, world=2) is None
-    page = evaluate(train, test, {"synthetic": made}, tmp_path / "out", **given, rank=1, world=2)
+    settings = EvaluateSettings(
+        real_train=folders["train"],
+        real_test=folders["test"],
+        synthetic=[str(folders["made"])],
+        generalist=write_ctc_2d(tmp_path / "other", frames=6, seed=9),
+        seeds=2,
+        ratios=(50,),
+        sparse=[f"real={folders['train']}", f"synthetic={folders['made']}"],
+        cellprob_threshold=-2.0,
+        output_dir=tmp_path / "out",
+    )
+    assert evaluate(settings, rank=0, world=2) is None
+    page = evaluate(settings, rank=1, world=2)
     assert len(stubbed) == 2 * 5  # none, real, synthetic, both, a mixture; the sparse setting's are the same images
     assert {size for _, _, size, _ in stubbed} == {20.0, None}  # only the generalist is told how large cells are
     assert {threshold for *_, threshold in stubbed} == {-2.0}
@@ -113,56 +120,61 @@ def test_an_evaluation_from_folders_to_the_report(stubbed, folders, tmp_path):
 
 def test_the_last_process_reports_however_they_overtake_each_other(stubbed, folders, tmp_path, monkeypatch):
     """Process 1 is done with "none" before process 0 is, and with all the rest after it."""
-    train, test, made = (Source(folders[name]) for name in ("train", "test", "made"))
-    other, network, others = Source(write_ctc_2d(tmp_path / "other", 6, 9)), segmenters.cellpose3, []
-    given = dict(real_train=train, real_test=test, synthetic={"synthetic": made}, output_dir=tmp_path / "out")
-    given |= dict(generalist=other, seeds=2, world=2)
+    network, others = segmenters.cellpose3, []
+    settings = EvaluateSettings(
+        real_train=folders["train"],
+        real_test=folders["test"],
+        synthetic=[str(folders["made"])],
+        generalist=write_ctc_2d(tmp_path / "other", 6, 9),
+        seeds=2,
+        output_dir=tmp_path / "out",
+    )
 
-    def overtaken(data, settings, seed, diameter_px=None):
+    def overtaken(data, own, seed, diameter_px=None):
         if diameter_px is None and not others:
             others.append("started")
-            others.append(evaluate(**given, rank=0))
-        return network(data, settings, seed, diameter_px)
+            others.append(evaluate(settings, rank=0, world=2))
+        return network(data, own, seed, diameter_px)
 
     monkeypatch.setattr(segmenters, "cellpose3", overtaken)
     monkeypatch.setattr(experiment, "distribution", lambda *sets: {})
-    assert evaluate(**given, rank=1).is_file()
+    assert evaluate(settings, rank=1, world=2).is_file()
     assert others == ["started", None]
     assert len(stubbed) == 2 * 4
 
 
 def test_what_cannot_be_compared_is_said_before_anything_is_trained(stubbed, folders, tmp_path):
-    train, test, made = (Source(folders[name]) for name in ("train", "test", "made"))
+    train, test, made = (str(folders[name]) for name in ("train", "test", "made"))
     rng = np.random.default_rng(0)
     stack = tmp_path / "stacks"
     for folder, array in (("01", 0), ("01_GT/SEG", 1)):
         (stack / folder).mkdir(parents=True)
         name = "man_seg000.tif" if array else "t000.tif"
         tifffile.imwrite(stack / folder / name, ball_stack(rng)[array].astype(np.uint16))
+    usual = dict(real_train=train, real_test=test, synthetic=[made], output_dir=tmp_path / "out")
     with pytest.raises(
         DataError, match=r"no voxel size; give spacing_um Z Y X, in µm, or write .* to .*stacks/dataset.json"
     ):
-        evaluate(train, Source(stack), {"synthetic": made}, tmp_path / "out")
-    stacks = Source(stack, spacing_um=(2.0, 1.0, 1.0))
+        evaluate(EvaluateSettings(**usual | dict(real_test=stack)))
+    (stack / "dataset.json").write_text('{"spacing_um": [2.0, 1.0, 1.0]}')
     empty = write_ctc_2d(tmp_path / "empty", frames=2, seed=7)
     for path in empty.glob("*_GT/SEG/*.tif"):
         tifffile.imwrite(path, np.zeros_like(tifffile.imread(path)))
     for wrong, message in (
         (dict(real_test=train), "also training images"),
         (dict(generalist=test), "also training images"),
-        (dict(real_test=stacks), "synthetic holds planes, the test set stacks: give 3D sets"),
-        (dict(synthetic={"synthetic": stacks}), "synthetic holds stacks, the test set planes: give 2D sets"),
-        (dict(synthetic={"a/b": made}), "leave out the '/'"),
-        (dict(synthetic={"synthetic": made, "real_test": made}), "'real_test' is a row or a set of the evaluation's"),
-        (dict(synthetic={"synthetic": made, "both": made}), "'both' is a row or a set"),
-        (dict(synthetic={"synthetic": made, "sparse real": made}), "'sparse real' is a row or a set"),
-        (dict(sparse={"real": train, "both": made}), "'both' is a row or a set"),
-        (dict(real_test=Source(empty)), "real_test: no image has a labelled cell"),
+        (dict(real_test=stack), "synthetic holds planes, the test set stacks: give 3D sets"),
+        (dict(synthetic=[str(stack)]), "synthetic holds stacks, the test set planes: give 2D sets"),
+        (dict(synthetic=[made, f"a/b={made}"]), "leave out the '/'"),
+        (dict(synthetic=[made, f"real_test={made}"]), "'real_test' is a row or a set of the evaluation's"),
+        (dict(synthetic=[made, f"both={made}"]), "'both' is a row or a set"),
+        (dict(synthetic=[made, f"sparse real={made}"]), "'sparse real' is a row or a set"),
+        (dict(sparse=[f"real={train}", f"both={made}"]), "'both' is a row or a set"),
+        (dict(real_test=empty), "real_test: no image has a labelled cell"),
         (dict(generalist=made, pretrained="cyto3"), "give one of them"),
     ):
-        given = dict(real_train=train, real_test=test, synthetic={"synthetic": made}) | wrong
         with pytest.raises(ValueError, match=message):
-            evaluate(**given, output_dir=tmp_path / "out")
+            evaluate(EvaluateSettings(**usual | wrong))
     assert not stubbed
 
 

@@ -10,9 +10,14 @@ from conftest import ball_stack, write_ctc_2d
 from cascade import embedded
 from cascade.commands import fit as module
 from cascade.commands.cli import main
-from cascade.commands.fit import STEPS, Plan, fit
+from cascade.commands.fit import STEPS, fit, usual_base
+from cascade.commands.settings import FitSettings
 from cascade.evaluation import experiment, segmenters
-from cascade.evaluation.sources import Source
+from cascade.evaluation.settings import EvaluateSettings
+
+
+def planned(output_dir, source="images", base_model="nuclei2d", **fields):
+    return FitSettings(source, output_dir=output_dir, base_model=base_model, **fields)
 
 
 @pytest.fixture
@@ -33,7 +38,7 @@ def did(monkeypatch):
 
 
 def test_it_goes_on_where_it_was_and_skips_what_it_is_told(did, tmp_path):
-    plan = Plan(Path("images"), tmp_path, skip=("generate",), test=(Path("t"), "gt", ()))
+    plan = planned(tmp_path, skip=("generate",), test="t")
     with pytest.raises(KeyboardInterrupt):
         fit(plan)
     assert did == ["prepare", "mask", "texture"]
@@ -42,15 +47,15 @@ def test_it_goes_on_where_it_was_and_skips_what_it_is_told(did, tmp_path):
     fit(plan)
     assert did[6:] == ["evaluate"]  # which knows itself what is left to do
     with pytest.raises(ValueError, match=r"another plan \(other source\)"):
-        fit(Plan(Path("other images"), tmp_path))
+        fit(planned(tmp_path, "other images"))
     with pytest.raises(ValueError, match=r"other num_images, seed"):
-        fit(Plan(Path("images"), tmp_path, num_images=5, seed=1))
-    with pytest.raises(ValueError, match="give minutes above 0"):
-        fit(Plan(Path("images"), tmp_path / "other", budget_minutes=0))
+        fit(planned(tmp_path, num_images=5, seed=1))
+    with pytest.raises(ValueError, match="minutes above 0"):
+        planned(tmp_path / "other", budget=0)
     with pytest.raises(ValueError, match=r"vae/config.json"):
-        fit(Plan(Path("images"), tmp_path / "other", base_model=str(tmp_path)))
-    with pytest.raises(ValueError, match="no step cook"):
-        fit(Plan(Path("images"), tmp_path, skip=("cook",)))
+        fit(planned(tmp_path / "other", base_model=str(tmp_path)))
+    with pytest.raises(ValueError, match=r"skip must be one of prepare, .*, got cook"):
+        planned(tmp_path, skip=("cook",))
 
 
 def test_a_test_that_cannot_be_used_is_refused_before_the_first_step(ctc_sparse_3d, monkeypatch, tmp_path):
@@ -58,19 +63,19 @@ def test_a_test_that_cannot_be_used_is_refused_before_the_first_step(ctc_sparse_
     monkeypatch.setattr(segmenters, "_major", lambda: 3)
     monkeypatch.setattr(module, "_DO", {name: lambda *_, name=name: done.append(name) for name in STEPS})
     planes = {name: write_ctc_2d(tmp_path / name, 2, seed) for seed, name in enumerate(("train", "test"))}
-    plan = Plan(planes["train"], tmp_path / "out", test=(planes["test"], "gt", ()))
+    plan = planned(tmp_path / "out", planes["train"], test=planes["test"])
     slices = replace(plan, source=ctc_sparse_3d, spacing_um=(2, 1, 1), output_dir=tmp_path / "slices")
     for wrong, message in (
-        (replace(plan, test=(planes["train"], "gt", ())), "also training images"),
-        (replace(plan, test=(tmp_path / "nowhere", "gt", ())), "nowhere: no such folder"),
-        (replace(plan, test=(planes["test"], "st", ())), "choose the other truth, gt"),
-        (replace(slices, test=(ctc_sparse_3d, "gt", ())), "also training images"),
-        (replace(slices, test=(_other_slices(tmp_path), "gt", ())), r"generated holds stacks.*--test_truth st"),
+        (replace(plan, test=planes["train"]), "also training images"),
+        (replace(plan, test=tmp_path / "nowhere"), "nowhere: no such folder"),
+        (replace(plan, test_truth="st"), "choose the other truth, gt"),
+        (replace(slices, test=ctc_sparse_3d), "also training images"),
+        (replace(slices, test=_other_slices(tmp_path)), r"generated holds stacks.*--test_truth st"),
     ):
         with pytest.raises(ValueError, match=message):
             fit(wrong)
     assert not done
-    fit(replace(plan, test=(planes["train"], "gt", ()), skip=("evaluate",)))
+    fit(replace(plan, test=planes["train"], skip=("evaluate",)))
     assert "evaluate" not in done
     done.clear()
     fit(plan)
@@ -100,7 +105,7 @@ def test_the_budget_decides_how_long_is_trained(monkeypatch, tmp_path):
 
     monkeypatch.setattr(module, "_launch", launch)
     skip = tuple(set(STEPS) - {"mask"})
-    fit(Plan(Path("images"), tmp_path, budget_minutes=10, skip=skip))
+    fit(planned(tmp_path, budget=10, skip=skip))
     (_, trial), (module_name, training) = commands
     assert module_name == "cascade.training.train_mask_ddpm"
     assert trial[trial.index("--max_train_steps") + 1] == "4"
@@ -111,7 +116,7 @@ def test_the_budget_decides_how_long_is_trained(monkeypatch, tmp_path):
 
 def test_what_stages_go_on_from():
     base = embedded("nuclei3d")
-    plan = Plan(Path("images"), Path("out"), base_model="nuclei3d")
+    plan = planned("out", base_model="nuclei3d")
     assert module._base(plan, "texture") == str(base / "texture")
     assert module._base(plan, "mask") == str(base / "mask")
     assert module._base(replace(plan, crop_size=128), "mask") is None  # outlines of another size
@@ -123,23 +128,27 @@ def test_what_stages_go_on_from():
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_single_cells_are_compared_with_their_crops(sparse, monkeypatch, tmp_path):
-    seen = {}
-    monkeypatch.setattr(experiment, "evaluate", lambda *sets, **options: seen.update(sets=sets, **options))
-    plan = Plan(Path("images"), tmp_path, sparse=sparse, spacing_um=(0.5, 0.5), test=(Path("t"), "st", ("02",)))
+    seen = []
+    monkeypatch.setattr(experiment, "evaluate", seen.append)
+    plan = planned(tmp_path, sparse=sparse, spacing_um=(0.5, 0.5), test="t", test_truth="st", test_sequences=["02"])
     module._evaluate(plan, tmp_path, None)
-    train, test, made, output = seen["sets"]
-    assert (train, test) == (
-        Source(Path("images"), spacing_um=(0.5, 0.5)),
-        Source(Path("t"), "st", ("02",), spacing_um=(0.5, 0.5)),
-    )
-    assert (made, output) == ({"synthetic": Source(tmp_path / "synthetic")}, tmp_path / "report")
-    assert seen["sparse"] == ({"crops": Source(tmp_path / "crops")} if sparse else None)
+    assert seen == [
+        EvaluateSettings(
+            real_train="images",
+            real_test="t",
+            real_test_truth="st",
+            real_test_sequences=("02",),
+            spacing_um=(0.5, 0.5),
+            synthetic=(str(tmp_path / "synthetic"),),
+            sparse=(f"crops={tmp_path / 'crops'}",) if sparse else (),
+            output_dir=tmp_path / "report",
+        )
+    ]
 
 
-def test_stacks_go_on_from_the_model_of_stacks(ctc_sparse_3d, monkeypatch, tmp_path):
-    plans = []
-    monkeypatch.setattr(module, "fit", lambda plan: plans.append(plan) or tmp_path)
-    for source in (ctc_sparse_3d, write_ctc_2d(tmp_path / "planes")):
-        assert main(["fit", str(source), "--output_dir", str(tmp_path / "out")]) == 0
-    assert main(["fit", str(source), "--output_dir", str(tmp_path / "out"), "--base_model", "nuclei3d"]) == 0
-    assert [plan.base_model for plan in plans] == ["nuclei3d", "nuclei2d", "nuclei3d"]
+def test_stacks_go_on_from_the_model_of_stacks(ctc_sparse_3d, did, tmp_path):
+    skip = ["--skip", *[step for step in STEPS if step != "prepare"]]
+    for source, usual in ((ctc_sparse_3d, "nuclei3d"), (write_ctc_2d(tmp_path / "planes"), "nuclei2d")):
+        assert usual_base(planned("out", source)) == usual
+        assert main(["fit", str(source), "--output_dir", str(tmp_path / usual), *skip]) == 0
+        assert json.loads((tmp_path / usual / "fit.json").read_text())["plan"]["base_model"] == usual

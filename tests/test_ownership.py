@@ -13,6 +13,7 @@ from cascade.annotation import Annotation, Sample
 from cascade.commands.cli import main
 from cascade.commands.demo import demo
 from cascade.data.prepare import prepare
+from cascade.data.settings import PrepareSettings, ThinSettings
 from cascade.data.thin import thin
 from cascade.export.save import save_samples
 from cascade.files import exclusive
@@ -154,7 +155,7 @@ def test_a_folder_of_another_kind_is_not_free(tmp_path):
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory):
     source = write_ctc_2d(tmp_path_factory.mktemp("data") / "Planes", 1)
-    prepare(source, source.parent / "crops", crop_size=32)
+    prepare(PrepareSettings(source, output_dir=source.parent / "crops", crop_size=32))
     return source, source.parent / "crops"
 
 
@@ -168,7 +169,7 @@ def test_crops_are_prepared_again_around_what_lies_beside_them(crops, tmp_path):
         (place / "model").mkdir()
         (place / "model" / "weights").write_text("hours")
         (place / "notes.txt").write_text("mine")
-        prepare(source, place, crop_size=48)
+        prepare(PrepareSettings(source, output_dir=place, crop_size=48))
         assert (place / "model" / "weights").read_text() == "hours"
         assert (place / "notes.txt").read_text() == "mine"
         assert "48×48" in (place / "README.md").read_text()
@@ -191,7 +192,10 @@ def test_only_one_prepares_into_a_folder(crops, tmp_path, capsys):
 def test_outputs_among_the_images_are_refused(crops):
     source, _ = crops
     for output in (source, source / "01", source / "01_GT" / "SEG", source / "03"):
-        for do in (lambda output: prepare(source, output), lambda output: thin(source, output, cells=1)):
+        for do in (
+            lambda output: prepare(PrepareSettings(source, output_dir=output)),
+            lambda output: thin(ThinSettings(source, output_dir=output, cells=1)),
+        ):
             with pytest.raises(ValueError, match="is where the images are read from"):
                 do(output)
     with pytest.raises(ValueError, match="lies inside, the model"):
@@ -200,13 +204,13 @@ def test_outputs_among_the_images_are_refused(crops):
 
 def test_a_thinning_that_was_killed_is_begun_anew_and_a_finished_one_kept(crops, tmp_path):
     source, output = crops[0], tmp_path / "few"
-    thin(source, output, cells=2)
+    thin(ThinSettings(source, output_dir=output, cells=2))
     (output / "thinned.json").unlink()  # the last to come
     os.rename(output / ".cascade" / "files.json", output / ".cascade" / "moving-1.json")
-    thin(source, output, cells=3)
+    thin(ThinSettings(source, output_dir=output, cells=3))
     assert len(json.loads((output / "thinned.json").read_text())["kept"][0]["labels"]) == 3
     with pytest.raises(FileExistsError, match="is not empty"):
-        thin(source, output, cells=2)
+        thin(ThinSettings(source, output_dir=output, cells=2))
 
 
 def some(count, seed=0):

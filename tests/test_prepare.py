@@ -14,6 +14,7 @@ from cascade.data.dataset import CropDataset
 from cascade.data.fit import _clustering_of_stacks, _soft_ellipsoid
 from cascade.data.frames import DataError
 from cascade.data.prepare import prepare
+from cascade.data.settings import PrepareSettings, ValidateSettings
 from cascade.data.validate import validate
 from cascade.diffusion.encoders import random_symmetry
 from cascade.optics.axial import Axial
@@ -24,7 +25,11 @@ from cascade.population.placement import place
 
 @pytest.fixture(scope="module")
 def crops(ctc_2d, tmp_path_factory):
-    return prepare(ctc_2d, tmp_path_factory.mktemp("crops") / "planes", crop_size=32, spacing_um=[0.5, 0.5])
+    return prepare(
+        PrepareSettings(
+            ctc_2d, output_dir=tmp_path_factory.mktemp("crops") / "planes", crop_size=32, spacing_um=[0.5, 0.5]
+        )
+    )
 
 
 def test_hugging_face_loads_the_crops(crops, tmp_path):
@@ -53,7 +58,11 @@ def test_the_statistics_are_those_of_the_images(crops, ctc_2d):
 
 
 def test_single_slices_of_stacks_are_read(ctc_sparse_3d, tmp_path):
-    folder = prepare(ctc_sparse_3d, tmp_path / "crops", crop_size=32, spacing_um=[2, 1, 1], pixel_size_um=0.5 * 2)
+    folder = prepare(
+        PrepareSettings(
+            ctc_sparse_3d, output_dir=tmp_path / "crops", crop_size=32, spacing_um=[2, 1, 1], pixel_size_um=0.5 * 2
+        )
+    )
     statistics = Statistics.load(folder)
     assert statistics.ndim == 3
     assert statistics.axial.elongation[0] == pytest.approx(2.0, rel=0.25)
@@ -72,7 +81,11 @@ def test_whole_stacks_give_slices_of_every_cell(tmp_path):
         image, labels = ball_stack(rng)
         tifffile.imwrite(tmp_path / f"S/01/t{n:03d}.tif", image)
         tifffile.imwrite(tmp_path / f"S/01_ST/SEG/man_seg{n:03d}.tif", labels)
-    folder = prepare(tmp_path / "S", tmp_path / "c", truth="st", crop_size=32, spacing_um=[2, 1, 1], slices_per_cell=2)
+    folder = prepare(
+        PrepareSettings(
+            tmp_path / "S", output_dir=tmp_path / "c", truth="st", crop_size=32, spacing_um=[2, 1, 1], slices_per_cell=2
+        )
+    )
     statistics = Statistics.load(folder)
     assert statistics.cells_per_image == [8, 8]
     assert statistics.axial.elongation[0] == pytest.approx(2.0, rel=0.15)
@@ -87,7 +100,7 @@ def test_pairs_without_a_voxel_size_say_so(tmp_path, caplog):
     tifffile.imwrite(tmp_path / "pairs/y.tif", image)
     tifffile.imwrite(tmp_path / "pairs/e.tif", image)
     tifffile.imwrite(tmp_path / "pairs/e_masks.tif", labels * 0)
-    prepare(tmp_path / "pairs", tmp_path / "crops", crop_size=32)
+    prepare(PrepareSettings(tmp_path / "pairs", output_dir=tmp_path / "crops", crop_size=32))
     assert "taking 1 µm per pixel" in caplog.text
     assert "1 images without annotation" in caplog.text
     assert "1 empty frames" in caplog.text
@@ -138,7 +151,7 @@ def test_batches_are_tensors_in_range(crops):
 
 
 def test_small_data_sets_are_repeated_and_sizes_must_agree(crops, ctc_2d, tmp_path):
-    other = prepare(ctc_2d, tmp_path / "other", crop_size=64, spacing_um=[0.5, 0.5])
+    other = prepare(PrepareSettings(ctc_2d, output_dir=tmp_path / "other", crop_size=64, spacing_um=[0.5, 0.5]))
     with pytest.raises(DataError, match="different sizes"):
         CropDataset([str(crops), str(other)])
     assert len(CropDataset([str(crops), str(crops)])) == 2 * len(CropDataset([str(crops)]))
@@ -182,7 +195,11 @@ def test_symmetries_are_the_eight_of_the_square():
 
 
 def test_real_nuclei_are_prepared(real_data, tmp_path):
-    folder = prepare(real_data / "BBBC050", tmp_path / "c", sequences=["01", "02"], crop_size=64, pixel_size_um=0.4)
+    folder = prepare(
+        PrepareSettings(
+            real_data / "BBBC050", output_dir=tmp_path / "c", sequences=["01", "02"], crop_size=64, pixel_size_um=0.4
+        )
+    )
     statistics = Statistics.load(folder)
     assert statistics.spacing_um == (1.75, 0.8, 0.8)
     assert 1.4 < statistics.axial.elongation[0] < 2.6
@@ -192,17 +209,17 @@ def test_real_nuclei_are_prepared(real_data, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(crop_size=100), "crop_size 100: give a multiple of 16 from 32 on"),
-        (dict(crop_size=16), "crop_size 16: give a multiple of 16 from 32 on"),
-        (dict(crop_size=32, pixel_size_um=0.0), "pixel_size_um 0.0: give a length above 0"),
-        (dict(crop_size=32, pixel_size_um=float("nan")), "pixel_size_um nan: give a length above 0"),
-        (dict(crop_size=32, spacing_um=[1, float("inf")]), "needs 2 lengths above 0"),
+        (dict(crop_size=100), "crop_size must be a multiple of 16, at least 32, got 100"),
+        (dict(crop_size=16), "crop_size must be a multiple of 16, at least 32, got 16"),
+        (dict(crop_size=32, pixel_size_um=0.0), "pixel_size_um must be a length above 0, in µm, got 0"),
+        (dict(crop_size=32, pixel_size_um=float("nan")), "pixel_size_um must be a length above 0, in µm, got nan"),
+        (dict(crop_size=32, spacing_um=[1, float("inf")]), "lengths above 0 in µm, got 1.0 inf"),
         (dict(crop_size=32, pixel_size_um=160.0, spacing_um=[0.5, 0.5]), "cells are .* pixels wide at 160 µm"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(ctc_2d, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        prepare(ctc_2d, tmp_path / "crops", **options)
+        prepare(PrepareSettings(ctc_2d, output_dir=tmp_path / "crops", **options))
     assert not (tmp_path / "crops").exists()
 
 
@@ -210,10 +227,10 @@ def test_that_many_cells_are_too_large_is_an_error_that_says_what_fits(tmp_path,
     write_ctc_2d(tmp_path / "S")
     options = dict(crop_size=32, spacing_um=[0.5, 0.5])
     with pytest.raises(DataError, match=r"of .* cells are larger than a 32 px crop at 0.3 µm") as error:
-        prepare(tmp_path / "S", tmp_path / "crops", pixel_size_um=0.3, **options)
+        prepare(PrepareSettings(tmp_path / "S", output_dir=tmp_path / "crops", pixel_size_um=0.3, **options))
     pixel, size = re.search(r"pixel_size_um ([0-9.]+), or with crop_size ([0-9]+)$", str(error.value)).groups()
     for mended in (dict(options, pixel_size_um=float(pixel)), dict(options, pixel_size_um=0.3, crop_size=int(size))):
-        prepare(tmp_path / "S", tmp_path / "crops", **mended)
+        prepare(PrepareSettings(tmp_path / "S", output_dir=tmp_path / "crops", **mended))
     assert set(re.findall("([0-9]+) cells larger than the crop", caplog.text)) <= {"1"}
 
 
@@ -223,7 +240,7 @@ def test_where_every_cell_is_cut_it_says_so(tmp_path):
     for name, array in (("x.tif", image), ("x_masks.tif", np.where(labels == 1, labels, 0))):
         tifffile.imwrite(tmp_path / name, array[y + 3 :, x:])
     with pytest.raises(DataError, match="no cell can be cut out: 1 cells cut by the border; annotate whole cells"):
-        prepare(tmp_path, tmp_path / "crops", crop_size=32)
+        prepare(PrepareSettings(tmp_path, output_dir=tmp_path / "crops", crop_size=32))
 
 
 @pytest.mark.parametrize(
@@ -245,8 +262,8 @@ def test_stacks_need_a_voxel_size(tmp_path, stored, message):
     tifffile.imwrite(tmp_path / "x.tif", image, **stored)
     tifffile.imwrite(tmp_path / "x_masks.tif", labels)
     with pytest.raises(DataError, match=f"x.tif: {message}, in µm"):
-        prepare(tmp_path, tmp_path / "crops", crop_size=32)
-    assert any("prepare spacing_um Z Y X" in line for line in validate(tmp_path).warnings)
+        prepare(PrepareSettings(tmp_path, output_dir=tmp_path / "crops", crop_size=32))
+    assert any("prepare spacing_um Z Y X" in line for line in validate(ValidateSettings(tmp_path)).warnings)
 
 
 def test_a_trained_stage_is_no_folder_of_crops(ctc_2d, tmp_path):
@@ -255,7 +272,7 @@ def test_a_trained_stage_is_no_folder_of_crops(ctc_2d, tmp_path):
     for name in ("statistics.json", "model_index.json"):
         (tmp_path / "texture" / name).write_text("{}")
     with pytest.raises(DataError, match="holds something else than crops"):
-        prepare(ctc_2d, tmp_path / "texture", crop_size=32)
+        prepare(PrepareSettings(ctc_2d, output_dir=tmp_path / "texture", crop_size=32))
 
 
 def test_whole_stacks_are_not_sparse(tmp_path):
@@ -265,7 +282,11 @@ def test_whole_stacks_are_not_sparse(tmp_path):
     tifffile.imwrite(tmp_path / "S" / "01" / "t000.tif", image)
     tifffile.imwrite(tmp_path / "S" / "01_GT" / "SEG" / "man_seg000.tif", labels)
     with pytest.raises(DataError, match="sparse is for planes"):
-        prepare(tmp_path / "S", tmp_path / "crops", crop_size=32, spacing_um=[2, 1, 1], sparse=True)
+        prepare(
+            PrepareSettings(
+                tmp_path / "S", output_dir=tmp_path / "crops", crop_size=32, spacing_um=[2, 1, 1], sparse=True
+            )
+        )
 
 
 @pytest.mark.parametrize("truth", [0.0, 1.0])

@@ -10,6 +10,7 @@ from conftest import ball_stack, field_of_view, write_ctc_2d
 
 from cascade.data.frames import find_frames
 from cascade.data.prepare import prepare
+from cascade.data.settings import PrepareSettings, ValidateSettings
 from cascade.data.validate import soundness, validate
 from cascade.reading import DataError
 
@@ -23,11 +24,11 @@ def write_pairs(folder: Path, **arrays: np.ndarray) -> Path:
 
 def both_say(source: Path, words: str) -> None:
     """The first error of one is the error of the other; and nothing is written."""
-    errors = validate(source).errors
+    errors = validate(ValidateSettings(source)).errors
     assert errors
     assert re.search(words, errors[0]), errors
     with pytest.raises(DataError) as error:
-        prepare(source, source.parent / "crops", crop_size=32)
+        prepare(PrepareSettings(source, output_dir=source.parent / "crops", crop_size=32))
     assert str(error.value) == errors[0]
     assert not (source.parent / "crops").exists()
 
@@ -70,7 +71,7 @@ def test_ids_that_were_wrapped_around(tmp_path, count, ids):
     source = write_pairs(tmp_path / "set", x=image, x_masks=labels.astype(np.uint8))
     both_say(source, rf"x_masks.tif: ids {ids} stand for several cells each.* save the labels anew as uint16")
     tifffile.imwrite(source / "x_masks.tif", labels.astype(np.uint16))
-    assert validate(source).errors == []
+    assert validate(ValidateSettings(source)).errors == []
 
 
 def test_labels_of_jpeg(tmp_path):
@@ -85,10 +86,10 @@ def test_few_ids_in_pieces_are_mended_and_noted(tmp_path, caplog):
     image, labels = field_of_view(np.random.default_rng(0))
     labels[labels == 5] = 4
     source = write_pairs(tmp_path / "set", x=image, x_masks=labels)
-    found = validate(source)
+    found = validate(ValidateSettings(source))
     assert found.errors == []
     assert any("x_masks.tif: ids in several pieces: 4; prepare keeps the largest of each" in w for w in found.warnings)
-    assert prepare(source, tmp_path / "crops", crop_size=32).is_dir()
+    assert prepare(PrepareSettings(source, output_dir=tmp_path / "crops", crop_size=32)).is_dir()
     assert "x_masks.tif: ids in several pieces: 4;" in caplog.text
     assert "1 ids in several pieces (largest kept)" in caplog.text
 
@@ -113,7 +114,7 @@ def test_mixed_voxel_sizes(tmp_path):
     both_say(source, r"t002.tif: voxels of 0.25 × 0.25 µm, but those of .*t000.tif are 0.5 × 0.5; prepare them apart")
     assert soundness(source, find_frames(source)[0], [0.5, 0.5]).errors == []
     (source / "dataset.json").write_text('{"spacing_um": [0.5, 0.5]}')
-    assert validate(source).errors == []
+    assert validate(ValidateSettings(source)).errors == []
 
 
 def test_planes_and_stacks_in_one_set(tmp_path):
@@ -163,18 +164,18 @@ def test_label_files_that_were_swapped(tmp_path):
     both_say(
         source, r"man_seg001.tif: these labels fit .*t004.tif, which has .*man_seg004.tif, and not their own image"
     )
-    assert len(validate(source).errors) == 2
+    assert len(validate(ValidateSettings(source)).errors) == 2
 
 
 def test_labels_that_do_not_lie_on_their_cells(tmp_path, caplog):
     source = write_ctc_2d(tmp_path / "set", 6)
     path = source / "01_GT/SEG/man_seg002.tif"
     tifffile.imwrite(path, tifffile.imread(path)[::-1])
-    found = validate(source)
+    found = validate(ValidateSettings(source))
     assert found.errors == []
     (line,) = [line for line in found.warnings if "no voxel size" not in line]
     assert re.search(r"man_seg002.tif: these labels do not lie where t002.tif is bright", line)
-    prepare(source, tmp_path / "crops", crop_size=32)
+    prepare(PrepareSettings(source, output_dir=tmp_path / "crops", crop_size=32))
     assert line in caplog.text
 
 
@@ -196,4 +197,4 @@ def test_intensities_that_would_be_lost(tmp_path):
 def test_real_sets_are_called_sound(real_data):
     """Planes and slices of stacks, dense and sparse."""
     for name, sequences in (("BBBC050", ["01", "02"]), ("Fluo-N2DH-GOWT1", ["02"])):
-        assert validate(real_data / name, sequences=sequences).errors == []
+        assert validate(ValidateSettings(real_data / name, sequences=sequences or ())).errors == []

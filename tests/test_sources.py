@@ -7,13 +7,14 @@ from conftest import write_ctc_2d
 
 from cascade.data.frames import DataError
 from cascade.data.prepare import prepare
+from cascade.data.settings import PrepareSettings
 from cascade.evaluation.sources import Source
 from cascade.evenly import evenly
 
 
 def test_prepared_crops_are_a_data_set_of_single_cells(tmp_path):
     source = write_ctc_2d(tmp_path / "set", frames=2)
-    prepare(source, tmp_path / "crops", crop_size=64, spacing_um=[0.5, 0.5])
+    prepare(PrepareSettings(source, output_dir=tmp_path / "crops", crop_size=64, spacing_um=[0.5, 0.5]))
     found = Source(tmp_path / "crops").load()
     assert {one.image.shape for one in found} == {(64, 64)}
     assert all(set(np.unique(one.labels)) == {0, 1} for one in found)

@@ -8,6 +8,7 @@ from conftest import ball_stack, field_of_view, write_ctc_2d
 from cascade.commands.cli import main
 from cascade.data.frames import DataError, read_labels
 from cascade.data.prepare import prepare
+from cascade.data.settings import PrepareSettings, ThinSettings
 from cascade.data.thin import thin
 from cascade.data.unlabelled import with_unlabelled
 from cascade.optics.statistics import Statistics
@@ -23,7 +24,7 @@ def annotated(folder):
 
 
 def test_so_many_cells_remain_and_are_what_they_were(ctc_2d, tmp_path):
-    thin(ctc_2d, tmp_path / "five", cells=5, seed=3)
+    thin(ThinSettings(ctc_2d, output_dir=tmp_path / "five", cells=5, seed=3))
     before, after = annotated(ctc_2d), annotated(tmp_path / "five")
     assert len(after) == 5
     assert after.items() <= before.items()
@@ -31,9 +32,9 @@ def test_so_many_cells_remain_and_are_what_they_were(ctc_2d, tmp_path):
         assert path.read_bytes() == (ctc_2d / "01" / path.name).read_bytes()
     kept = json.loads((tmp_path / "five" / "thinned.json").read_text())["kept"]
     assert sum(len(frame["labels"]) for frame in kept) == 5
-    thin(ctc_2d, tmp_path / "again", cells=5, seed=3)
+    thin(ThinSettings(ctc_2d, output_dir=tmp_path / "again", cells=5, seed=3))
     assert annotated(tmp_path / "again") == after
-    thin(ctc_2d, tmp_path / "other", cells=5, seed=4)
+    thin(ThinSettings(ctc_2d, output_dir=tmp_path / "other", cells=5, seed=4))
     assert annotated(tmp_path / "other") != after
 
 
@@ -46,15 +47,15 @@ def test_so_many_slices_remain(ctc_sparse_3d, tmp_path):
 
 
 def test_cells_are_kept_of_slices_but_not_of_whole_stacks(ctc_sparse_3d, tmp_path):
-    thin(ctc_sparse_3d, tmp_path / "two", cells=2)
+    thin(ThinSettings(ctc_sparse_3d, output_dir=tmp_path / "two", cells=2))
     assert len(annotated(tmp_path / "two")) == 2
     (tmp_path / "set").mkdir()
     for name, array in zip(("x.tif", "x_masks.tif"), ball_stack(np.random.default_rng(0)), strict=True):
         tifffile.imwrite(tmp_path / "set" / name, array)
     with pytest.raises(DataError, match=r"x_masks.tif: a whole stack.*give frames"):
-        thin(tmp_path / "set", tmp_path / "out", cells=1)
+        thin(ThinSettings(tmp_path / "set", output_dir=tmp_path / "out", cells=1))
     assert not (tmp_path / "out").exists()
-    thin(tmp_path / "set", tmp_path / "out", frames=1)
+    thin(ThinSettings(tmp_path / "set", output_dir=tmp_path / "out", frames=1))
 
 
 def test_of_a_cell_in_two_pieces_the_larger_remains(tmp_path):
@@ -66,7 +67,7 @@ def test_of_a_cell_in_two_pieces_the_larger_remains(tmp_path):
     labels[60:70, 60:70] = 9
     tifffile.imwrite(tmp_path / "set" / "x_masks.tif", labels)
     for seed in range(8):
-        out = thin(tmp_path / "set", tmp_path / f"out{seed}", cells=1, seed=seed)
+        out = thin(ThinSettings(tmp_path / "set", output_dir=tmp_path / f"out{seed}", cells=1, seed=seed))
         found = read_labels(out / "x_masks.tif")  # which takes one id in two pieces for a binary mask
         assert found.dtype == labels.dtype
         assert [int((found == n).sum()) for n in np.unique(found)[1:]] == [100]
@@ -74,16 +75,16 @@ def test_of_a_cell_in_two_pieces_the_larger_remains(tmp_path):
 
 def test_what_cannot_be_thinned_is_refused(ctc_2d, tmp_path):
     with pytest.raises(ValueError, match="one of them"):
-        thin(ctc_2d, tmp_path / "out")
+        thin(ThinSettings(ctc_2d, output_dir=tmp_path / "out"))
     with pytest.raises(DataError, match="no border cuts, not 1000"):
-        thin(ctc_2d, tmp_path / "out", cells=1000)
+        thin(ThinSettings(ctc_2d, output_dir=tmp_path / "out", cells=1000))
     with pytest.raises(DataError, match="has 3 annotated frames, not 4"):
-        thin(ctc_2d, tmp_path / "out", frames=4)
+        thin(ThinSettings(ctc_2d, output_dir=tmp_path / "out", frames=4))
     assert not (tmp_path / "out").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").touch()
     with pytest.raises(FileExistsError, match="not empty"):
-        thin(ctc_2d, tmp_path / "full", cells=1)
+        thin(ThinSettings(ctc_2d, output_dir=tmp_path / "full", cells=1))
 
 
 def test_cells_that_nobody_annotated_are_found():
@@ -105,11 +106,13 @@ def test_cells_that_nobody_annotated_are_found():
 def test_statistics_of_few_annotations_are_nearly_those_of_all(tmp_path):
     """A user who annotates eight of 48 cells gets crops of eight, and a population of 48."""
     write_ctc_2d(tmp_path / "all", 4)
-    thin(tmp_path / "all", tmp_path / "few", cells=8)
+    thin(ThinSettings(tmp_path / "all", output_dir=tmp_path / "few", cells=8))
     folders = {}
     for name, sparse in (("all", False), ("few", True)):
         options = dict(crop_size=32, spacing_um=[0.5, 0.5], sparse=sparse)
-        folders[name] = Statistics.load(prepare(tmp_path / name, tmp_path / f"{name}_crops", **options))
+        folders[name] = Statistics.load(
+            prepare(PrepareSettings(tmp_path / name, output_dir=tmp_path / f"{name}_crops", **options))
+        )
     everything, few = folders["all"], folders["few"]
     assert len(few.cell_area_um2) == 8
     assert np.mean(few.cells_per_image) == pytest.approx(np.mean(everything.cells_per_image), rel=0.1)

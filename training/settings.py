@@ -1,13 +1,7 @@
 """What a training can be told: from Python, a YAML file or the command line."""
 
-import dataclasses
-import logging
 import os
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NoReturn, TypeVar
 
 from cascade.training import checks
 
@@ -87,58 +81,3 @@ def process_number(name: str, default: int) -> int:
     if not value.isdecimal():
         raise ValueError(f"the environment variable {name} must be a number, got {value!r}: unset it, or let it be set")
     return int(value)
-
-
-Made = TypeVar("Made", bound=TrainingSettings)
-
-
-def parse(settings: type[Made], description: str | None, argv: list[str] | None = None) -> Made:
-    """An instance of the dataclass `settings`, from `--config FILE.yaml` and flags named like its fields.
-
-    description: of the script, whose first line the help shows.
-    Flags win over the file; unknown keys and missing values end the program with one line that names them. Raises
-    ValueError for values that cannot be trained with.
-    """
-    from jsonargparse import ArgumentParser
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("httpx", "accelerate", "datasets", "diffusers"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    parser = ArgumentParser(description=(description or "").partition("\n")[0], allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
-    lists = {f.name for f in dataclasses.fields(settings) if f.type == list[str]}
-    parser.add_class_arguments(settings, skip=lists)
-    for name in sorted(lists):  # --data A B, as well as a YAML list
-        parser.add_argument(f"--{name}", nargs="+", type=str, required=True)
-    parser.error = _told  # type: ignore[method-assign,assignment]
-    switches = {f"--{f.name}" for f in dataclasses.fields(settings) if f.type is bool}
-    values = parser.parse_args(_switched_on(sys.argv[1:] if argv is None else argv, switches)).as_dict()
-    values.pop("config", None)
-    return settings(**values)
-
-
-def _told(message: str, error: Exception | None = None) -> NoReturn:
-    """End with one line, where jsonargparse would write the usage."""
-    sys.exit(f"{Path(sys.argv[0]).name}: {' '.join(message.split())}")
-
-
-def _switched_on(argv: list[str], switches: set[str]) -> list[str]:
-    """`--push_to_hub` alone means `--push_to_hub true`."""
-    given = []
-    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
-        given += [word, "true"] if word in switches and following.startswith("--") else [word]
-    return given
-
-
-def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> None:
-    """Run a script's `main`; a mistake in the input ends the program with one line and code 1, Ctrl-C with 130."""
-    from cascade.training.loop import TrainingDiverged
-
-    name = main.__module__.split(".")[-1]
-    try:
-        main(argv)
-    except (ValueError, OSError, ImportError, TrainingDiverged) as error:
-        sys.exit(f"{name}: {error}")
-    except KeyboardInterrupt as stopped:
-        print(f"{name}: {stopped if str(stopped) else 'stopped before the training began'}", file=sys.stderr)
-        sys.exit(130)

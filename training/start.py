@@ -86,6 +86,6 @@ def _kept(output: Path) -> str:
     folders = sorted(path.parent for path in output.glob("training_*/checkpoint-*"))
     found = [kept[-1] for folder in dict.fromkeys([*folders, output]) if (kept := checkpoints(folder))]
     if not found:
-        return f"stopped before the first checkpoint: nothing was kept in {output}; start anew"
+        return f"before the first checkpoint: nothing was kept in {output}; start anew"
     newest = max(found, key=lambda path: path.stat().st_mtime)
-    return f"stopped; kept: {newest}; the same command with --resume_from_checkpoint latest goes on from there"
+    return f"kept: {newest}; the same command with --resume_from_checkpoint latest goes on from there"

@@ -30,7 +30,8 @@ from cascade.training.base_model import freeze, load_base
 from cascade.training.finish import draw_preview, save_stage
 from cascade.training.loop import training_loop
 from cascade.training.networks import new_controlnet
-from cascade.training.settings import TrainingSettings, parse, run
+from cascade.training.script import parse, run
+from cascade.training.settings import TrainingSettings
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
 

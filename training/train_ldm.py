@@ -28,7 +28,8 @@ from cascade.training.autoencoder import normalise_latents, train_autoencoder
 from cascade.training.finish import draw_preview, preview_of
 from cascade.training.loop import training_loop
 from cascade.training.networks import new_autoencoder, new_latent_unet
-from cascade.training.settings import TrainingSettings, parse, run
+from cascade.training.script import parse, run
+from cascade.training.settings import TrainingSettings
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
 

@@ -23,7 +23,8 @@ from cascade.training import checks
 from cascade.training.batches import Rows
 from cascade.training.finish import draw_preview, save_stage
 from cascade.training.loop import training_loop
-from cascade.training.settings import TrainingSettings, parse, run
+from cascade.training.script import parse, run
+from cascade.training.settings import TrainingSettings
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from cascade.commands.settings import AssembleSettings
 from cascade.export.preview import sample_preview
 from cascade.files import exclusive
 from cascade.generation.load import best_device
@@ -21,20 +22,20 @@ _OLDER = (  # what versions without a list of files wrote
 )
 
 
-def assemble(model: str | Path, output_dir: str | Path, half: bool = False) -> CascadePipeline:
+def assemble(settings: AssembleSettings) -> CascadePipeline:
     """Write the cascade of a folder that the training scripts filled, and return it.
 
-    half: half-precision weights. An earlier model there is replaced once all is written; what users put beside it
-    stays. Raises FileExistsError if the output holds something else than a model, ValueError if it is the model's own
-    folder, `files.Busy` if another process is at work in it, `hub.ModelError` if a stage is missing.
+    An earlier model there is replaced once all is written; what users put beside it stays. Raises FileExistsError if
+    the output holds something else than a model, ValueError if it is the model's own folder, `files.Busy` if another
+    process is at work in it, `hub.ModelError` if a stage is missing.
     """
-    output = Path(output_dir)
-    if output.resolve() == Path(model).resolve():
+    output = settings.output_dir
+    if output.resolve() == Path(settings.model).resolve():
         raise ValueError(f"{output}: is the folder of the stages themselves; name another folder")
     with exclusive(output, "cascade assemble"):
         if not is_free(output, _KIND, older=model_index(output).get("_class_name") == CascadePipeline.__name__):
             raise FileExistsError(f"{output}: holds something else than a model; name another folder")
-        return _assemble(model, output, half)
+        return _assemble(settings.model, output, settings.half)
 
 
 def _assemble(model: str | Path, output: Path, half: bool) -> CascadePipeline:

@@ -1,204 +1,250 @@
 """The command line: demo, prepare, thin, train, fit, generate, validate, evaluate, assemble, doctor."""
 
-import logging
-import os
+import importlib
 import sys
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cascade.commands.config import with_config
-from cascade.commands.options import STAGES, parser
+from cascade.entry import UsageError, exit_code, processes
 
-
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit code. Mistakes in the input end with one line and code 1."""
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["train"] and len(argv) > 1 and argv[1] in STAGES:
-        return _train(argv[1], argv[2:])
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("httpx", "datasets", "diffusers", "matplotlib"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        options = parser().parse_args(with_config(argv) if argv[:1] == ["generate"] else argv)
-        _RUN[options.command](options)
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"cascade {argv[0]}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _prepare(options) -> None:
-    from cascade.data.prepare import prepare
-
-    arguments = {key: value for key, value in vars(options).items() if key != "command"}
-    folder = prepare(**arguments)
-    print(f"{folder}: look at preview.png; next: cascade train mask --data {folder} --output_dir model/mask …")
-
-
-def _thin(options) -> None:
-    from cascade.data.thin import thin
-
-    folder = thin(**{key: value for key, value in vars(options).items() if key != "command"})
-    print(f"{folder}: thinned.json says what was kept")
-
-
-def _fit(options) -> None:
-    from cascade.commands.fit import Plan, fit, usual_base
-
-    test = (options.test, options.test_truth, tuple(options.test_sequences)) if options.test else None
-    folder = fit(
-        Plan(
-            source=options.source,
-            output_dir=options.output_dir,
-            truth=options.truth,
-            sequences=tuple(options.sequences),
-            crop_size=options.crop_size,
-            pixel_size_um=options.pixel_size_um,
-            spacing_um=tuple(options.spacing_um),
-            sparse=options.sparse,
-            licence=options.licence,
-            budget_minutes=options.budget,
-            base_model=options.base_model or usual_base(options.source, options.truth, options.sequences),
-            num_images=options.num_images,
-            bank=options.bank,
-            seed=options.seed,
-            test=test,
-            skip=tuple(options.skip),
-        )
-    )
-    print(f"look at {folder / 'preview.png'}; the model is {options.output_dir / 'model'}")
-
-
-def _train(stage: str, argv: list[str]) -> int:
-    import importlib
-
-    from cascade.training.settings import run
-
-    run(importlib.import_module(f"cascade.training.{STAGES[stage]}").main, argv)
-    return 0
-
-
-def _generate(options) -> None:
-    import dataclasses
-
-    from cascade.commands.generate import generate
+if TYPE_CHECKING:
+    from cascade.commands.options import Flags
+    from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings
+    from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
+    from cascade.evaluation.settings import EvaluateSettings
     from cascade.generation.settings import GenerationSettings
     from cascade.population.settings import CascadeSettings
 
-    given = vars(options) | {"format": tuple(options.format)}
-    kinds = (GenerationSettings, CascadeSettings)
-    made = [kind(**{f.name: given[f.name] for f in dataclasses.fields(kind) if f.name in given}) for kind in kinds]
-    generate(*made)
+STAGES = {
+    "mask": "train_mask_ddpm",
+    "multiview": "train_multiview",
+    "ldm": "train_ldm",
+    "controlnet": "train_controlnet",
+}
+_NOTHING = "nothing was written; the same command starts again"
+_GOES_ON = "what is finished is kept, and the same command goes on"
 
 
-def _validate(options) -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit code, see `exit_code`."""
+    words = sys.argv[1:] if argv is None else argv
+    name = words[0] if words else ""
+    if not words or name in ("-h", "--help"):
+        where = sys.stdout if words else sys.stderr
+        return exit_code(lambda: print(_overview(), file=where), "cascade") or (0 if words else 2)
+    if name == "train":
+        return exit_code(lambda: _train(words[1:]), "cascade train", kept="checkpoints are kept: go on with "
+                         "--resume_from_checkpoint latest", smaller="give a smaller --train_batch_size")  # fmt: skip
+    if name not in _COMMANDS:
+        known = ", ".join([*_COMMANDS, "train"])
+        print(f"cascade: there is no command {name}; there are {known}", file=sys.stderr)
+        return 2
+    command = _COMMANDS[name]
+    flags: list[Flags] = []  # none as long as they are being imported
+
+    def run() -> None:
+        flags.append(flags_of(name))
+        settings = flags[0].parse(words[1:])
+        if settings is not None:
+            command.run(*settings)
+
+    return exit_code(
+        run,
+        f"cascade {name}",
+        kept=command.kept,
+        smaller=command.smaller,
+        said=lambda message: flags[0].in_flags(message) if flags else message,
+    )
+
+
+def flags_of(name: str) -> "Flags":
+    """The flags of a command other than `train`."""
+    from cascade.commands.options import Flags
+
+    command = _COMMANDS[name]
+    return Flags(name, command.more or command.about, tuple(map(_class, command.settings)))
+
+
+def _overview() -> str:
+    lines = [f"  {name:10}{command.about}" for name, command in _COMMANDS.items()]
+    lines.insert(3, f"  {'train':10}train a stage ({', '.join(STAGES)}); the same as training/train_*.py")
+    return "\n".join(
+        [
+            "usage: cascade COMMAND …",
+            "Densely annotated microscopy data sets from sparse annotations.",
+            "",
+            *lines,
+            "",
+            "cascade COMMAND --help says more, and --config FILE.yaml holds any of its settings.",
+        ]
+    )
+
+
+def _class(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _train(words: list[str]) -> None:
+    stages = f"cascade train takes a stage and its flags: {', '.join(STAGES)}"
+    if words[:1] in (["-h"], ["--help"]):
+        print(f"usage: {stages}; cascade train STAGE --help lists them")
+        return
+    if not words or words[0] not in STAGES:
+        raise UsageError(f"there is no stage {words[0]}; {stages}" if words else stages)
+    from cascade.training.script import run
+
+    run(importlib.import_module(f"cascade.training.{STAGES[words[0]]}").main, words[1:])
+
+
+def _demo(settings: "DemoSettings") -> None:
+    from cascade.commands.demo import demo
+
+    demo(settings)
+
+
+def _prepare(settings: "PrepareSettings") -> None:
+    from cascade.data.prepare import prepare
+
+    folder = prepare(settings)
+    print(f"{folder}: look at preview.png; next: cascade train mask --data {folder} --output_dir model/mask …")
+
+
+def _thin(settings: "ThinSettings") -> None:
+    from cascade.data.thin import thin
+
+    print(f"{thin(settings)}: thinned.json says what was kept")
+
+
+def _fit(settings: "FitSettings") -> None:
+    from cascade.commands.fit import fit
+
+    folder = fit(settings)
+    print(f"look at {folder / 'preview.png'}; the model is {settings.output_dir / 'model'}")
+
+
+def _generate(settings: "GenerationSettings", images: "CascadeSettings") -> None:
+    processes()
+    from cascade.commands.generate import generate
+    from cascade.generation.load import check_device
+
+    check_device(settings.device)
+    generate(settings, images)
+
+
+def _validate(settings: "ValidateSettings") -> None:
     from cascade.data.validate import validate
 
-    found = validate(options.folder, options.truth, options.sequences)
+    found = validate(settings)
     for line in found.warnings:
         print(f"look at: {line}")
     for line in found.errors:
         print(f"wrong: {line}")
     if found.errors:
-        raise ValueError(f"{options.folder} is not sound: {len(found.errors)} mistakes in {found.frames} frames")
+        raise ValueError(f"{settings.folder} is not sound: {len(found.errors)} mistakes in {found.frames} frames")
     spacing = " × ".join(f"{s:g}" for s in found.spacing_um)
-    print(f"{options.folder} is sound: {found.frames} frames, {found.num_cells} cells, {spacing} µm")
+    print(f"{settings.folder} is sound: {found.frames} frames, {found.num_cells} cells, {spacing} µm")
 
 
-def _named(entries: list[str]) -> dict[str, Path]:
-    """[NAME=]FOLDER entries by name: the first is "synthetic", others have their own or their folder's name."""
-    found: dict[str, Path] = {}
-    for number, entry in enumerate(entries):
-        name, given, folder = entry.partition("=")
-        if not given or Path(entry).is_dir():
-            name, folder = Path(entry).name, entry
-        name = name if number else "synthetic"
-        if name in found:
-            raise ValueError(f"--synthetic {entry}: there is a row {name!r} already; give it as NAME=FOLDER")
-        found[name] = Path(folder)
-    return found
-
-
-def _few(entries: list[str]) -> dict[str, Path]:
-    """NAME=FOLDER entries of the sparse setting, which needs a real one."""
-    pairs = [entry.split("=", 1) for entry in entries]
-    found = {pair[0]: Path(pair[-1]) for pair in pairs}
-    if entries and ("real" not in found or len(found) < len(pairs) or any(len(pair) < 2 for pair in pairs)):
-        raise ValueError("--sparse takes real=FOLDER, synthetic=FOLDER and other NAME=FOLDER, each name once")
-    return found
-
-
-def _evaluate(options) -> None:
+def _evaluate(settings: "EvaluateSettings") -> None:
+    rank, world = processes()
     from cascade.evaluation.experiment import evaluate
-    from cascade.evaluation.sources import Source
 
-    synthetic = {name: Source(folder, frames=options.frames) for name, folder in _named(options.synthetic).items()}
-    real = {
-        name: Source(
-            getattr(options, name),
-            getattr(options, f"{name}_truth"),
-            tuple(getattr(options, f"{name}_sequences")),
-            options.frames,
-            tuple(options.spacing_um),
-        )
-        for name in ("real_train", "real_test")
-    }
-    generalist = Source(options.generalist, frames=options.frames) if options.generalist else None
-    path = evaluate(
-        **real,
-        synthetic=synthetic,
-        output_dir=options.output_dir,
-        generalist=generalist,
-        pretrained=options.pretrained,
-        protocol=options.protocol,
-        steps=options.steps,
-        cellprob_threshold=options.cellprob_threshold,
-        seeds=options.seeds,
-        title=options.title,
-        ratios=tuple(options.ratios),
-        sparse={name: Source(folder, frames=options.frames) for name, folder in _few(options.sparse).items()},
-        rank=int(os.environ.get("RANK", 0)),
-        world=int(os.environ.get("WORLD_SIZE", 1)),
-    )
+    path = evaluate(settings, rank=rank, world=world)
     if path is None:
         print("this process has done its trainings; the last one to finish, or the same command again, reports")
     else:
-        print((options.output_dir / "table.md").read_text())
+        print((settings.output_dir / "table.md").read_text())
         print(f"open {path}")
 
 
-def _assemble(options) -> None:
+def _assemble(settings: "AssembleSettings") -> None:
     from cascade.commands.assemble import assemble
     from cascade.hub import folders as hub
 
-    folder = options.output_dir
-    pipeline = assemble(options.model, folder, options.half)
+    folder = settings.output_dir
+    pipeline = assemble(settings)
     print(f"{folder}: look at preview.png and README.md; CascadePipeline.from_pretrained('{folder}') loads it")
-    if options.push_to_hub:
-        print(hub.push(pipeline, options.push_to_hub, cards=folder))
+    if settings.push_to_hub:
+        print(hub.push(pipeline, settings.push_to_hub, cards=folder))
 
 
-def _demo(options) -> None:
-    from cascade.commands.demo import demo
-
-    demo(options.output_dir, options.seed)
-
-
-def _doctor(options) -> None:
+def _doctor() -> None:
     from cascade.commands.doctor import doctor
 
     doctor()
 
 
-_RUN = {
-    "demo": _demo,
-    "prepare": _prepare,
-    "thin": _thin,
-    "fit": _fit,
-    "generate": _generate,
-    "validate": _validate,
-    "evaluate": _evaluate,
-    "assemble": _assemble,
-    "doctor": _doctor,
+@dataclass(frozen=True)
+class _Command:
+    """about: one line. more: instead of it in the command's own help. settings: the classes that `run` takes one of
+    each of, not imported before they are needed. kept, smaller: see `exit_code`."""
+
+    about: str
+    run: Callable[..., None]
+    settings: tuple[str, ...] = ()
+    more: str = ""
+    kept: str = _GOES_ON
+    smaller: str = "ask for less at once, or use a machine with more"
+
+
+_COMMANDS = {
+    "demo": _Command(
+        "generate a 2D and a 3D data set from the embedded weights",
+        _demo,
+        ("cascade.commands.settings.DemoSettings",),
+        kept="what is finished is kept; the same command starts again",
+    ),
+    "prepare": _Command(
+        "cut a data set into single-cell crops, and fit its statistics",
+        _prepare,
+        ("cascade.data.settings.PrepareSettings",),
+        kept=_NOTHING,
+    ),
+    "thin": _Command(
+        "copy a data set with fewer annotations, to see how few are enough",
+        _thin,
+        ("cascade.data.settings.ThinSettings",),
+        kept=_NOTHING,
+    ),
+    "fit": _Command(
+        "everything at once: prepare, train, assemble, generate and, with --test, evaluate",
+        _fit,
+        ("cascade.commands.settings.FitSettings",),
+        more="From annotated images to an annotated data set. Interrupted, the same command goes on.",
+    ),
+    "generate": _Command(
+        "make an annotated data set with a trained model",
+        _generate,
+        ("cascade.generation.settings.GenerationSettings", "cascade.population.settings.CascadeSettings"),
+        more="Make an annotated data set. Interrupted, the same command goes on where it was; several processes\n"
+        "(torchrun --nproc_per_node 4 -m cascade generate …, or --slurm) share the work and give the same bytes.",
+        smaller="give a smaller --micro_batch_size or --canvas_size",
+    ),
+    "validate": _Command(
+        "say whether a data set, generated or real, is sound",
+        _validate,
+        ("cascade.data.settings.ValidateSettings",),
+        kept=_NOTHING,
+    ),
+    "evaluate": _Command(
+        "does synthetic data improve segmentation? train on real, synthetic and both; report",
+        _evaluate,
+        ("cascade.evaluation.settings.EvaluateSettings",),
+        more="Train Cellpose on real, synthetic and both, test on real images, and write report.html. What a network\n"
+        'reaches that saw none of them, the row "none", is there with --generalist or --pretrained only. Interrupted,\n'
+        "the same command goes on where it was; several processes (torchrun --nproc_per_node 2 -m cascade evaluate …)\n"
+        "share the trainings.",
+    ),
+    "assemble": _Command(
+        "put trained stages together: one folder to share or to push",
+        _assemble,
+        ("cascade.commands.settings.AssembleSettings",),
+        kept=_NOTHING,
+    ),
+    "doctor": _Command("say what this installation can do, and what is missing for the rest", _doctor, kept=_NOTHING),
 }
 
 if __name__ == "__main__":

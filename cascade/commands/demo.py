@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from cascade import __version__
+from cascade.commands.settings import DemoSettings
 from cascade.export.preview import sample_preview
 from cascade.export.save import check_replaceable, save_samples
 from cascade.files import exclusive
@@ -13,12 +14,13 @@ from cascade.generation.load import load
 from cascade.hub.embedded import embedded
 
 
-def demo(output_dir: Path, seed: int) -> None:
+def demo(settings: DemoSettings) -> None:
     """Generate, save and preview both; prints what was made and what to do next."""
+    output_dir = settings.output_dir
     with exclusive(output_dir, "cascade demo"):
         for kind in ("2d", "3d"):
             check_replaceable(output_dir / kind)
-        made = _make(output_dir, seed)
+        made = _make(output_dir, settings.seed)
     print("Made from the embedded weights:\n" + "\n".join(made))
     print("Next: cascade prepare YOUR_DATA --output_dir crops   (see README.md)")
 

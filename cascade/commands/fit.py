@@ -3,10 +3,13 @@
 import json
 import logging
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 from cascade.commands.child import run_child
+from cascade.commands.settings import FitSettings, Step
+from cascade.evaluation.settings import EvaluateSettings
 from cascade.files import STATE, BrokenRecord, exclusive, read_record, replacing
 from cascade.hub.folders import base_model_folder, model_index
 from cascade.locks import scratch
@@ -14,7 +17,7 @@ from cascade.ownership import check_not_input
 
 log = logging.getLogger(__name__)
 
-STEPS = ("prepare", "mask", "texture", "assemble", "generate", "evaluate")
+STEPS: tuple[Step, ...] = get_args(Step)
 _SCRIPTS = {"mask": "cascade.training.train_mask_ddpm", "texture": "cascade.training.train_controlnet"}
 _SHARES = {"mask": 0.3, "texture": 0.7}  # of the time for training
 _TRIAL = 4  # steps that tell how long one takes
@@ -22,50 +25,19 @@ _STATE = "fit.json"
 _PATHS = ("source", "base_model")  # of a plan: the same folder, however it is written
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What `fit` makes, in `output_dir`: crops/, stages/, model/, synthetic/ and report/.
-
-    budget_minutes: for the two trainings; the rest, and finetuning the decoder, come on top. base_model: what outlines
-    and texture go on from, an embedded model's name, a folder of trained stages, or a Stable Diffusion, which only the
-    texture goes on from. bank: how many different cells the synthetic images are made of, None for new ones in every
-    image. test: folder, truth and sequences to evaluate on, or None.
-    """
-
-    source: Path
-    output_dir: Path
-    truth: str = "gt"
-    sequences: tuple[str, ...] = ()
-    crop_size: int = 64
-    pixel_size_um: float | None = None
-    spacing_um: tuple[float, ...] = ()
-    sparse: bool = False
-    licence: str = "not stated"
-    budget_minutes: float = 60.0
-    base_model: str = "nuclei2d"
-    num_images: int = 100
-    bank: int | None = None
-    seed: int = 0
-    test: tuple[Path, str, tuple[str, ...]] | None = None
-    skip: tuple[str, ...] = ()
-
-
-def fit(plan: Plan) -> Path:
+def fit(plan: FitSettings) -> Path:
     """Carry out a plan; returns the folder of the synthetic data set.
 
     Every step that is finished is remembered in `fit.json`, trainings go on from their checkpoints: the same call
     again does what is left. Raises ValueError, before anything is made, for a folder that holds another plan's work,
-    a step that does not exist, no time, a base model that is not there, or a test that cannot be evaluated on,
-    ImportError if Cellpose is not there for it, and `files.Busy` if another process fits there; RuntimeError if a step
-    fails. The processes of a step end with this one.
+    a base model that is not there, or a test that cannot be evaluated on, ImportError if Cellpose is not there for it,
+    and `files.Busy` if another process fits there; RuntimeError if a step fails. The processes of a step end with this
+    one.
     """
-    unknown = set(plan.skip) - set(STEPS)
-    if unknown:
-        raise ValueError(f"no step {', '.join(sorted(unknown))}; there are {', '.join(STEPS)}")
-    if not 0 < plan.budget_minutes < float("inf"):
-        raise ValueError(f"--budget {plan.budget_minutes:g}: give minutes above 0")
-    output = Path(plan.output_dir)
-    check_not_input(output, Path(plan.source))
+    if plan.base_model is None:
+        plan = replace(plan, base_model=usual_base(plan))
+    output = plan.output_dir
+    check_not_input(output, plan.source)
     with exclusive(output, "cascade fit"):
         state = _State.load(output / _STATE, plan)
         if "texture" not in (*plan.skip, *state.done):
@@ -86,11 +58,11 @@ def fit(plan: Plan) -> Path:
     return output / "synthetic"
 
 
-def usual_base(source: Path, truth: str, sequences: list[str]) -> str:
+def usual_base(plan: FitSettings) -> str:
     """The embedded model that is nearest to a data set: that of planes, or that of stacks."""
     from cascade.data.frames import find_frames
 
-    frames, _ = find_frames(source, truth, sequences or None)
+    frames, _ = find_frames(plan.source, plan.truth, list(plan.sequences) or None)
     return f"nuclei{frames[0].image().ndim}d"
 
 
@@ -104,9 +76,9 @@ class _State:
     train_steps: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: Path, plan: Plan) -> "_State":
+    def load(cls, path: Path, plan: FitSettings) -> "_State":
         """Of a folder, if it holds this plan's work or none; raises ValueError for another's."""
-        free = ("output_dir", "licence", "test", "skip")  # may be changed on the way
+        free = ("output_dir", "licence", "test", "test_truth", "test_sequences", "skip")  # may be changed on the way
         fixed = {key: str(value) for key, value in vars(plan).items() if key not in free}
         fixed |= {key: _resolved(fixed[key]) for key in _PATHS}
         if not path.is_file():
@@ -117,9 +89,8 @@ class _State:
         if not isinstance(before, dict) or not isinstance(done, list) or not isinstance(steps, dict):
             raise BrokenRecord(f"{path}: is of another version, or was changed; {mend}")
         before = before | {key: _resolved(str(before.get(key))) for key in _PATHS}
-        changed = [
-            key.removesuffix("_minutes") for key in fixed if before.get(key) != fixed[key]
-        ]  # as flags are called
+        before = {"budget": before.get("budget_minutes")} | before  # as earlier versions called it
+        changed = [key for key in fixed if before.get(key) != fixed[key]]
         if changed:
             raise ValueError(
                 f"{path.parent} holds the work of another plan (other {', '.join(changed)}): name another folder, "
@@ -143,24 +114,27 @@ def _resolved(path_or_name: str) -> str:
     return str(Path(path_or_name).resolve()) if Path(path_or_name).exists() else path_or_name
 
 
-def _prepare(plan: Plan, output: Path, state: _State) -> None:
+def _prepare(plan: FitSettings, output: Path, state: _State) -> None:
     from cascade.data.prepare import prepare
+    from cascade.data.settings import PrepareSettings
 
     prepare(
-        plan.source,
-        output / "crops",
-        plan.truth,
-        list(plan.sequences) or None,
-        crop_size=plan.crop_size,
-        pixel_size_um=plan.pixel_size_um,
-        spacing_um=list(plan.spacing_um) or None,
-        licence=plan.licence,
-        sparse=plan.sparse,
-        seed=plan.seed,
+        PrepareSettings(
+            plan.source,
+            output_dir=output / "crops",
+            truth=plan.truth,
+            sequences=plan.sequences,
+            crop_size=plan.crop_size,
+            pixel_size_um=plan.pixel_size_um,
+            spacing_um=plan.spacing_um,
+            licence=plan.licence,
+            sparse=plan.sparse,
+            seed=plan.seed,
+        )
     )
 
 
-def _train(stage: str, plan: Plan, output: Path, state: _State) -> None:
+def _train(stage: str, plan: FitSettings, output: Path, state: _State) -> None:
     """Train within the budget: how long a step takes is measured first."""
     options = ["--data", str(output / "crops"), "--seed", str(plan.seed)]
     base = _base(plan, stage)
@@ -174,7 +148,7 @@ def _train(stage: str, plan: Plan, output: Path, state: _State) -> None:
             _launch(_SCRIPTS[stage], [*options, "--output_dir", str(folder), *trial])
             lines = (folder / "log.jsonl").read_text().splitlines()
         seconds = min(json.loads(line)["seconds_per_step"] for line in lines)
-        steps = int(60 * plan.budget_minutes * _SHARES[stage] / seconds)
+        steps = int(60 * plan.budget * _SHARES[stage] / seconds)
         state.train_steps[stage] = max(min(steps, 20_000), 50)
         state.save()
     steps = state.train_steps[stage]
@@ -196,7 +170,7 @@ def _check(module: str, code: int) -> None:
         raise RuntimeError(f"{module} stopped: its message is above; the same command goes on from here")
 
 
-def _base(plan: Plan, stage: str) -> str | None:
+def _base(plan: FitSettings, stage: str) -> str | None:
     """What a stage goes on from, or None: outlines of another size, or of no model, are trained from scratch."""
     from cascade.hub.embedded import stage_of
 
@@ -209,48 +183,51 @@ def _base(plan: Plan, stage: str) -> str | None:
     return base if drawn_at == plan.crop_size // 2 else None
 
 
-def _assemble(plan: Plan, output: Path, state: _State) -> None:
+def _assemble(plan: FitSettings, output: Path, state: _State) -> None:
     options = ["assemble", str(output / "stages"), "--output_dir", str(output / "model"), "--half"]
     _check("cascade assemble", run_child("cascade", options))  # one process alone
 
 
-def _generate(plan: Plan, output: Path, state: _State) -> None:
+def _generate(plan: FitSettings, output: Path, state: _State) -> None:
     options = ["--model", str(output / "model"), "--output_dir", str(output / "synthetic")]
     options += ["--num_images", str(plan.num_images), "--seed", str(plan.seed)]
     options += ["--bank", str(plan.bank)] if plan.bank else []
     _launch("cascade", ["generate", *options])
 
 
-def _real(plan: Plan) -> tuple:
-    """The sources to train and to test on."""
-    from cascade.evaluation.sources import Source
+def _evaluation(plan: FitSettings) -> EvaluateSettings:
+    """What is compared in the end."""
+    assert plan.test is not None
+    return EvaluateSettings(
+        real_train=plan.source,
+        real_train_truth=plan.truth,
+        real_train_sequences=plan.sequences,
+        real_test=plan.test,
+        real_test_truth=plan.test_truth,
+        real_test_sequences=plan.test_sequences,
+        spacing_um=plan.spacing_um,
+        synthetic=(str(plan.output_dir / "synthetic"),),
+        sparse=(f"crops={plan.output_dir / 'crops'}",) if plan.sparse else (),  # frames half unlabelled teach little
+        output_dir=plan.output_dir / "report",
+    )
 
-    folder, truth, sequences = plan.test
-    train = Source(plan.source, plan.truth, plan.sequences, spacing_um=plan.spacing_um)
-    return train, Source(folder, truth, sequences, spacing_um=plan.spacing_um)
 
-
-def _check_test(plan: Plan) -> None:
+def _check_test(plan: FitSettings) -> None:
     """Raise what the evaluation would, hours later."""
     from cascade.evaluation.checks import check_kind, check_sets
     from cascade.evaluation.segmenters import need_cellpose
+    from cascade.evaluation.sources import real_sources
 
     need_cellpose(3)
-    train, test = (source.load() for source in _real(plan))
+    train, test = (source.load() for source in real_sources(_evaluation(plan)))
     check_sets({"real_train": train, "real_test": test}, generated=set())
     check_kind("what will be generated", train[0].stored.ndim, test[0], generated=True)
 
 
-def _evaluate(plan: Plan, output: Path, state: _State) -> None:
+def _evaluate(plan: FitSettings, output: Path, state: _State) -> None:
     from cascade.evaluation.experiment import evaluate
-    from cascade.evaluation.sources import Source
 
-    evaluate(
-        *_real(plan),
-        {"synthetic": Source(output / "synthetic")},
-        output / "report",
-        sparse={"crops": Source(output / "crops")} if plan.sparse else None,  # frames half unlabelled teach little
-    )
+    evaluate(_evaluation(plan))
 
 
 _DO = {

@@ -87,7 +87,7 @@ def sequence_length(statistics: Statistics, settings: GenerationSettings, recipe
     if "ctc" in settings.format and not settings.tiles and most > ctc.TRACK_IDS:
         raise ValueError(
             f"images of {most} cells are too many for the {ctc.TRACK_IDS} numbers of the Cell Tracking Challenge's "
-            "layout: give another --format, ome-zarr for one"
+            "layout: give another `format`, ome-zarr for one"
         )
     return min(400, max(ctc.TRACK_IDS // max(most, 1), 1))
 
@@ -96,9 +96,9 @@ def _check(statistics: Statistics, settings: GenerationSettings, recipe: Recipe)
     """Raise ValueError for what does not fit the model, or this machine."""
     scene = plan_scene(statistics, recipe.images, settings.seed, 0, region=region_of(recipe))
     if settings.tiles and recipe.images.max_overlap:
-        raise ValueError("tiles goes without max_overlap")
+        raise ValueError("tiles goes without `max_overlap`")
     if "coco" in settings.format and statistics.ndim == 3:
-        raise ValueError("COCO describes planes, and this model makes stacks: give another --format")
+        raise ValueError("COCO describes planes, and this model makes stacks: give another `format`")
     given = [f"--{name}" for name, usual in _IN_3D.items() if getattr(recipe.images, name) != usual]
     given = ["--meshes"] * settings.meshes + given
     if statistics.ndim == 2 and given:

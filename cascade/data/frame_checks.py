@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from skimage import measure
 
 from cascade.data.frames import Frame, check_pair
@@ -23,19 +25,19 @@ _TOPS = (2**8 - 1, 2**16 - 1)  # ids after which counting begins anew in uint8 a
 class _Pieces:
     """Connected pieces of equal id, corners counting as connections; N ids, P pieces."""
 
-    ids: np.ndarray  # (N,) ascending
-    owner: np.ndarray  # (P,) which of the ids
-    sizes: np.ndarray  # (P,) pixels
-    largest: np.ndarray  # (N,) pixels
+    ids: npt.NDArray[Any]  # (N,) ascending
+    owner: npt.NDArray[Any]  # (P,) which of the ids
+    sizes: npt.NDArray[Any]  # (P,) pixels
+    largest: npt.NDArray[Any]  # (N,) pixels
 
     @property
-    def sizeable(self) -> np.ndarray:
+    def sizeable(self) -> npt.NDArray[Any]:
         """How many pieces each id has that are no crumbs, (N,)."""
         counted = (self.sizes >= _SIZEABLE_PX) & (self.sizes > _CRUMB * self.largest[self.owner])
-        return np.bincount(self.owner[counted], minlength=len(self.ids))
+        return np.asarray(np.bincount(self.owner[counted], minlength=len(self.ids)))
 
 
-def check_frame(frame: Frame, image: np.ndarray, labels: np.ndarray) -> tuple[int, list[int]]:
+def check_frame(frame: Frame, image: npt.NDArray[Any], labels: npt.NDArray[Any]) -> tuple[int, list[int]]:
     """How many ids a frame has, and those whose pixels lie in several pieces: the largest of them is the cell.
 
     Raises DataError for what nothing can be learnt from: shapes, intensities or ids that are not as they should be. Ids
@@ -50,7 +52,7 @@ def check_frame(frame: Frame, image: np.ndarray, labels: np.ndarray) -> tuple[in
     return len(pieces.ids), pieces.ids[np.bincount(pieces.owner, minlength=len(pieces.ids)) > 1].tolist()
 
 
-def _check_size(frame: Frame, image: np.ndarray) -> None:
+def _check_size(frame: Frame, image: npt.NDArray[Any]) -> None:
     if len(image) == 1 and image.ndim == 3:
         raise DataError(f"{frame.image_path}: a stack of one slice {image.shape}; save image and labels as planes")
     if min(image.shape[-2:]) < _MIN_SIDE_PX:
@@ -60,7 +62,7 @@ def _check_size(frame: Frame, image: np.ndarray) -> None:
         )
 
 
-def _check_intensities(frame: Frame, image: np.ndarray) -> None:
+def _check_intensities(frame: Frame, image: npt.NDArray[Any]) -> None:
     """Crops are stored as uint16: an image that would lose by that is refused."""
     lowest, highest = float(image.min()), float(image.max())
     if lowest < 0:
@@ -77,7 +79,7 @@ def _check_intensities(frame: Frame, image: np.ndarray) -> None:
         raise DataError(f"{frame.image_path}: intensities up to {highest:g}; save it as uint16, divided to fit 65535")
 
 
-def _check_copy(frame: Frame, image: np.ndarray, labels: np.ndarray) -> None:
+def _check_copy(frame: Frame, image: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
     """Ids equal the light of their pixels by chance only."""
     inside = labels > 0
     if np.count_nonzero((labels == image) & inside) > 0.5 * np.count_nonzero(inside):
@@ -87,7 +89,7 @@ def _check_copy(frame: Frame, image: np.ndarray, labels: np.ndarray) -> None:
         )
 
 
-def _pieces_of(labels: np.ndarray) -> _Pieces:
+def _pieces_of(labels: npt.NDArray[Any]) -> _Pieces:
     pieces = measure.label(labels, connectivity=labels.ndim)
     sizes = np.bincount(pieces.ravel())
     ids_of = np.zeros(len(sizes), labels.dtype)

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
+import numpy.typing as npt
 
 from cascade.reading import DataError, is_image, read_image, read_labels
 
@@ -31,11 +31,11 @@ class Frame:
     label_path: Path
     z: int | None = None
 
-    def image(self) -> np.ndarray:
+    def image(self) -> npt.NDArray[Any]:
         """(Y, X) or (Z, Y, X), in the file's own dtype."""
         return read_image(self.image_path)
 
-    def labels(self) -> np.ndarray:
+    def labels(self) -> npt.NDArray[Any]:
         """Instance labels, integer: of the whole image, or (Y, X) of slice z."""
         return read_labels(self.label_path)
 
@@ -60,7 +60,7 @@ def find_frames(source: str | Path, truth: str = "gt", sequences: list[str] | No
     return _pair_frames(source)
 
 
-def check_pair(frame: Frame, image: np.ndarray, labels: np.ndarray) -> None:
+def check_pair(frame: Frame, image: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
     """Raises DataError unless the labels fit the image (its slice z)."""
     if frame.z is None:
         expected = image.shape

@@ -13,6 +13,7 @@ from cascade.data.axial import StackCells
 from cascade.data.crops import Crop, Plane, cut_crops, fit_halo, longer_sides_um, plane_of
 from cascade.data.fit import Annotated, fit_statistics
 from cascade.data.frames import Frame, find_frames
+from cascade.data.settings import PrepareSettings
 from cascade.data.spacing import needed_spacing
 from cascade.data.unlabelled import with_unlabelled
 from cascade.data.validate import soundness
@@ -30,90 +31,41 @@ _KIND = "crops"
 _PARQUET = "data/train-*-of-*.parquet"
 
 
-def prepare(
-    source: str | Path,
-    output_dir: str | Path,
-    truth: str = "gt",
-    sequences: list[str] | None = None,
-    crop_size: int = 64,
-    pixel_size_um: float | None = None,
-    spacing_um: list[float] | None = None,
-    slices_per_cell: int = 3,
-    licence: str = "not stated",
-    seed: int = 0,
-    sparse: bool = False,
-) -> Path:
+def prepare(settings: PrepareSettings) -> Path:
     """Cut a data set into crops of one cell each, and fit what generation needs to know about it.
 
-    Args:
-        source: Cell Tracking Challenge folder or Cellpose pairs, see `find_frames`.
-        output_dir: written as a Hugging Face data set (`datasets.load_dataset(output_dir)`): `data/*.parquet` with
-            columns image (uint16 camera units), mask, brightness, area_um2, relative_height, pixel_size_um, source,
-            z, label; beside it `statistics.json`, a preview and a card. Earlier crops there are replaced, and only
-            once everything has succeeded; what users put beside them stays.
-        truth: "gt" or "st", the Cell Tracking Challenge's gold or silver truth.
-        sequences: which of its sequences, default all.
-        crop_size: pixels, a multiple of 16 from 32 on.
-        pixel_size_um: resample to this pixel size, default the data set's own.
-        spacing_um: voxel spacing, (Y, X) or (Z, Y, X); default as stored with the images, for planes else 1 µm.
-        slices_per_cell: how many planes of a cell are used where whole volumes are annotated.
-        licence: of the images, and whom to cite; carried over to the cards of models trained on the crops.
-        seed: of the choice of planes and of the clustering fit.
-        sparse: planes show cells that nobody annotated. They are found by their light, roughly, to be counted and
-            to be kept out of the crops; see `with_unlabelled`.
+    The output is written as a Hugging Face data set (`datasets.load_dataset(output_dir)`): `data/*.parquet` with
+    columns image (uint16 camera units), mask, brightness, area_um2, relative_height, pixel_size_um, source, z, label;
+    beside it `statistics.json`, a preview and a card. Earlier crops there are replaced, and only once everything has
+    succeeded; what users put beside them stays.
 
-    Raises:
-        DataError: input that cannot be used, naming the file and the mend.
-        ValueError: a size that cannot be, or an output among the images.
-        Busy: another process is at work in `output_dir`.
+    Raises DataError for input that cannot be used, naming the file and the mend; ValueError for an output among the
+    images, `files.Busy` if another process is at work in it.
     """
-    check_not_input(Path(output_dir), Path(source))
-    with exclusive(Path(output_dir), "cascade prepare"):
-        return _prepare(
-            source,
-            Path(output_dir),
-            truth,
-            sequences,
-            crop_size,
-            pixel_size_um,
-            spacing_um,
-            slices_per_cell,
-            licence,
-            seed,
-            sparse,
-        )
+    check_not_input(settings.output_dir, settings.source)
+    with exclusive(settings.output_dir, "cascade prepare"):
+        return _prepare(settings)
 
 
-def _prepare(
-    source: str | Path,
-    output_dir: Path,
-    truth: str,
-    sequences: list[str] | None,
-    crop_size: int,
-    pixel_size_um: float | None,
-    spacing_um: list[float] | None,
-    slices_per_cell: int,
-    licence: str,
-    seed: int,
-    sparse: bool,
-) -> Path:
+def _prepare(settings: PrepareSettings) -> Path:
     """`prepare`, in a folder that is held."""
-    _check_sizes(crop_size, pixel_size_um)
-    frames, bare = find_frames(source, truth, sequences)
+    source, output_dir, crop_size, sparse = settings.source, settings.output_dir, settings.crop_size, settings.sparse
+    licence, seed, slices = settings.licence, settings.seed, settings.slices_per_cell
+    frames, bare = find_frames(source, settings.truth, list(settings.sequences) or None)
     _check_replaceable(output_dir)
     notes = Counter({"images without annotation": bare})
-    spacing = needed_spacing(source, frames, frames[0].image().ndim, spacing_um)
-    doubts = soundness(source, frames, spacing_um, first_only=True).warnings
+    spacing = needed_spacing(source, frames, frames[0].image().ndim, settings.spacing_um)
+    doubts = soundness(source, frames, settings.spacing_um, first_only=True).warnings
     for line in doubts[:_SHOWN]:
         log.warning("look at: %s", line)
     if len(doubts) > _SHOWN:
         log.warning("and %d more to look at: cascade validate", len(doubts) - _SHOWN)
-    pixel_um = pixel_size_um or spacing[-1]
+    pixel_um = settings.pixel_size_um or spacing[-1]
 
-    planes, names, images = _read_planes(frames, spacing, slices_per_cell, stream(seed, "planes"), notes, sparse)
+    planes, names, images = _read_planes(frames, spacing, slices, stream(seed, "planes"), notes, sparse)
     _check_fit(source, planes, spacing[-2:], crop_size, pixel_um)
     halo = fit_halo(planes)
-    statistics, found = fit_statistics(Path(source).name, licence, images, planes, spacing, halo, seed)
+    statistics, found = fit_statistics(source.name, licence, images, planes, spacing, halo, seed)
     heights = _relative_heights(images, found)
     numbers = {frame.name: n for n, frame in enumerate(f for image in images for f in image.frames)}
     rows = []
@@ -166,15 +118,6 @@ def _read_planes(
     if not planes:
         raise DataError(f"{frames[0].label_path}: every annotated frame is empty; there is no cell to learn from")
     return planes, names, [Annotated(path, group) for path, group in images.items()]
-
-
-def _check_sizes(crop_size: int, pixel_size_um: float | None) -> None:
-    if crop_size < 32 or crop_size % 16:
-        raise ValueError(
-            f"crop_size {crop_size}: give a multiple of 16 from 32 on; the networks halve crops four times"
-        )
-    if pixel_size_um is not None and not 0 < pixel_size_um < np.inf:
-        raise ValueError(f"pixel_size_um {pixel_size_um}: give a length above 0, in µm")
 
 
 def _check_fit(source, planes: list[Plane], spacing: tuple[float, float], crop_size: int, pixel_um: float) -> None:

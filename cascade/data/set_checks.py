@@ -3,8 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from cascade.data.frames import Frame
@@ -31,11 +33,11 @@ class Look:
     spacing_um: tuple[float, ...] | None  # as stored with the image
     dark: int  # of the cells looked at, those darker than what surrounds them
     looked: int
-    light: np.ndarray  # (h, w) float16, thumbnail, of a stack along z; zero mean and unit length
-    cover: np.ndarray  # (h, w) the same of what is labelled
+    light: npt.NDArray[Any]  # (h, w) float16, thumbnail, of a stack along z; zero mean and unit length
+    cover: npt.NDArray[Any]  # (h, w) the same of what is labelled
 
 
-def look_at(frame: Frame, image: np.ndarray, labels: np.ndarray) -> Look:
+def look_at(frame: Frame, image: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Look:
     """Look at a frame that `check_frame` has found sound."""
     spacing = tiff_spacing(frame.image_path, image.ndim)
     plane = image if frame.z is None else image[frame.z]
@@ -134,7 +136,7 @@ def _swapped(looks: list[Look]) -> Iterator[str]:
                 )
 
 
-def _count_dark(image: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
+def _count_dark(image: npt.NDArray[Any], labels: npt.NDArray[Any]) -> tuple[int, int]:
     """Cells that are clearly darker than the unlabelled pixels around them, and how many were looked at."""
     boxes = [(label, box) for label, box in enumerate(ndimage.find_objects(labels), 1) if box is not None]
     if not boxes:
@@ -155,19 +157,19 @@ def _count_dark(image: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
     return dark, looked
 
 
-def _thumbnail(plane: np.ndarray) -> np.ndarray:
+def _thumbnail(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Means of blocks, float32, at most `_SIDE` pixels a side; of a stack the mean along z."""
     plane = plane.mean(0, dtype=np.float32) if plane.ndim == 3 else plane
     step = min(-(-max(plane.shape) // _SIDE), *plane.shape)
     height, width = (n // step * step for n in plane.shape)
     blocks = plane[:height, :width].reshape(height // step, step, width // step, step)
-    return blocks.mean((1, 3), dtype=np.float32)
+    return np.asarray(blocks.mean((1, 3), dtype=np.float32))
 
 
-def _normal(thumbnail: np.ndarray) -> np.ndarray:
+def _normal(thumbnail: npt.NDArray[Any]) -> npt.NDArray[Any]:
     centred = thumbnail - thumbnail.mean()
     length = float(np.sqrt((centred**2).sum()))
-    return (centred / max(length, 1e-9)).astype(np.float16)
+    return np.asarray(centred / max(length, 1e-9), np.float16)
 
 
 def _fit_of(look: Look) -> float:

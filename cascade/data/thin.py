@@ -10,59 +10,44 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from cascade.data.frames import DataError, Frame, check_pair, find_frames
+from cascade.data.settings import ThinSettings
 from cascade.files import STATE, exclusive
 from cascade.geometry.masks import one_piece
 from cascade.ownership import check_not_input, is_unfinished, renewing
 from cascade.rng import stream
 
 
-def thin(
-    source: str | Path,
-    output_dir: str | Path,
-    cells: int | None = None,
-    frames: int | None = None,
-    truth: str = "gt",
-    sequences: list[str] | None = None,
-    seed: int = 0,
-) -> Path:
-    """Copy a data set and keep the annotation of `cells` cells, or of `frames` frames, chosen by seed.
+def thin(settings: ThinSettings) -> Path:
+    """Copy a data set and keep the annotation of so many cells, or of so many frames, chosen by seed.
 
     Chosen cells lie whole in their image, and of one in several pieces the largest is kept; they are scattered over all
     annotated frames, and images without a chosen cell are left out. The layout stays, ids stay, and what was chosen is
     written to `thinned.json`.
 
     Raises DataError if the source cannot be read or has fewer annotations, or for `cells` of whole stacks; ValueError
-    unless one of both is given or if `output_dir` lies among the images, FileExistsError if it is not empty,
-    `files.Busy` if another process is at work in it.
+    if `output_dir` lies among the images, FileExistsError if it is not empty, `files.Busy` if another process is at
+    work in it.
     """
-    source, output = Path(source), Path(output_dir)
-    if (cells is None) == (frames is None) or min(n for n in (cells, frames) if n is not None) < 1:
-        raise ValueError("give cells or frames, one of them, above 0")
-    check_not_input(output, source)
+    output = settings.output_dir
+    check_not_input(output, settings.source)
     with exclusive(output, "cascade thin"):
         if any(path.name != STATE for path in output.iterdir()) and not is_unfinished(output):
-            raise FileExistsError(f"{output}: is not empty; name another --output_dir")
-        return _thin(source, output, cells, frames, truth, sequences, seed)
+            raise FileExistsError(f"{output}: is not empty; name another output_dir")
+        return _thin(settings)
 
 
-def _thin(
-    source: Path,
-    output: Path,
-    cells: int | None,
-    frames: int | None,
-    truth: str,
-    sequences: list[str] | None,
-    seed: int,
-) -> Path:
+def _thin(settings: ThinSettings) -> Path:
     """`thin`, into a folder that is held."""
-    found, _ = find_frames(source, truth, sequences)
-    rng = stream(seed, "thin")
+    source, output, frames = settings.source, settings.output_dir, settings.frames
+    found, _ = find_frames(source, settings.truth, list(settings.sequences) or None)
+    rng = stream(settings.seed, "thin")
     if frames is not None:
         if frames > len(found):
             raise DataError(f"{source}: has {len(found)} annotated frames, not {frames}")
         kept = {int(n): None for n in rng.permutation(len(found))[:frames]}
     else:
-        kept = _choose_cells(source, found, cells, rng)
+        assert settings.cells is not None
+        kept = _choose_cells(source, found, settings.cells, rng)
     record = []
     with renewing(output, "thinned", last="thinned.json") as partial:
         for n in tqdm(sorted(kept), desc="thinning", unit="frame"):
@@ -77,7 +62,7 @@ def _thin(
             record.append({"frame": frame.name, "labels": "all" if kept[n] is None else kept[n]})
         if (source / "dataset.json").is_file():
             shutil.copyfile(source / "dataset.json", partial / "dataset.json")
-        (partial / "thinned.json").write_text(json.dumps({"seed": seed, "kept": record}, indent=1))
+        (partial / "thinned.json").write_text(json.dumps({"seed": settings.seed, "kept": record}, indent=1))
     return output
 
 

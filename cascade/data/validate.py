@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 from tqdm.auto import tqdm
 
 from cascade.data.frame_checks import check_frame, some
 from cascade.data.frames import Frame, find_frames
 from cascade.data.set_checks import Look, doubts_of, look_at, mistakes_of
+from cascade.data.settings import ValidateSettings
 from cascade.data.spacing import spacing_of
 from cascade.reading import DataError
 
@@ -25,15 +27,15 @@ class Soundness:
     warnings: list[str] = field(default_factory=list)
 
 
-def validate(source: str | Path, truth: str = "gt", sequences: list[str] | None = None) -> Soundness:
+def validate(settings: ValidateSettings) -> Soundness:
     """Look at every frame of a data set, generated or real, in a layout that `find_frames` knows.
 
     Raises DataError where there is nothing to look at.
     """
-    frames, bare = find_frames(source, truth, sequences)
-    found = soundness(source, frames)
+    frames, bare = find_frames(settings.folder, settings.truth, list(settings.sequences) or None)
+    found = soundness(settings.folder, frames)
     if bare:
-        found.warnings.append(f"{source}: {bare} images have no labels")
+        found.warnings.append(f"{settings.folder}: {bare} images have no labels")
     return found
 
 
@@ -83,7 +85,7 @@ def soundness(
     return Soundness(len(frames), num_cells, spacing, errors, warnings + list(doubts_of(looks)))
 
 
-def _doubts(frame: Frame, image: np.ndarray, num_ids: int, split: list[int]) -> Iterator[str]:
+def _doubts(frame: Frame, image: npt.NDArray[Any], num_ids: int, split: list[int]) -> Iterator[str]:
     if image.dtype.kind == "f":
         yield f"{frame.image_path}: {image.dtype} intensities; uint16 is what tools expect"
     if not num_ids:

@@ -28,7 +28,8 @@ from cascade.evaluation.segmenters import (
     trained,
     typical_diameter,
 )
-from cascade.evaluation.sources import Source
+from cascade.evaluation.settings import EvaluateSettings
+from cascade.evaluation.sources import Source, real_sources, sparse_sources, synthetic_sources
 from cascade.evenly import evenly
 from cascade.files import replacing
 
@@ -37,39 +38,10 @@ log = logging.getLogger(__name__)
 Train = Callable[[list[LabelledImage], int], Segment]
 
 
-def evaluate(
-    real_train: Source,
-    real_test: Source,
-    synthetic: dict[str, Source],
-    output_dir: str | Path,
-    generalist: Source | None = None,
-    pretrained: str | None = None,
-    protocol: str = "narrow",
-    steps: int | None = None,
-    cellprob_threshold: float = 0.0,
-    seeds: int = 3,
-    title: str = "Does synthetic data improve segmentation?",
-    ratios: tuple[int, ...] = (),
-    sparse: dict[str, Source] | None = None,
-    rank: int = 0,
-    world: int = 1,
-) -> Path | None:
+def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Path | None:
     """Train Cellpose on real, synthetic and both, test all on `real_test`, and write a report.
 
-    Args:
-        real_train, real_test: must share no image, nor have slices of the same stack.
-        synthetic: data sets by name; "synthetic" is the one that is also joined with the real one, others are
-            ablations.
-        output_dir: gets `report.html`, `report.json`, `table.md`; finished trainings are kept in `runs`, and the same
-            call goes on where it was.
-        generalist, pretrained: what "none" is: a network trained on that data set, or the Cellpose model of that name;
-            without either there is no "none". It is told how large the cells of `real_train` are.
-        protocol, seeds: of every training, see `PROTOCOLS`. steps: others than the protocol's.
-        cellprob_threshold: of every segmentation; Cellpose's own is 0, below it cells are larger.
-        ratios: also train on a fixed number of images of which so many percent are synthetic (0 to 100).
-        sparse: data sets of a second setting, in which few cells are annotated; its "real" and "synthetic" are also
-            joined.
-        rank, world: this is one of so many processes that share the trainings; the last to finish writes the report.
+    rank, world: this is one of so many processes that share the trainings; the last to finish writes the report.
 
     Returns the path of the page, or None if other processes are not done. Raises ValueError for sets that share
     images, mix 2D and 3D or have a name that is taken, DataError for files that cannot be used, ImportError without the
@@ -80,14 +52,14 @@ def evaluate(
     from cascade.evaluation.report import write_report
     from cascade.hub.embedded import embedded
 
-    output, kinds = Path(output_dir), PROTOCOLS[protocol]
+    output, kinds, seeds = settings.output_dir, PROTOCOLS[settings.protocol], settings.seeds
     need_cellpose(4 if isinstance(kinds[0], Cellpose4Settings) else 3)
-    check_names(synthetic, sparse or {})
-    if generalist and pretrained:
-        raise ValueError("'none' is either --generalist or --pretrained: give one of them")
-    train_set, test = real_train.load(), real_test.load()
+    synthetic, sparse = synthetic_sources(settings), sparse_sources(settings)
+    check_names(synthetic, sparse)
+    generalist = None if settings.generalist is None else Source(settings.generalist, frames=settings.frames)
+    train_set, test = (source.load() for source in real_sources(settings))
     made = {name: source.load() for name, source in synthetic.items()}
-    few = {f"sparse {name}": source.load() for name, source in (sparse or {}).items()}
+    few = {f"sparse {name}": source.load() for name, source in sparse.items()}
     other = generalist.load() if generalist else []
     sets = {"real_train": train_set, "real_test": test} | made | few | ({"generalist": other} if other else {})
     check_sets(sets, generated={*made, "sparse synthetic"})
@@ -96,23 +68,24 @@ def evaluate(
         real, synthetic_too = conditions.get(prefix + "real"), conditions.get(prefix + "synthetic")
         if real and synthetic_too:
             conditions[prefix + "both"] = joined(real, synthetic_too)
-    for ratio in ratios:
+    for ratio in settings.ratios:
         conditions[f"{ratio} % synthetic"] = mixture(train_set, made["synthetic"], ratio / 100)
-    settings = kinds[test[0].image.ndim - 2]
-    settings = replace(settings, steps=steps or settings.steps, cellprob_threshold=cellprob_threshold)
-    segmenter = f"Cellpose {metadata.version('cellpose')}, {settings!r}"
+    own = kinds[test[0].image.ndim - 2]
+    own = replace(own, steps=settings.steps or own.steps, cellprob_threshold=settings.cellprob_threshold)
+    segmenter = f"Cellpose {metadata.version('cellpose')}, {own!r}"
     facts = {"segmenter": segmenter, "seeds": seeds}
     size = typical_diameter(train_set)  # a user would tell "none" how large his cells are
 
     def train(data: list[LabelledImage], seed: int) -> Segment:
-        return trained(data, settings, seed)
+        return trained(data, own, seed)
 
     def train_other(data: list[LabelledImage], seed: int) -> Segment:
-        return trained(data, settings, seed, diameter_px=size)
+        return trained(data, own, seed, diameter_px=size)
 
     parts = [(conditions, test, train, seeds, output, segmenter)]
+    pretrained = settings.pretrained
     if pretrained is not None:
-        ready = published(pretrained, size, cellprob_threshold)
+        ready = published(pretrained, size, settings.cellprob_threshold)
         what = f"{segmenter}, {pretrained}, {size:.2f}"
         parts.insert(0, ({"none": []}, test, lambda data, seed: ready, 1, output, what))
         facts["none"] = pretrained
@@ -130,7 +103,7 @@ def evaluate(
     facts |= distribution(train_set, test, made | few, vae)
     shown = next(iter(made.values()))
     fields = populations({"real test": test, "real train": train_set, "synthetic": shown})
-    return write_report(output, title, seg, facts, train_set, shown, test, fields)
+    return write_report(output, settings.title, seg, facts, train_set, shown, test, fields)
 
 
 def populations(sets: dict[str, list[LabelledImage]], limit: int = 24) -> dict[str, FieldStatistics]:

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from cascade.data.frames import check_pair, find_frames
 from cascade.data.spacing import needed_spacing
 from cascade.evaluation.segmenters import LabelledImage
+from cascade.evaluation.settings import EvaluateSettings
 from cascade.evenly import evenly
 from cascade.optics.statistics import FILE_NAME
 
@@ -55,6 +56,25 @@ class Source:
 
     def _some(self, found: list[_T]) -> list[_T]:
         return found if self.frames is None else [found[n] for n in evenly(len(found), self.frames)]
+
+
+def real_sources(settings: EvaluateSettings) -> tuple[Source, Source]:
+    """What an evaluation trains and tests on."""
+    frames, spacing = settings.frames, settings.spacing_um
+    return (
+        Source(settings.real_train, settings.real_train_truth, settings.real_train_sequences, frames, spacing),
+        Source(settings.real_test, settings.real_test_truth, settings.real_test_sequences, frames, spacing),
+    )
+
+
+def synthetic_sources(settings: EvaluateSettings) -> dict[str, Source]:
+    """The generated sets of an evaluation, by name."""
+    return {name: Source(folder, frames=settings.frames) for name, folder in settings.synthetic_folders().items()}
+
+
+def sparse_sources(settings: EvaluateSettings) -> dict[str, Source]:
+    """The sets of its second setting, by name."""
+    return {name: Source(folder, frames=settings.frames) for name, folder in settings.sparse_folders().items()}
 
 
 def _crops(folder: Path) -> list[LabelledImage]:

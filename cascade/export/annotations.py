@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -61,6 +62,6 @@ def load_annotation(path: Path) -> Annotation:
         raise ValueError(f"{path}: holds no annotation ({error}); write it with save_annotation") from error
 
 
-def _record(row: dict[str, Any], tensors: dict[str, np.ndarray]) -> CellRecord:
+def _record(row: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> CellRecord:
     record = CellRecord.of_row(row)
     return replace(record, outline=tensors.get(f"outline.{record.label}"))

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from cascade.annotation import Sample
 from cascade.export.formats import FORMATS, DataSetWriter
 from cascade.export.preview import sample_preview
 from cascade.files import STATE, exclusive
@@ -28,11 +30,11 @@ _OLDER = (*_ALL, *(f"{name}/{pattern}" for name in FORMATS for pattern in _EACH)
 
 
 def save_samples(
-    samples: Iterable,
+    samples: Iterable[Sample],
     output_dir: str | Path,
     formats: tuple[str, ...] = ("ctc",),
     meshes: bool = False,
-    about: dict | None = None,
+    about: dict[str, Any] | None = None,
 ) -> Path:
     """Write samples, their provenance and a preview of the first; returns the folder.
 

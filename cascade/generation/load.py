@@ -14,11 +14,7 @@ def load(folder, device: str | None = None, dtype: str = "float32", compile: boo
     compile: the texture networks by torch.compile, which takes a minute or two and pays on large data sets.
     """
     disable_progress_bar()  # of loading, which takes no time
-    device = device or best_device()
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            f"--device {device}: this installation of torch sees no GPU; leave it out, or see cascade doctor"
-        )
+    device = check_device(device)
     pipeline = CascadePipeline.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
     for stage in pipeline.stages:
         stage.set_progress_bar_config(disable=True)
@@ -26,6 +22,18 @@ def load(folder, device: str | None = None, dtype: str = "float32", compile: boo
         for network in (pipeline.texture.unet, pipeline.texture.controlnet):
             network.compile()
     return pipeline
+
+
+def check_device(device: str | None) -> str:
+    """The device, or the best one for None. Raises ValueError for one that is not there."""
+    if device is None:
+        return best_device()
+    there = ["cpu"] + (["mps"] if torch.backends.mps.is_available() else [])
+    there += ["cuda", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))] if torch.cuda.is_available() else []
+    if device not in there:
+        why = "" if len(there) > 1 else "; this installation of torch sees no GPU, see cascade doctor"
+        raise ValueError(f"device must be one of {', '.join(there)}, got {device}{why}")
+    return device
 
 
 def cells_together(device: torch.device | str) -> int:

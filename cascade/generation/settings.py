@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cascade.settings import at_least, check_fields
+
 Format = Literal[
     "ctc", "cellpose", "stardist", "nnunet", "ome-tiff", "ome-zarr", "coco", "huggingface", "annotations"
 ]  # fmt: skip
@@ -19,7 +21,9 @@ class GenerationSettings:
     model: str = "nuclei2d"
     """Folder, Hub id, or nuclei2d, nuclei3d."""
     num_images: int = 1
+    """How many images."""
     seed: int = 0
+    """Image n depends on it and on n alone."""
     format: tuple[Format, ...] = ("ctc",)
     """ctc, cellpose, stardist, nnunet, ome-tiff, ome-zarr, coco, huggingface, or annotations, which are labels without
     images, with all that is known of the cells; several may be given."""
@@ -41,6 +45,7 @@ class GenerationSettings:
     slurm: str | None = None
     """Partition: submit as a Slurm array (needs submitit)."""
     slurm_tasks: int = 8
+    """How many tasks share the work."""
     slurm_gpus: int = 0
     """GPUs that each task asks for."""
     dtype: Dtype = "float32"
@@ -51,19 +56,14 @@ class GenerationSettings:
     """Default cuda if there is one, else cpu."""
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("num_images", 1), ("seed", 0), ("shard_size", 1), ("bank", 1), ("only", 0), ("slurm_tasks", 1),
-            ("slurm_gpus", 0),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be a whole number from {least}, got {value}")
+        check_fields(self)
+        at_least(self, num_images=1, seed=0, shard_size=1, bank=1, only=0, slurm_tasks=1, slurm_gpus=0)
         if self.bank is not None and self.meshes:
-            raise ValueError("bank goes without meshes: solids are not kept")
+            raise ValueError("bank goes without `meshes`: solids are not kept")
         if self.slurm and self.device:
-            raise ValueError("device goes without slurm: each task takes its GPU (slurm_gpus), or the CPU")
+            raise ValueError("device goes without `slurm`: each task takes its GPU (`slurm_gpus`), or the CPU")
         if self.tiles:
             if not self.bank:
-                raise ValueError("tiles needs bank: how many different cells a large canvas is made of")
+                raise ValueError("tiles needs `bank`: how many different cells a large canvas is made of")
             if self.format not in (("ctc",), ("ome-zarr",)) or self.dry_run:
-                raise ValueError("tiles writes ome-zarr, and goes without dry_run")
+                raise ValueError("tiles writes ome-zarr, and goes without `dry_run`")

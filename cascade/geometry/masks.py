@@ -16,7 +16,7 @@ def tight_box(mask: npt.NDArray[Any]) -> tuple[slice, ...]:
 
 
 def ellipsoid_region(
-    shape: tuple[int, ...], spacing_um: Sequence[float], semi_axes_um: Sequence[float]
+    shape: tuple[int, ...], spacing_um: Sequence[float], semi_axes_um: Sequence[float] | npt.NDArray[Any]
 ) -> npt.NDArray[Any]:
     """A centred ellipsoid on the canvas, bool: where the cells of an embryo or a spheroid lie."""
     axes = [

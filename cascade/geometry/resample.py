@@ -47,7 +47,7 @@ def unresampled(
     return np.einsum("yh,nhw,xw->nyx", back[0], planes.astype(np.float32), back[1], optimize=True)
 
 
-def fitted(planes: npt.NDArray[Any], shape: tuple[int, int]) -> npt.NDArray[Any]:
+def fitted(planes: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """Planes (…, H, W) cropped, or padded with zeros, by the odd pixel of rounding at their far ends."""
     pad = [(0, 0)] * (planes.ndim - 2) + [(0, max(n - m, 0)) for n, m in zip(shape, planes.shape[-2:], strict=True)]
     return np.pad(planes, pad)[..., : shape[0], : shape[1]]

@@ -45,7 +45,7 @@ class Axial:
         """Relative light at relative heights |u|; 0 beyond the measured range."""
         return np.interp(np.abs(u), self.u, self.profile, right=0.0)
 
-    def with_glow(self, light: npt.NDArray[Any], spacing_um: tuple[float, float, float]) -> npt.NDArray[Any]:
+    def with_glow(self, light: npt.NDArray[Any], spacing_um: tuple[float, ...]) -> npt.NDArray[Any]:
         """Cells' light above background (Z, Y, X) float32, and between and around them no less than their glow.
 
         It does not add up: what was measured of cells' light, in them and around them, had the glow in it.
@@ -54,7 +54,7 @@ class Axial:
             return light
         return np.maximum(light, np.float32(self.glow) * spread_light(light, self.glow_um, spacing_um))
 
-    def glow_reach(self, spacing_um: tuple[float, float, float]) -> int:
+    def glow_reach(self, spacing_um: tuple[float, ...]) -> int:
         """How many pixels in the plane the glow of a cell goes beyond it."""
         return int(np.ceil(_GLOW_SIGMAS * self.glow_um / min(spacing_um[-2:]))) + 1 if self.glow else 0
 

@@ -11,7 +11,7 @@ from cascade.optics.axial import Axial
 from cascade.optics.background import Background
 from cascade.optics.halo import Halo
 from cascade.optics.noise import Noise
-from cascade.optics.sound import check_statistics
+from cascade.optics.numbers import check_dtype, check_numbers, check_rows
 from cascade.optics.window import Window
 
 FILE_NAME = "statistics.json"
@@ -108,3 +108,42 @@ class Statistics:
             raise ValueError(f"{path} is not JSON ({error}): {_MEND}") from error
         except ValueError as error:  # also of another encoding than UTF-8
             raise ValueError(f"{path}: {error}") from error
+
+
+def check_statistics(found: Statistics) -> None:
+    """Raise ValueError, naming the field and what it has to be, for statistics that no image can be made with."""
+    check_numbers("spacing_um", found.spacing_um, above=0)
+    ndim = len(found.spacing_um)
+    if ndim not in (2, 3):
+        raise ValueError(f"spacing_um must be 2 or 3 finite numbers above 0, got {found.spacing_um}")
+    check_numbers("image_shape", found.image_shape, count=ndim, above=0, whole=True)
+    check_dtype(found.dtype)
+    window, background, noise, axial = found.window, found.background, found.noise, found.axial
+    check_numbers("window.low and window.high", [window.low, window.high])
+    check_numbers("window.gamma", [window.gamma], above=0)
+    check_numbers("background.levels", background.levels)
+    for name in ("field_sd", "field_px", "haze_sd", "haze_px"):
+        check_numbers(f"background.{name}", [getattr(background, name)], least=0)
+    check_numbers("noise.offset", [noise.offset])
+    check_numbers("noise.read_variance and noise.gain", [noise.read_variance, noise.gain], least=0)
+    check_rows("noise.kernel", noise.kernel)
+    if found.halo.profile != []:  # no halo
+        check_numbers("halo.profile", found.halo.profile)
+    if axial is None and ndim == 3:
+        raise ValueError("axial must be there for stacks, got null")
+    if axial is not None:
+        check_numbers("axial.elongation", axial.elongation, count=2, least=0)
+        check_numbers("axial.u", axial.u, least=0)
+        check_numbers("axial.profile", axial.profile, count=len(axial.u))
+        for name in ("diameter_um", "section", "glow", "glow_um"):
+            check_numbers(f"axial.{name}", [getattr(axial, name)], least=0)
+    check_numbers("cells_per_image", found.cells_per_image, least=0, whole=True)
+    if found.region_um is not None:
+        check_numbers("region_um", found.region_um, count=ndim, above=0)
+    check_numbers("clustering_probability", [found.clustering_probability], least=0, most=1)
+    check_numbers("cell_area_um2", found.cell_area_um2, above=0)
+    cells, images = len(found.cell_area_um2), len(found.cells_per_image)
+    check_numbers("cell_brightness", found.cell_brightness, count=cells)
+    check_numbers("cell_image", found.cell_image, count=cells, least=0, most=images - 1, whole=True)
+    if found.image_clustering != []:  # every image as the whole
+        check_numbers("image_clustering", found.image_clustering, count=images, least=0, most=1)

@@ -4,15 +4,17 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
 from cascade.annotation import CellRecord
 from cascade.files import BrokenRecord, create_once, replacing
+from cascade.geometry.grid import SignedDistance
 from cascade.optics.statistics import Statistics
 from cascade.population.compositing import Cell
 from cascade.population.scene import Scene, light_of, real_cells
@@ -73,7 +75,7 @@ def turned(cell: Cell, symmetry: int) -> Cell:
     """A cell in one of the eight flips and quarter turns of its plane, 0 to 7: no pixel is interpolated."""
     quarter, flip = symmetry % 4, symmetry >= 4
 
-    def turn(array: np.ndarray) -> np.ndarray:
+    def turn(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         array = np.rot90(array, quarter, (-2, -1))
         return np.ascontiguousarray(array[..., ::-1] if flip else array)
 
@@ -91,8 +93,8 @@ def turned(cell: Cell, symmetry: int) -> Cell:
     return Cell(turn(cell.mask), turn(cell.signal), (*z, cy, cx), record)
 
 
-def _turned_solid(solid: Callable[[np.ndarray], np.ndarray], quarter: int, flip: bool):
-    def sdf(points: np.ndarray) -> np.ndarray:
+def _turned_solid(solid: SignedDistance, quarter: int, flip: bool) -> SignedDistance:
+    def sdf(points: npt.NDArray[Any]) -> npt.NDArray[Any]:
         z, y, x = np.asarray(points).T
         if flip:
             x = -x
@@ -146,7 +148,8 @@ def _settled(folder: Path, together: int) -> int:
 
 def write_cells(cells: list[Cell], path: Path) -> None:
     """Store cells, without their solids, in one file that is never seen half-written."""
-    tensors, records = {}, []
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    records: list[dict[str, Any]] = []
     for n, cell in enumerate(cells):
         records.append({"centre": [float(c) for c in cell.centre], "record": cell.record.row(cell.mask.ndim)})
         tensors |= {f"{n}.mask": np.ascontiguousarray(cell.mask), f"{n}.signal": np.ascontiguousarray(cell.signal)}

@@ -1,8 +1,10 @@
 """Between the stages: outlines and solids to slices, slices with texture to cells that a population can be made of."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy import ndimage
 
@@ -24,18 +26,18 @@ class Slices:
     data set's spacing, same centre; `height` (S,) relative to the cell's half height, 0 in its middle. A plane cell
     has S = 1."""
 
-    masks: np.ndarray
-    voxels: np.ndarray
-    height: np.ndarray
+    masks: npt.NDArray[Any]
+    voxels: npt.NDArray[Any]
+    height: npt.NDArray[Any]
 
     @property
-    def in_focus(self) -> np.ndarray:
+    def in_focus(self) -> npt.NDArray[Any]:
         """Which planes are given texture of their own, (S,) bool: not those of the small tips, nor those beyond."""
         area = self.masks.sum((1, 2))
         return (area > 0) & (area >= _TIP * area.max())
 
 
-def plane_slices(mask: np.ndarray, pixel_um: float, spacing_um: tuple[float, float]) -> Slices:
+def plane_slices(mask: npt.NDArray[Any], pixel_um: float, spacing_um: tuple[float, ...]) -> Slices:
     """An outline (H, W) as the single slice of a 2D cell."""
     voxels = mask
     if not np.allclose(spacing_um, pixel_um, rtol=1e-3):
@@ -43,7 +45,7 @@ def plane_slices(mask: np.ndarray, pixel_um: float, spacing_um: tuple[float, flo
     return Slices(mask[None], voxels[None], np.zeros(1))
 
 
-def solids_um(fit: NeuSFit, unit_um: np.ndarray, elongation: np.ndarray) -> list[SignedDistance]:
+def solids_um(fit: NeuSFit, unit_um: npt.NDArray[Any], elongation: npt.NDArray[Any]) -> list[SignedDistance]:
     """Fitted solids as signed-distance callables in µm, (P, 3) zyx -> (P,), stretched along z by `elongation` (B,).
 
     The views know nothing of the microscope's blur along z; the stretch brings in how much taller than wide the data
@@ -57,7 +59,7 @@ def solids_um(fit: NeuSFit, unit_um: np.ndarray, elongation: np.ndarray) -> list
         scale = torch.tensor([unit_um[cell] * elongation[cell], unit_um[cell], unit_um[cell]], dtype=torch.float32)
 
         @torch.no_grad()
-        def sdf(points: np.ndarray) -> np.ndarray:
+        def sdf(points: npt.NDArray[Any]) -> npt.NDArray[Any]:
             local = torch.from_numpy(np.asarray(points, np.float32)) / scale
             return (inner(local.to(device)).cpu() * unit_um[cell]).numpy()
 
@@ -67,7 +69,7 @@ def solids_um(fit: NeuSFit, unit_um: np.ndarray, elongation: np.ndarray) -> list
 
 
 def solid_slices(
-    sdf: SignedDistance, height_um: float, size: int, pixel_um: float, spacing_um: tuple[float, float, float]
+    sdf: SignedDistance, height_um: float, size: int, pixel_um: float, spacing_um: tuple[float, ...]
 ) -> Slices:
     """Cut a solid at the data set's slice distance; `height_um` is a bound on its total height.
 
@@ -84,15 +86,15 @@ def solid_slices(
     return Slices(masks, voxels & masks.any((1, 2))[:, None, None], (np.arange(reach) - middle) / half)
 
 
-def slice_light(slices: Slices, light: float, axial: Axial | None) -> np.ndarray:
+def slice_light(slices: Slices, light: float, axial: Axial | None) -> npt.NDArray[Any]:
     """Mean light above background of every slice, (S,), from that of the middle plane: both camera units."""
     return np.full(len(slices.masks), light) if axial is None else light * axial.at(slices.height)
 
 
 def textured_cell(
     slices: Slices,
-    images: np.ndarray,
-    light: np.ndarray,
+    images: npt.NDArray[Any],
+    light: npt.NDArray[Any],
     window: Window,
     level: float,
     halo: Halo,
@@ -129,7 +131,7 @@ def textured_cell(
     return Cell(voxels, signal[span], centre, record)
 
 
-def confined(signal: np.ndarray, mask: np.ndarray, light: float, reach_px: float) -> np.ndarray:
+def confined(signal: npt.NDArray[Any], mask: npt.NDArray[Any], light: float, reach_px: float) -> npt.NDArray[Any]:
     """A slice's light above background (H, W), faded to nothing `reach_px` beyond its mask and scaled to the mean
     `light` inside, by no more than a factor of three."""
     faded = signal * fade(ndimage.distance_transform_edt(~mask), reach_px)

@@ -1,13 +1,16 @@
 """How often cells touch, and the clustering probability that makes them touch as often."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage, spatial
 
 from cascade.geometry.masks import disc, label_boxes
 from cascade.population.placement import UNPLACED, place
 
 
-def touching_fraction(labels: np.ndarray, spacing_um, gap_um: float) -> float:
+def touching_fraction(labels: npt.NDArray[Any], spacing_um: tuple[float, ...], gap_um: float) -> float:
     """Fraction of cells with another cell within `gap_um` of their outline: a measure of clustering."""
     ids, boxes = label_boxes(labels)
     margin = [int(np.ceil(gap_um / s)) + 1 for s in spacing_um]
@@ -25,7 +28,7 @@ def touching_fraction(labels: np.ndarray, spacing_um, gap_um: float) -> float:
 
 def fit_clustering(
     touching: float,
-    radii_px: np.ndarray,
+    radii_px: npt.NDArray[Any],
     density: float,
     gap_px: float,
     rng: np.random.Generator,

@@ -1,8 +1,10 @@
 """Adding up the light of placed cells, and deciding whose every voxel is."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage, spatial
 
 from cascade.annotation import CellRecord
@@ -18,16 +20,16 @@ class Cell:
     in voxels, the shape that it was cut from has its origin.
     """
 
-    mask: np.ndarray
-    signal: np.ndarray
+    mask: npt.NDArray[Any]
+    signal: npt.NDArray[Any]
     centre: tuple[float, ...]
     record: CellRecord = field(default_factory=CellRecord)
     """What its source knows of it; it has no label yet."""
 
 
 def compose(
-    cells: list[Cell], corners: np.ndarray, shape: tuple[int, ...], trimmed: bool = False
-) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    cells: list[Cell], corners: npt.NDArray[Any], shape: tuple[int, ...], trimmed: bool = False
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any], list[int]]:
     """Two canvases of a shape: the cells' light above background (camera units), and their labels.
 
     Returns light float32, labels int32 (1, 2, … in the order of `cells`, unplaced ones left out) and, per label,
@@ -53,7 +55,7 @@ def compose(
     return light, _closed(labels, light, shown), placed
 
 
-def _parted(masks: list[np.ndarray], corners: np.ndarray) -> list[np.ndarray]:
+def _parted(masks: list[npt.NDArray[Any]], corners: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
     """Masks without the voxels that lie deeper in another one, so that no two meet; each in one piece."""
     parts, depths = list(masks), {}
     for a, b in _meeting(masks, corners):
@@ -71,7 +73,7 @@ def _parted(masks: list[np.ndarray], corners: np.ndarray) -> list[np.ndarray]:
     return [largest_piece(part) if n in depths else part for n, part in enumerate(parts)]
 
 
-def _meeting(masks: list[np.ndarray], corners: np.ndarray) -> np.ndarray:
+def _meeting(masks: list[npt.NDArray[Any]], corners: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Pairs (P, 2) of masks whose boxes overlap, in order."""
     if len(masks) < 2:
         return np.zeros((0, 2), int)
@@ -84,7 +86,7 @@ def _meeting(masks: list[np.ndarray], corners: np.ndarray) -> np.ndarray:
     return pairs[np.lexsort(pairs.T[::-1])]
 
 
-def _closed(labels: np.ndarray, light: np.ndarray, cells: list[Cell]) -> np.ndarray:
+def _closed(labels: npt.NDArray[Any], light: npt.NDArray[Any], cells: list[Cell]) -> npt.NDArray[Any]:
     """Labels that meet where nothing dark is seen between two cells, see `compose`; `cells` in the labels' order."""
     across = (*(3 for _ in labels.shape[:-2]), 2 * GAP_PX + 1, 2 * GAP_PX + 1)
     highest = ndimage.maximum_filter(labels, across)
@@ -109,7 +111,7 @@ def _light_at_outline(cell: Cell) -> float:
     return 0.5 * float(np.median(signal[inside]) + np.median(signal[outside]))
 
 
-def trim(mask: np.ndarray, corner: np.ndarray, canvas_shape: tuple[int, ...]) -> np.ndarray:
+def trim(mask: npt.NDArray[Any], corner: npt.NDArray[Any], canvas_shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """What a canvas shows of a mask at `corner`: without what lies outside, and of that the largest piece."""
     here, there = overlap_windows(corner, mask.shape, canvas_shape)
     if all(h.stop - h.start == n for h, n in zip(here, mask.shape, strict=True)):

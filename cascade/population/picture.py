@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cascade.annotation import Annotation, CellRecord, Sample, measured
 from cascade.optics.camera import digitise
@@ -43,7 +45,7 @@ def take_picture(
     )
 
 
-def expose(light: np.ndarray, level: float, statistics: Statistics, seed: int, index: int) -> np.ndarray:
+def expose(light: npt.NDArray[Any], level: float, statistics: Statistics, seed: int, index: int) -> npt.NDArray[Any]:
     """What the camera makes of cells' light above background (Y, X) or (Z, Y, X), float32 camera units: glow, a
     background of that level, noise; integers of the data set's dtype."""
     background = statistics.background.draw(light.shape, seed, index, level)
@@ -54,7 +56,7 @@ def expose(light: np.ndarray, level: float, statistics: Statistics, seed: int, i
 
 def placed_record(
     cell: Cell,
-    corner: np.ndarray,
+    corner: npt.NDArray[Any],
     label: int,
     centroid_um: tuple[float, ...],
     size: float,
@@ -65,7 +67,7 @@ def placed_record(
     return replace(cell.record, label=label, centroid_um=centroid_um, size=size, origin_um=origin)
 
 
-def large_first(cells: list[Cell]) -> np.ndarray:
+def large_first(cells: list[Cell]) -> npt.NDArray[Any]:
     """The order in which cells are placed: the large ones find room first."""
     return np.argsort([-cell.mask.sum() for cell in cells], kind="stable")
 

@@ -1,20 +1,24 @@
 """Placing cells on a canvas and adding up their light: the population synthesis of the cascade."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from cascade.geometry.masks import tight_box
 
 
 def place(
-    masks: list[np.ndarray],
+    masks: list[npt.NDArray[Any]],
     canvas_shape: tuple[int, ...],
     clustering_probability: float,
     rng: np.random.Generator,
-    region: np.ndarray | None = None,
+    region: npt.NDArray[Any] | None = None,
     max_overlap: float = 0.0,
     max_tries: int = 60,
-) -> np.ndarray:
+) -> npt.NDArray[Any]:
     """Find a free site for every mask, one after the other.
 
     max_overlap: share of a cell, in [0, 1), that may lie on cells already placed, as in thick or crowded samples; see
@@ -64,7 +68,9 @@ _PRESSED = {2: 0.01, 3: 0.03}  # share of a cell that may lie on others where it
 class _Canvas:
     """Which voxels are taken; padded, so that cells cut by the border need no special case."""
 
-    def __init__(self, shape, pad: np.ndarray, region: np.ndarray | None, max_overlap: float):
+    def __init__(
+        self, shape: Sequence[int], pad: npt.NDArray[Any], region: npt.NDArray[Any] | None, max_overlap: float
+    ):
         if region is not None and region.shape != tuple(shape):
             raise ValueError(f"region has shape {region.shape}, the canvas {tuple(shape)}: they must be equal")
         if region is not None and not region.any():
@@ -72,36 +78,36 @@ class _Canvas:
         self.shape, self.pad, self.region, self.max_overlap = tuple(shape), pad, region, max_overlap
         self.taken = np.zeros(np.array(shape) + 2 * pad, bool)
         self.sites = None if region is None else np.flatnonzero(region)
-        self.room: np.ndarray | None = None  # distance to the nearest taken voxel when it was last computed
+        self.room: npt.NDArray[Any] | None = None  # distance to the nearest taken voxel when it was last computed
         self.coarse = int(np.ceil((np.prod(shape, dtype=float) / _COARSE_BEYOND) ** (1 / len(shape))))
 
-    def window(self, corner, mask) -> tuple[slice, ...]:
+    def window(self, corner: npt.NDArray[Any], mask: npt.NDArray[Any]) -> tuple[slice, ...]:
         return tuple(slice(c, c + n) for c, n in zip(corner + self.pad, mask.shape, strict=True))
 
-    def allows(self, centre) -> bool:
+    def allows(self, centre: npt.NDArray[Any]) -> bool:
         inside = all(0 <= c < n for c, n in zip(centre, self.shape, strict=True))
         return inside and (self.region is None or bool(self.region[tuple(centre)]))
 
-    def free(self, corner, mask, overlap: float) -> bool:
+    def free(self, corner: npt.NDArray[Any], mask: npt.NDArray[Any], overlap: float) -> bool:
         met = self.taken[self.window(corner, mask)] & mask
         return not met.any() if overlap == 0 else np.count_nonzero(met) <= overlap * mask.sum()
 
-    def maybe_free(self, corners: np.ndarray, probes: np.ndarray, overlap: float) -> np.ndarray:
+    def maybe_free(self, corners: npt.NDArray[Any], probes: npt.NDArray[Any], overlap: float) -> npt.NDArray[Any]:
         """Indices of the corners (C, D) at which hardly any of a mask's `probes` (P, D) meets anything."""
         places = corners[:, None] + probes + self.pad
         limit = np.array(self.taken.shape) - 1
         taken = self.taken[tuple(np.moveaxis(np.clip(places, 0, limit), -1, 0))]
         return np.flatnonzero(taken.mean(1) <= max(2 * overlap, 1 / len(probes)))  # few probes: `free` decides
 
-    def fill(self, corner, mask) -> None:
+    def fill(self, corner: npt.NDArray[Any], mask: npt.NDArray[Any]) -> None:
         self.taken[self.window(corner, mask)] |= mask
 
-    def random_centre(self, rng) -> np.ndarray:
+    def random_centre(self, rng: np.random.Generator) -> npt.NDArray[Any]:
         if self.sites is None:
             return rng.integers(0, self.shape)
         return np.array(np.unravel_index(self.sites[rng.integers(len(self.sites))], self.shape))
 
-    def roomy(self, radius: float, refresh: bool) -> np.ndarray:
+    def roomy(self, radius: float, refresh: bool) -> npt.NDArray[Any]:
         """Centres (C, D) that had at least `radius` of room; computed anew with `refresh`.
 
         On large canvases they are sought on a coarser grid, on which a block is taken if any of its voxels is.
@@ -121,7 +127,7 @@ class _Canvas:
 _COARSE_BEYOND = 1 << 25  # voxels of a canvas
 
 
-def _pooled(mask: np.ndarray, factor: int, pool) -> np.ndarray:
+def _pooled(mask: npt.NDArray[Any], factor: int, pool: Callable[..., Any]) -> npt.NDArray[Any]:
     """A mask on blocks of factor^D voxels, slab by slab; blocks cut by the border are pooled as they are."""
     if factor == 1:
         return mask
@@ -137,7 +143,9 @@ def _pooled(mask: np.ndarray, factor: int, pool) -> np.ndarray:
     return np.stack(slabs)
 
 
-def _anywhere(canvas: _Canvas, mask: np.ndarray, rng: np.random.Generator, max_tries: int) -> np.ndarray | None:
+def _anywhere(
+    canvas: _Canvas, mask: npt.NDArray[Any], rng: np.random.Generator, max_tries: int
+) -> npt.NDArray[Any] | None:
     half = np.array(mask.shape) // 2
     for _ in range(max_tries):
         corner = canvas.random_centre(rng) - half
@@ -156,15 +164,15 @@ def _anywhere(canvas: _Canvas, mask: np.ndarray, rng: np.random.Generator, max_t
 class _Anchors:
     """Placed cells that others can be put next to; one that has often had no room is not asked again."""
 
-    def __init__(self):
-        self.centres: list[np.ndarray] = []
+    def __init__(self) -> None:
+        self.centres: list[npt.NDArray[Any]] = []
         self.radii: list[float] = []
         self.failures: list[int] = []
 
     def __bool__(self) -> bool:
         return bool(self.centres)
 
-    def add(self, centre: np.ndarray, radius: float) -> None:
+    def add(self, centre: npt.NDArray[Any], radius: float) -> None:
         self.centres.append(centre)
         self.radii.append(radius)
         self.failures.append(0)
@@ -172,12 +180,15 @@ class _Anchors:
     def failed(self, n: int) -> None:
         self.failures[n] += 1
         if self.failures[n] >= 6:  # it only gets more crowded: the last one takes its place
-            for values in (self.centres, self.radii, self.failures):
+            lists: tuple[list[Any], ...] = (self.centres, self.radii, self.failures)
+            for values in lists:
                 values[n] = values[-1]
                 values.pop()
 
 
-def _beside(canvas: _Canvas, mask: np.ndarray, anchors: _Anchors, rng, max_tries: int) -> np.ndarray | None:
+def _beside(
+    canvas: _Canvas, mask: npt.NDArray[Any], anchors: _Anchors, rng: np.random.Generator, max_tries: int
+) -> npt.NDArray[Any] | None:
     half, radius = np.array(mask.shape) // 2, _radius(mask)
     overlap = max(canvas.max_overlap, _PRESSED[mask.ndim])
     inside = np.argwhere(mask)
@@ -200,5 +211,5 @@ def _beside(canvas: _Canvas, mask: np.ndarray, anchors: _Anchors, rng, max_tries
     return None
 
 
-def _radius(mask: np.ndarray) -> float:
+def _radius(mask: npt.NDArray[Any]) -> float:
     return 0.5 * float(np.linalg.norm(mask.shape))

@@ -1,8 +1,10 @@
 """One image: which cells it shows, where they lie, and what the camera makes of them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cascade.geometry.masks import ellipsoid_region
 from cascade.optics.statistics import Statistics
@@ -18,7 +20,7 @@ class Scene:
     like: the real image whose brightness it takes after."""
 
     canvas: tuple[int, ...]
-    region: np.ndarray | None
+    region: npt.NDArray[Any] | None
     num_cells: int
     like: int
     level: float
@@ -27,7 +29,7 @@ class Scene:
 
 
 def plan_scene(
-    statistics: Statistics, settings: CascadeSettings, seed: int, index: int, *, region: np.ndarray | None = None
+    statistics: Statistics, settings: CascadeSettings, seed: int, index: int, *, region: npt.NDArray[Any] | None = None
 ) -> Scene:
     """Decide what image `index` shows; settings left at None are drawn as in the real images, scaled to the canvas.
 
@@ -63,7 +65,7 @@ def plan_scene(
     return Scene(canvas, region, int(count), like, level, float(p), settings.max_overlap)
 
 
-def _canvas(statistics: Statistics, settings: CascadeSettings, region: np.ndarray | None) -> tuple[int, ...]:
+def _canvas(statistics: Statistics, settings: CascadeSettings, region: npt.NDArray[Any] | None) -> tuple[int, ...]:
     canvas = settings.canvas_size or (statistics.image_shape if region is None else region.shape)
     canvas = tuple(int(n) for n in canvas)
     if len(canvas) != statistics.ndim:
@@ -99,7 +101,7 @@ def _check_room(statistics: Statistics, count: int, canvas: tuple[int, ...], max
         )
 
 
-def real_cells(statistics: Statistics, like: int | None, count: int, rng: np.random.Generator) -> np.ndarray:
+def real_cells(statistics: Statistics, like: int | None, count: int, rng: np.random.Generator) -> npt.NDArray[Any]:
     """Numbers of `count` annotated cells, drawn from real image `like`, or with None from all.
 
     Where that image has fewer than eight annotated cells, those of the images most like it in number and light of
@@ -117,7 +119,7 @@ def real_cells(statistics: Statistics, like: int | None, count: int, rng: np.ran
     return rng.choice(own, count, replace=len(own) < count)
 
 
-def _most_alike(statistics: Statistics, like: int) -> np.ndarray:
+def _most_alike(statistics: Statistics, like: int) -> npt.NDArray[Any]:
     """Images by how much they are like image `like`: itself first."""
     image, light = np.array(statistics.cell_image), np.array(statistics.cell_brightness)
     typical = np.full(len(statistics.cells_per_image), np.nan)
@@ -131,7 +133,9 @@ def _most_alike(statistics: Statistics, like: int) -> np.ndarray:
     return np.argsort(distance, kind="stable")
 
 
-def draw_light(statistics: Statistics, area_um2: np.ndarray, like: int | None, rng: np.random.Generator) -> np.ndarray:
+def draw_light(
+    statistics: Statistics, area_um2: npt.NDArray[Any], like: int | None, rng: np.random.Generator
+) -> npt.NDArray[Any]:
     """Light above background for cells of given areas, as bright as cells of like size in real image `like`.
 
     Real cells of that image (`real_cells`) are drawn and matched by the rank of their area, which keeps what size and
@@ -144,6 +148,6 @@ def draw_light(statistics: Statistics, area_um2: np.ndarray, like: int | None, r
     return light
 
 
-def light_of(statistics: Statistics, cells: np.ndarray) -> np.ndarray:
+def light_of(statistics: Statistics, cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Light above background of annotated cells, at least 1."""
     return np.maximum(np.array(statistics.cell_brightness)[cells] - statistics.background.level, 1.0)

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from cascade.settings import at_least, check_fields
+
 Reading = Literal["silhouette", "section"]
 Shapes = Literal["multiview", "harmonics", "ellipsoids"]
 
@@ -48,32 +50,18 @@ class CascadeSettings:
     """Outlines, cells or slices per network call; default by the free memory."""
 
     def __post_init__(self) -> None:
-        if self.canvas_size is not None:
-            object.__setattr__(self, "canvas_size", tuple(self.canvas_size))
-            if len(self.canvas_size) not in (2, 3) or not all(_is_count(n) for n in self.canvas_size):
-                raise ValueError(
-                    f"canvas_size must be (Y, X) or (Z, Y, X), whole numbers from 1, got {self.canvas_size}"
-                )
-        for name in ("cells_per_image", "num_inference_steps", "micro_batch_size"):
-            value = getattr(self, name)
-            if not (_is_count(value) or (value is None and name != "num_inference_steps")):
-                raise ValueError(f"{name} must be a whole number, at least 1, got {value}")
+        check_fields(self)
+        if self.canvas_size is not None and (len(self.canvas_size) not in (2, 3) or min(self.canvas_size) < 1):
+            raise ValueError(f"canvas_size must be (Y, X) or (Z, Y, X), whole numbers from 1, got {self.canvas_size}")
+        at_least(self, cells_per_image=1, num_inference_steps=1, micro_batch_size=1)
         if self.clustering_probability is not None and not 0 <= self.clustering_probability <= 1:
-            raise ValueError(f"clustering_probability must be in [0, 1], got {self.clustering_probability}")
+            raise ValueError(f"clustering_probability must be in [0, 1], got {self.clustering_probability:g}")
         if not 0 <= self.max_overlap < 1:
-            raise ValueError(f"max_overlap must be in [0, 1), got {self.max_overlap}")
+            raise ValueError(f"max_overlap must be in [0, 1), got {self.max_overlap:g}")
         if not self.rho >= 0:
-            raise ValueError(f"rho must be at least 0 (inf for identical slices), got {self.rho}")
+            raise ValueError(f"rho must be at least 0 (inf for identical slices), got {self.rho:g}")
         length = self.correlation_length_um
         if length is not None and not 0 < length < math.inf:
-            raise ValueError(f"correlation_length_um must be a length above 0, in µm, got {length}")
+            raise ValueError(f"correlation_length_um must be a length above 0, in µm, got {length:g}")
         if not 0 <= self.min_alignment <= 1:
-            raise ValueError(f"min_alignment must be in [0, 1], got {self.min_alignment}")
-        if self.reading not in ("silhouette", "section"):
-            raise ValueError(f'reading must be "silhouette" or "section", got {self.reading!r}')
-        if self.shapes not in ("multiview", "harmonics", "ellipsoids"):
-            raise ValueError(f"shapes must be one of multiview, harmonics, ellipsoids, got {self.shapes!r}")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            raise ValueError(f"min_alignment must be in [0, 1], got {self.min_alignment:g}")

@@ -1,0 +1,101 @@
+"""What is asked of an evaluation: which sets are compared, by which trainings."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cascade.data.settings import Truth
+from cascade.settings import at_least, check_fields, check_spacing
+
+Protocol = Literal["narrow", "full", "cellpose4"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """Cellpose is trained on real, synthetic and both, and all are tested on `real_test`.
+
+    The training and the test images must share no image, nor be slices of the same stack.
+
+    >>> EvaluateSettings(real_train="a", real_test="b", synthetic=["c"], output_dir="report", seeds=0)
+    Traceback (most recent call last):
+    ValueError: seeds must be a whole number from 1, got 0
+    """
+
+    real_train: Path
+    """Real images to train on."""
+    real_train_truth: Truth = "gt"
+    """Their truth."""
+    real_train_sequences: tuple[str, ...] = ()
+    """Which of their sequences; default all."""
+    real_test: Path
+    """Real images to test on."""
+    real_test_truth: Truth = "gt"
+    """Their truth."""
+    real_test_sequences: tuple[str, ...] = ()
+    """Which of their sequences; default all."""
+    spacing_um: tuple[float, ...] = ()
+    """Voxel size z y x or y x of the real images; default as stored."""
+    synthetic: tuple[str, ...]
+    """[NAME=]FOLDER: the first is judged, and joined with the real one; others are rows, ablations for example."""
+    sparse: tuple[str, ...] = ()
+    """NAME=FOLDER: a second setting with few annotations: real=…, synthetic=…, others; prepared folders give their
+    crops. Its real and synthetic are also joined."""
+    generalist: Path | None = None
+    """Adds "none", a network trained on annotated images of another kind."""
+    pretrained: str | None = None
+    """Or adds it as a Cellpose model of this name, such as cyto3, cpsam_v2."""
+    frames: int | None = None
+    """Use at most so many images of each set."""
+    seeds: int = 3
+    """Trainings of each kind."""
+    protocol: Protocol = "narrow"
+    """narrow, full: Cellpose 3.1 from scratch for two cores, or as it is for a GPU; cellpose4: Cellpose 4 finetuned."""
+    steps: int | None = None
+    """Of each training; default as the protocol says."""
+    cellprob_threshold: float = 0.0
+    """Of Cellpose's segmentations: below 0 cells are larger."""
+    ratios: tuple[int, ...] = ()
+    """Percent: also train on a fixed number of images of which so many are synthetic."""
+    title: str = "Does synthetic data improve segmentation?"
+    """Of the report."""
+    output_dir: Path
+    """Gets report.html, report.json, table.md; finished trainings are kept in runs/, and the same call goes on."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_spacing("spacing_um", self.spacing_um)
+        at_least(self, frames=1, seeds=1, steps=1)
+        for ratio in self.ratios:
+            if not 0 <= ratio <= 100:
+                raise ValueError(f"ratios must be percent, from 0 to 100, got {ratio}")
+        if not math.isfinite(self.cellprob_threshold):
+            raise ValueError(f"cellprob_threshold must be a finite number, got {self.cellprob_threshold}")
+        if self.generalist and self.pretrained:
+            raise ValueError('"none" is either `generalist` or `pretrained`: give one of them')
+        if not self.synthetic:
+            raise ValueError("synthetic must name at least one folder")
+        self.synthetic_folders()
+        self.sparse_folders()
+
+    def synthetic_folders(self) -> dict[str, Path]:
+        """By name: the first is "synthetic", others have their own or their folder's name."""
+        found: dict[str, Path] = {}
+        for number, entry in enumerate(self.synthetic):
+            name, given, folder = entry.partition("=")
+            if not given or Path(entry).is_dir():
+                name, folder = Path(entry).name, entry
+            name = name if number else "synthetic"
+            if name in found:
+                raise ValueError(f"synthetic has a row {name!r} already: give {entry} as NAME=FOLDER")
+            found[name] = Path(folder)
+        return found
+
+    def sparse_folders(self) -> dict[str, Path]:
+        """By name; synthetic images go with real ones."""
+        pairs = [entry.split("=", 1) for entry in self.sparse]
+        found = {pair[0]: Path(pair[-1]) for pair in pairs}
+        alone = "synthetic" in found and "real" not in found
+        if alone or len(found) < len(pairs) or any(len(pair) < 2 for pair in pairs):
+            raise ValueError("sparse takes real=FOLDER, synthetic=FOLDER and other NAME=FOLDER, each name once")
+        return found
