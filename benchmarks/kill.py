@@ -42,7 +42,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 LEFT = (".partial", ".lock")
 LEFT_FOLDERS = ("partial", "filling", "trial", "lock")
 GENERATE = ["--canvas_size", "96", "96", "--cells_per_image", "2", "--num_inference_steps", "2", "--bank", "8"]
-FIT = ["--crop_size", "32", "--budget", "0.01", "--num_images", "2", "--bank", "4"]
+FIT = ["--crop_size", "32", "--budget", "0.01", "--num_images", "2"]
 
 
 def main() -> None:
