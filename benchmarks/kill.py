@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,7 +42,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 LEFT = (".partial", ".lock")
 LEFT_FOLDERS = ("partial", "filling", "trial", "lock")
 GENERATE = ["--canvas_size", "96", "96", "--cells_per_image", "2", "--num_inference_steps", "2", "--bank", "8"]
-FIT = ["--crop_size", "32", "--budget", "0.01", "--num_images", "2", "--bank", "4"]
+FIT = ["--crop_size", "32", "--budget", "0.01", "--num_images", "2"]
 
 
 def main() -> None:
@@ -121,6 +122,8 @@ def launch(command: list[str], output: Path) -> int:
         code = command_line([*command, "--output_dir", str(output)])
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         os._exit(code)
