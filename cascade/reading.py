@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tifffile
+from imageio.v3 import imread
 from skimage import measure
-from skimage.io import imread
 
 SUFFIXES = (".tif", ".tiff", ".png")  # in upper case, too
 _MAX_ID = 2**20  # every plane is gone through by id, up to the highest: minutes an image beyond this
@@ -109,7 +109,8 @@ def opened(path: Path) -> Iterator[tifffile.TiffFile]:
 def _read(path: Path, lossless: bool = False) -> _Stored:
     if is_png(path):
         try:
-            return _Stored(imread(path))
+            with path.open("rb") as file:  # which a reader that fails would leave open
+                return _Stored(np.asarray(imread(file, extension=".png")))
         except Exception as error:  # as do the readers of PNG
             raise _unreadable(path, error) from error
     with opened(path) as tiff:

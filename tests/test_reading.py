@@ -23,7 +23,7 @@ def save(path, array, **options):
         (LABELS > 0, "binary mask"),
         ((LABELS > 0).astype(np.uint8) * 255, "binary mask"),
         (np.stack([LABELS] * 3, -1).astype(np.uint8), "labels in colour"),
-        (np.zeros((2, 3, 4, 5), np.uint16), "4 axes"),
+        (np.zeros((2, 5, 6, 7), np.uint16), "4 axes"),
     ],
 )
 def test_label_images_that_are_none_are_refused_by_name(tmp_path, labels, message):
