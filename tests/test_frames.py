@@ -11,7 +11,8 @@ from cascade.reading import DataError
 
 def save(path, array, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    tifffile.imwrite(path, array, **options)
+    grey = {"photometric": "minisblack"} if array.shape[-1] not in (3, 4) else {}
+    tifffile.imwrite(path, array, **grey | options)
     return path
 
 
@@ -146,7 +147,7 @@ def test_spacing_is_read_from_where_it_is_stored(tmp_path):
     stack = np.zeros((4, 8, 8), np.uint16)
     metadata = {"axes": "ZYX", "spacing": 1.5, "unit": "um"}
     save(tmp_path / "x.tif", stack, imagej=True, resolution=(2.0, 4.0), metadata=metadata)
-    save(tmp_path / "x_masks.tif", np.ones((4, 8, 8), np.uint16), photometric="minisblack")
+    save(tmp_path / "x_masks.tif", np.ones((4, 8, 8), np.uint16))
     frames, _ = find_frames(tmp_path)
     assert spacing_of(tmp_path, frames, 3) == ((1.5, 0.25, 0.5), "TIFF metadata")
     ome = {"axes": "ZYX", "PhysicalSizeZ": 2.0, "PhysicalSizeY": 0.4, "PhysicalSizeX": 0.3}
