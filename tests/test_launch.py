@@ -73,7 +73,7 @@ def test_a_mistake_is_said_at_once_and_can_be_mended(tmp_path, capsys):
     assert not (tmp_path / "set").exists()
     assert main([*arguments, "--canvas_size", "8", "64", "64"]) == 1
     assert main([*arguments, "--rho", "-1"]) == 2
-    assert main([*arguments, "--cells_per_image", "70000"]) == 1
+    assert main([*arguments, "--cells_per_image", "70000", "--canvas_size", "8192", "8192"]) == 1
     assert "give another --format" in capsys.readouterr().err
     assert main(arguments) == 0
 

@@ -23,7 +23,9 @@ def images_of(folder, shapes):
         if n == 1 and array.ndim == 2:
             io.imsave(folder / f"{n}.PNG", array, check_contrast=False)
         else:
-            tifffile.imwrite(folder / f"{n}.tif", array, metadata={"axes": "ZYX"[-array.ndim :]})
+            tifffile.imwrite(
+                folder / f"{n}.tif", array, photometric="minisblack", metadata={"axes": "ZYX"[-array.ndim :]}
+            )
     return arrays
 
 

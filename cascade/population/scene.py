@@ -80,15 +80,16 @@ def _canvas(statistics: Statistics, settings: CascadeSettings, region: npt.NDArr
     return canvas
 
 
-def _diameter_um(statistics: Statistics) -> float:
-    """Of a disc with the area of a typical cell."""
-    return float(2 * np.sqrt(np.median(statistics.cell_area_um2) / np.pi))
+def _diameter_um(statistics: Statistics, percentile: float = 50) -> float:
+    """Of a disc with the area of a typical cell, or of one of another rank."""
+    return float(2 * np.sqrt(np.percentile(statistics.cell_area_um2, percentile) / np.pi))
 
 
 def _check_room(statistics: Statistics, count: int, canvas: tuple[int, ...], max_overlap: float) -> None:
-    """Cells may be cut by the border, so they share the canvas and half a cell around it; no packing is denser than
-    without gaps."""
-    size, extent = np.array([_diameter_um(statistics)] * len(canvas)), np.array(canvas) * statistics.spacing_um
+    """Even if all cells were as small as the smallest: they may be cut by the border, so they share the canvas and half
+    a cell around it; no packing is denser than without gaps."""
+    extent = np.array(canvas) * statistics.spacing_um
+    size = np.array([_diameter_um(statistics, percentile=5)] * len(canvas))
     if statistics.axial is not None:
         size[0] *= statistics.axial.elongation[0]
     each = float(np.prod(size)) * np.pi / (4 if len(canvas) == 2 else 6)
