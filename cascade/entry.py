@@ -20,6 +20,13 @@ class UsageError(ValueError):
     """Flags or settings that cannot be: exit code 2, as command lines have it."""
 
 
+def end_in_one_line() -> None:
+    """Ctrl-C and SIGTERM end this process in one line from here on, while heavy packages are imported; `exit_code`
+    takes over from there."""
+    for number in _WORDS:
+        signal.signal(number, _leave)
+
+
 def exit_code(
     function: Callable[[], object],
     name: str,
@@ -75,6 +82,11 @@ def processes() -> tuple[int, int]:
     if rank >= world:
         raise ValueError(f"the environment has RANK={rank} and WORLD_SIZE={world}: ranks go from 0, below that")
     return rank, world
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"cascade: stopped before anything was begun\n")
+    os._exit(128 + number)
 
 
 @contextmanager

@@ -219,7 +219,7 @@ def test_outlines_read_as_sections_belong_to_larger_cells(deep):
         cells = generate(deep, reading=reading, **options).samples[0].cells
         sizes[reading] = sum(cell.outline.sum() for cell in cells) / len(cells)
     assert sizes["section"] > 1.1 * sizes["silhouette"]
-    with pytest.raises(ValueError, match='reading must be one of silhouette, section'):
+    with pytest.raises(ValueError, match="reading must be one of silhouette, section"):
         generate(deep, reading="cut", **options)
 
 

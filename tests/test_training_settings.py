@@ -90,6 +90,7 @@ def test_settings_that_cannot_be_are_named_before_anything_is_made(tmp_path, cap
         (train_mask_ddpm, "representation", "mask"),
         (train_mask_ddpm, "truncation_px", 0),
         (train_mask_ddpm, "sample_size", 0),
+        (train_mask_ddpm, "sample_size", 18),  # its three levels halve it twice
         (train_mask_ddpm, "unet", "{layers_per_block: 1}"),
         (train_ldm, "prediction_type", "velocity"),
         (train_ldm, "vae_max_train_steps", 0),
