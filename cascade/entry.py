@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,12 +57,15 @@ def exit_code(
             if stopped or isinstance(error, KeyboardInterrupt):
                 number = stopped[0] if stopped else signal.SIGINT
                 known = str(error) if isinstance(error, KeyboardInterrupt) else ""  # who was stopped knows best
+                _end_bars(error)
                 _say(name, f"{_WORDS[number]}: {known or kept}")
                 return 128 + number
             if _is_of_memory(error):
+                _end_bars(error)
                 _say(name, f"not enough memory: {smaller} ({_first_line(error)})")
                 return 1
             if isinstance(error, (ValueError, OSError, ImportError, *mistakes)) or _is_ours(error):
+                _end_bars(error)
                 _say(name, said(str(error)))
                 return 2 if isinstance(error, UsageError) else 1
             raise
@@ -161,6 +165,14 @@ def _close_output() -> None:
 
 def _say(name: str, message: str) -> None:
     print(f"{name}: {message}", file=sys.stderr)
+
+
+def _end_bars(error: BaseException) -> None:
+    """Let go of what the broken-off functions held: progress bars end their line before anything more is written."""
+    raised: BaseException | None = error
+    while raised is not None:
+        traceback.clear_frames(raised.__traceback__)
+        raised = raised.__context__
 
 
 def _is_of_memory(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm.auto import tqdm
 
 from cascade.commands.cli import STAGES, main
 from cascade.entry import UsageError, exit_code, processes
@@ -48,6 +49,17 @@ def test_every_end_has_a_code_and_a_line(error, code, said, capsys):
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_the_message_has_a_line_of_its_own(capsys):
+    def function():
+        bar = tqdm(total=3)
+        for _ in tqdm(range(2)):
+            bar.update()
+            raise ValueError("wrong")
+
+    assert exit_code(function, "x") == 1
+    assert capsys.readouterr().err.endswith("\nx: wrong\n")
 
 
 def test_our_own_mistakes_keep_their_traceback():
