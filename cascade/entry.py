@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,13 @@ _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 class UsageError(ValueError):
     """Flags or settings that cannot be: exit code 2, as command lines have it."""
+
+
+def end_in_one_line() -> None:
+    """Ctrl-C and SIGTERM end this process in one line from here on, while heavy packages are imported; `exit_code`
+    takes over from there."""
+    for number in _WORDS:
+        signal.signal(number, _leave)
 
 
 def exit_code(
@@ -49,12 +57,15 @@ def exit_code(
             if stopped or isinstance(error, KeyboardInterrupt):
                 number = stopped[0] if stopped else signal.SIGINT
                 known = str(error) if isinstance(error, KeyboardInterrupt) else ""  # who was stopped knows best
+                _end_bars(error)
                 _say(name, f"{_WORDS[number]}: {known or kept}")
                 return 128 + number
             if _is_of_memory(error):
+                _end_bars(error)
                 _say(name, f"not enough memory: {smaller} ({_first_line(error)})")
                 return 1
             if isinstance(error, (ValueError, OSError, ImportError, *mistakes)) or _is_ours(error):
+                _end_bars(error)
                 _say(name, said(str(error)))
                 return 2 if isinstance(error, UsageError) else 1
             raise
@@ -75,6 +86,11 @@ def processes() -> tuple[int, int]:
     if rank >= world:
         raise ValueError(f"the environment has RANK={rank} and WORLD_SIZE={world}: ranks go from 0, below that")
     return rank, world
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"cascade: stopped before anything was begun\n")
+    os._exit(128 + number)
 
 
 @contextmanager
@@ -149,6 +165,14 @@ def _close_output() -> None:
 
 def _say(name: str, message: str) -> None:
     print(f"{name}: {message}", file=sys.stderr)
+
+
+def _end_bars(error: BaseException) -> None:
+    """Let go of what the broken-off functions held: progress bars end their line before anything more is written."""
+    raised: BaseException | None = error
+    while raised is not None:
+        traceback.clear_frames(raised.__traceback__)
+        raised = raised.__context__
 
 
 def _is_of_memory(error: BaseException) -> bool:

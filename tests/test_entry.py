@@ -7,12 +7,14 @@ import sys
 import threading
 import time
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from tqdm.auto import tqdm
 
-from cascade.commands.cli import main
+from cascade.commands.cli import STAGES, main
 from cascade.entry import UsageError, exit_code, processes
 
 GENERATE = [sys.executable, "-m", "cascade", "generate", "--output_dir"]
@@ -47,6 +49,17 @@ def test_every_end_has_a_code_and_a_line(error, code, said, capsys):
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_the_message_has_a_line_of_its_own(capsys):
+    def function():
+        bar = tqdm(total=3)
+        for _ in tqdm(range(2)):
+            bar.update()
+            raise ValueError("wrong")
+
+    assert exit_code(function, "x") == 1
+    assert capsys.readouterr().err.endswith("\nx: wrong\n")
 
 
 def test_our_own_mistakes_keep_their_traceback():
@@ -135,6 +148,20 @@ def test_a_signal_ends_it_in_one_line_whatever_is_being_imported(number, tmp_pat
         assert process.returncode == 128 + number, (moment, said)
         assert said.startswith("cascade")
         assert said.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see how far a process is")
+@pytest.mark.parametrize("stage", STAGES.values())
+def test_a_training_script_by_itself_ends_as_well(stage, tmp_path):
+    script = Path(find_spec("cascade.training").submodule_search_locations[0]) / f"{stage}.py"
+    words = ["--data", "crops", "--output_dir", str(tmp_path / "stage")]
+    with subprocess.Popen([sys.executable, str(script), *words], stderr=subprocess.PIPE, text=True) as process:
+        while not catches_sigterm(process.pid) and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[1]
+    assert (process.returncode, said) == (130, "cascade: stopped before anything was begun\n")
 
 
 def test_a_reader_that_leaves_is_no_mistake():

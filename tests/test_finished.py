@@ -84,7 +84,7 @@ def test_only_the_shard_concerned_is_made_again(whole):
     assert made == [2, 3]
 
 
-def test_a_copied_set_is_sound_and_so_is_one_of_an_earlier_version(whole):
+def test_a_copied_set_is_sound_and_so_is_one_of_an_earlier_version(whole, original):
     for path in whole.rglob("*.*"):
         os.utime(path)  # all times are others than those recorded
     assert run(whole, job(), refuse)
@@ -94,6 +94,11 @@ def test_a_copied_set_is_sound_and_so_is_one_of_an_earlier_version(whole):
         path.write_text(json.dumps(record))
     (whole / ".cascade" / "index.json").unlink()
     assert run(whole, job(), refuse)
+    for name, harm in (("cells.parquet", "missing"), ("provenance.jsonl", "emptied")):
+        (whole / ".cascade" / "index.json").unlink(missing_ok=True)
+        HARM[harm](whole / name)
+        assert run(whole, job(), refuse)
+        assert (whole / name).read_bytes() == (original / name).read_bytes()
     (whole / "01" / "t000.tif").write_bytes(b"")
     with pytest.raises(AssertionError, match="everything is there"):
         run(whole, job(), refuse)

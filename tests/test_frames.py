@@ -127,6 +127,16 @@ def test_ome_tiff_makes_pairs(tmp_path, masks):
     assert (frame.name, frame.image_path.name, frame.label_path.name, bare) == ("x.ome", "x.ome.tif", masks, 1)
 
 
+def test_ome_tiff_in_upper_case_makes_pairs(tmp_path):
+    for name in ("X.OME.TIF", "X_masks.OME.TIF"):
+        (tmp_path / name).touch()
+    (frame,), bare = find_frames(tmp_path)
+    assert (frame.image_path.name, frame.label_path.name, bare) == ("X.OME.TIF", "X_masks.OME.TIF", 0)
+    (tmp_path / "X.ome.tif").touch()
+    with pytest.raises(DataError, match=r"there is X\.OME\.TIF, too; keep one of them"):
+        find_frames(tmp_path)
+
+
 def test_one_plane_of_labels_for_a_stack_is_told_how(tmp_path):
     save(tmp_path / "x.tif", np.zeros((5, 8, 8), np.uint16))
     save(tmp_path / "x_masks.tif", np.ones((8, 8), np.uint16))
@@ -144,10 +154,10 @@ def test_shapes_that_do_not_fit_are_named(tmp_path):
 
 
 def test_spacing_is_read_from_where_it_is_stored(tmp_path):
-    stack = np.zeros((4, 8, 8), np.uint16)
+    stack = np.zeros((5, 8, 8), np.uint16)
     metadata = {"axes": "ZYX", "spacing": 1.5, "unit": "um"}
     save(tmp_path / "x.tif", stack, imagej=True, resolution=(2.0, 4.0), metadata=metadata)
-    save(tmp_path / "x_masks.tif", np.ones((4, 8, 8), np.uint16))
+    save(tmp_path / "x_masks.tif", np.ones((5, 8, 8), np.uint16))
     frames, _ = find_frames(tmp_path)
     assert spacing_of(tmp_path, frames, 3) == ((1.5, 0.25, 0.5), "TIFF metadata")
     ome = {"axes": "ZYX", "PhysicalSizeZ": 2.0, "PhysicalSizeY": 0.4, "PhysicalSizeX": 0.3}

@@ -132,3 +132,10 @@ def test_a_log_tells_of_no_step_twice(tmp_path):
     train(tmp_path, resume_from_checkpoint="latest")
     steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert steps == [4, 8, 12, 16, 20, 24]
+
+
+def test_fewer_steps_than_are_done_lose_no_log(tmp_path):
+    train(tmp_path)
+    log = (tmp_path / "log.jsonl").read_text()
+    _, steps = train(tmp_path, resume_from_checkpoint="latest", max_train_steps=8)
+    assert ([step.number for step in steps], (tmp_path / "log.jsonl").read_text()) == ([24], log)

@@ -96,6 +96,7 @@ def test_values_of_another_kind_are_refused_in_python_too(tmp_path, name, value)
         (train_mask_ddpm, "representation", "mask"),
         (train_mask_ddpm, "truncation_px", 0),
         (train_mask_ddpm, "sample_size", 0),
+        (train_mask_ddpm, "sample_size", 18),  # its three levels halve it twice
         (train_mask_ddpm, "unet", "{layers_per_block: 1}"),
         (train_ldm, "prediction_type", "velocity"),
         (train_ldm, "vae_max_train_steps", 0),

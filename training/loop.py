@@ -178,7 +178,7 @@ def _resume(
             update.average.to(accelerator.device)  # a checkpoint's averages are read to the CPU
     step = int(before["step"])
     log.info("resuming from %s at step %d of %d", folder, step, settings.max_train_steps)
-    return min(step, settings.max_train_steps)
+    return step
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -6,6 +6,11 @@
 or nuclei2d, nuclei3d or another cascade, or its texture stage, whose ControlNet is gone on with, too.
 """
 
+if __name__ == "__main__":  # Ctrl-C during the imports below ends in one line, too
+    from cascade.entry import end_in_one_line
+
+    end_in_one_line()
+
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal

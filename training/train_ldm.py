@@ -5,6 +5,11 @@
 The output folder is a Stable-Diffusion-layout model: `train_controlnet.py --base_model base` finetunes it.
 """
 
+if __name__ == "__main__":  # Ctrl-C during the imports below ends in one line, too
+    from cascade.entry import end_in_one_line
+
+    end_in_one_line()
+
 import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path

@@ -3,6 +3,11 @@
 accelerate launch training/train_mask_ddpm.py --config configs/mask_ddpm_nuclei2d.yaml --data crops --output_dir mask
 """
 
+if __name__ == "__main__":  # Ctrl-C during the imports below ends in one line, too
+    from cascade.entry import end_in_one_line
+
+    end_in_one_line()
+
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -56,6 +61,11 @@ class Settings(TrainingSettings):
         at_least(self, sample_size=1)
         positive(self, "truncation_px", "max_relative_height")
         check_levels(self, "unet")
+        halved = 2 ** (len(self.unet["block_out_channels"]) - 1)
+        if not self.base_model and self.sample_size % halved:
+            raise ValueError(
+                f"sample_size must be a multiple of {halved} for a unet of as many levels, got {self.sample_size}"
+            )
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -3,6 +3,11 @@
 accelerate launch training/train_multiview.py --config configs/multiview.yaml --output_dir model/multiview
 """
 
+if __name__ == "__main__":  # Ctrl-C during the imports below ends in one line, too
+    from cascade.entry import end_in_one_line
+
+    end_in_one_line()
+
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 

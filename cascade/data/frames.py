@@ -150,7 +150,7 @@ def _put(found: dict[_Key, Path], key: _Key, path: Path, what: str) -> None:
 def _pair_frames(source: Path) -> tuple[list[Frame], int]:
     paths = _one_each(_images(source))
     masks = [p for p in paths if _image_stems(p, _MASK_TAGS)]
-    images = {p.stem: p for p in paths if not _image_stems(p, _MASK_TAGS)}
+    images = {_stem(p): p for p in paths if not _image_stems(p, _MASK_TAGS)}
     pairs: dict[str, Path] = {}
     for path in masks:
         stems = _image_stems(path, _MASK_TAGS)
@@ -163,8 +163,8 @@ def _pair_frames(source: Path) -> tuple[list[Frame], int]:
         pairs[stem] = path
     for path in images.values():
         stem = next((s for s in _image_stems(path, _NEAR_TAGS) if s in images and s not in pairs), None)
-        if stem and path.stem not in pairs:
-            right = re.sub("_[a-z]+$", _MASK_TAGS[0], path.stem.removesuffix(".ome")) + path.suffix
+        if stem and _stem(path) not in pairs:
+            right = re.sub("_[a-z]+$", _MASK_TAGS[0], _stem(path).removesuffix(".ome")) + path.suffix
             raise DataError(
                 f"{path}: if these are the labels of {images[stem].name}, rename them to {right}, else move them away"
             )
@@ -175,9 +175,14 @@ def _pair_frames(source: Path) -> tuple[list[Frame], int]:
 
 def _image_stems(mask: Path, tags: tuple[str, ...]) -> list[str]:
     """Names that the image of a mask may have, without suffix; none if the mask's ends with no tag."""
-    stem = mask.stem.removesuffix(".ome")
+    stem = _stem(mask).removesuffix(".ome")
     bases = [stem.removesuffix(tag) for tag in tags if stem.endswith(tag)]
     return [base + tag + ome for ome in ("", ".ome") for base in bases for tag in _IMAGE_TAGS]
+
+
+def _stem(path: Path) -> str:
+    """A file's name without suffix, its .ome in lower case."""
+    return path.stem[:-4] + ".ome" if path.stem.lower().endswith(".ome") else path.stem
 
 
 def _expected(source: Path) -> str:
@@ -207,9 +212,9 @@ def _one_each(paths: Iterable[Path]) -> list[Path]:
     """The same paths; raises DataError where two differ by their suffix only."""
     found: dict[str, Path] = {}
     for path in paths:
-        if path.stem in found:
-            raise DataError(f"{path}: there is {found[path.stem].name}, too; keep one of them")
-        found[path.stem] = path
+        if (stem := _stem(path)) in found:
+            raise DataError(f"{path}: there is {found[stem].name}, too; keep one of them")
+        found[stem] = path
     return list(found.values())
 
 

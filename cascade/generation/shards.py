@@ -33,6 +33,7 @@ from cascade.ownership import (
 
 __all__ = ["Job", "again", "file_sha256", "folder_sha256", "load_job", "progress", "run", "start"]
 
+_INDEXED = (MARK, "cells.parquet")  # in every data set
 _INDEX = "index.json"  # stamps of the files that are written when all shards are there
 
 
@@ -179,11 +180,11 @@ def _finish(output: Path, job: Job) -> bool:
         older = any(stamp.size == UNKNOWN for mark in marks if mark is not None for stamp in mark.files.values())
         if index and not faults(output, index, tell=True):
             return True
-        if older and not index and (output / MARK).is_file():
+        before = _others(output, known)
+        if older and not index and _seems_whole(before):
             return True  # versions that did not know sizes kept no stamps of index files either
         for name, stamp in index.items():
             keep_aside(output, name, stamp)
-        before = _others(output, known)
         made_by: dict[str, Any] = {"made_by": f"cascade-microscopy {job.version}", "model": job.model}
         job.writer().finish(output, records, made_by | {"seed": job.seed, **job.settings})
         made = {name for name, stat in _others(output, known).items() if before.get(name) != stat} | index.keys()
@@ -197,6 +198,11 @@ def _others(output: Path, known: Iterable[str]) -> dict[str, tuple[int, int, int
     names = set(names_in(output)).difference(known)
     stats = {name: (output / name).stat() for name in names if (output / name).is_file()}
     return {name: (stat.st_ino, stat.st_mtime_ns, stat.st_size) for name, stat in stats.items()}
+
+
+def _seems_whole(others: dict[str, tuple[int, int, int]]) -> bool:
+    """Whether the index files that every format has are there, none of them empty."""
+    return all(others.get(name, (0, 0, 0))[2] for name in _INDEXED)
 
 
 def _load_index(output: Path) -> dict[str, Stamp]:
