@@ -42,6 +42,8 @@ def save_stage(
     """
     output = Path(settings.output_dir)
     pipeline.save_pretrained(output)
+    for name in pipeline.components:
+        hub.forget_paths(output / name)  # or a training that was resumed leaves other bytes than one that was not
     write_card(
         output,
         title,
