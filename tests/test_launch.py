@@ -235,3 +235,10 @@ def test_a_slurm_array_makes_the_set(banked, tmp_path):
     assert [record["sample"] for record in records] == [0, 1, 2, 3]
     # The tasks choose their own number of threads, and sums over threads may differ in the last bit.
     assert contents(tmp_path / "set").keys() == contents(banked).keys()
+
+
+def test_a_canvas_that_memory_does_not_hold_asks_for_tiles(tmp_path, capsys):
+    arguments = ["generate", *SMALL, "--canvas_size", "2000000", "2000000", "--output_dir", str(tmp_path / "set")]
+    assert main(arguments) == 1
+    assert "compose it of tiles (--tiles --bank" in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()

@@ -1,6 +1,7 @@
 """The house: which room may know which, read from the imports; and how large a file may be."""
 
 import ast
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -105,3 +106,11 @@ def test_every_file_says_what_it_is_for():
 def test_the_top_of_the_package_is_small():
     loose = {p.stem for p in (ROOT / "cascade").glob("*.py")}
     assert loose == {*BASE, "annotation", "entry", "__init__", "__main__"} - {"geometry"}
+
+
+def test_every_test_that_the_documentation_names_is_there():
+    named, file = re.findall(r"`(?:(test_\w+)::)?(test_\w+)`", (ROOT / "docs" / "nothing-lost.md").read_text()), ""
+    assert len(named) > 60
+    for where, name in named:
+        file = where or file
+        assert f"def {name}(" in (ROOT / "tests" / f"{file}.py").read_text(), f"{file}::{name}"
