@@ -154,6 +154,7 @@ def _set_up_output() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")  # it tells of missing weights at length before we do
 
 
 def _close_output() -> None:

@@ -1,6 +1,7 @@
 """How commands end: exit codes, single lines, signals, output that cannot be written."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from cascade.commands.cli import STAGES, main
 from cascade.entry import UsageError, exit_code, processes
+from cascade.hub.embedded import embedded
 
 GENERATE = [sys.executable, "-m", "cascade", "generate", "--output_dir"]
 
@@ -127,6 +130,19 @@ def test_a_device_that_is_not_there_is_said_before_anything_is_made(device, tmp_
     assert said.startswith("cascade generate: --device must be one of cpu")
     assert said.count("\n") == 1
     assert not (tmp_path / "set").exists()
+
+
+def test_missing_weights_are_told_in_one_line(tmp_path):
+    model = shutil.copytree(embedded("nuclei2d"), tmp_path / "model")
+    path = model / "mask" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    del weights["conv_norm_out.weight"]
+    save_file(weights, path)
+    done = subprocess.run([*GENERATE, str(tmp_path / "set"), "--model", str(model)], capture_output=True, text=True)
+    *before, last = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert last == f"cascade generate: {path}: conv_norm_out.weight is missing; copy the model again, or train it"
+    assert all(line.startswith("generating: ") for line in before if line)
 
 
 def catches_sigterm(pid):

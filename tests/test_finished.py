@@ -139,7 +139,7 @@ def test_the_model_may_be_called_otherwise(whole, original):
     start(whole, other)
     assert run(whole, other, refuse)
     assert contents(whole) == contents(original)  # also what is recorded of it
-    with pytest.raises(ValueError, match="made with other model_sha256; name"):
+    with pytest.raises(ValueError, match="made with other model; name"):
         start(whole, job(model_sha256="1"))
 
 

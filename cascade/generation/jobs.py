@@ -141,6 +141,7 @@ def _text(job: Job) -> str:
 
 
 def _changed(before: Job, job: Job) -> list[str]:
-    """Names of what differs."""
+    """Names of what differs, as users call it."""
     new, old = ({**record.pop("settings"), **record} for record in (asdict(job), asdict(before)))
-    return [name for name in new if new[name] != old.get(name) and name != "model"]
+    names = [name.removesuffix("_sha256") for name in new if new[name] != old.get(name) and name != "model"]
+    return list(dict.fromkeys(names))
