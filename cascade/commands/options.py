@@ -18,6 +18,7 @@ from cascade.settings import kinds, read, without_none
 
 _SHOWN = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 _HELP = ("-h", "--help")
+_NEAR = 0.7  # how alike two flags have to be for one to be meant by the other
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Flags:
 
     def _unknown(self, flag: str) -> str:
         known = [self.flag(field) for field in self.fields if field.kw_only] + ["--config"]
-        near = [name for name in known if name.startswith(flag)] or difflib.get_close_matches(flag, known, 1, 0.5)
+        near = [name for name in known if name.startswith(flag)] or difflib.get_close_matches(flag, known, 1, _NEAR)
         hint = f"did you mean {near[0]}?" if near else f"cascade {self.name} --help lists all"
         return f"there is no {flag}; {hint}"
 

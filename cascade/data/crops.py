@@ -78,7 +78,6 @@ class Crop:
     image: npt.NDArray[Any]
     mask: npt.NDArray[Any]
     label: int
-    centroid_px: tuple[float, float]
     area_um2: float
     brightness: float  # mean over the mask, camera units
 
@@ -130,7 +129,6 @@ def cut_crops(
                 image=image + level,
                 mask=mask,
                 label=region.label,
-                centroid_px=(float(region.centroid[0]), float(region.centroid[1])),
                 area_um2=float(region.area * spacing_um[0] * spacing_um[1]),
                 brightness=float(signal[window][own].mean() + level),
             )
