@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/cascade demo --output_dir demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/.installed-test types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

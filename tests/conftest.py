@@ -13,7 +13,8 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 
 def pytest_configure(config):
-    torch.set_num_threads(min(torch.get_num_threads(), 2))
+    beside_others = hasattr(config, "workerinput")  # one of several processes of pytest-xdist
+    torch.set_num_threads(1 if beside_others else min(torch.get_num_threads(), 2))
 
 
 @pytest.fixture(scope="session")

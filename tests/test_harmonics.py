@@ -121,7 +121,7 @@ def test_silhouettes_agree_with_open3ds_ray_casting():
     shape = draw_shapes(1, ShapeLaw(), torch.Generator().manual_seed(4)).scaled(torch.tensor([0.5]))
     cameras = hemisphere(5)
     maps = SilhouetteRenderer(cameras, 8, 48)(shape)[0]
-    mesh = solid_mesh(lambda p: shape.sdf(torch.from_numpy(p))[0].numpy(), (2.0, 2.0, 2.0), 1 / 48)
+    mesh = solid_mesh(lambda p: shape.sdf(torch.from_numpy(p))[0].numpy(), (2.0, 2.0, 2.0), 1 / 28)
     scene = viewer.scene_of(mesh)
     origins = cameras.world(torch.full((48, 48), -2.0), pixel_centres(48)).numpy()
     for n in range(len(cameras)):
@@ -159,7 +159,7 @@ def test_surfaces_agree_with_open3ds_ray_casting():
     origins = cameras.world(torch.full((48, 48), -2.0), pixel_centres(48)).numpy()
     for shape in range(2):
         solid = shapes[shape : shape + 1]
-        mesh = solid_mesh(lambda p, s=solid: s.sdf(torch.from_numpy(p))[0].numpy(), (2.0, 2.0, 2.0), 1 / 48)
+        mesh = solid_mesh(lambda p, s=solid: s.sdf(torch.from_numpy(p))[0].numpy(), (2.0, 2.0, 2.0), 1 / 28)
         scene = viewer.scene_of(mesh)
         for n in range(len(cameras)):
             rays = np.concatenate([to_xyz(origins[n]), np.broadcast_to(to_xyz(cameras.directions[n]), (48, 48, 3))], -1)

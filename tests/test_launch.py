@@ -179,6 +179,10 @@ def test_half_precision_gives_nearly_the_same_cells(banked, tmp_path):
     images, labels = ([tifffile.imread(folder / name) for folder in (banked, tmp_path / "half")] for name in names)
     assert (labels[0] > 0).sum() == pytest.approx((labels[1] > 0).sum(), rel=0.25)
     assert images[0].mean() == pytest.approx(images[1].mean(), rel=0.25)
+    assert generation.load_job(tmp_path / "half").settings["dtype"] == "bfloat16"
+    arguments.remove("--dtype"), arguments.remove("bfloat16")
+    assert main(arguments) == 0  # a set is gone on with as it was begun, whatever this processor is fast in
+    assert main([*arguments, "--dtype", "float32"]) == 1
 
 
 def test_compile_reaches_the_networks_that_take_the_time(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@ from importlib import metadata
 
 import numpy as np
 import pytest
+import torch
 from conftest import ball_stack
 from made_up import labelled_images
 
@@ -10,6 +11,7 @@ from cascade.evaluation.segmenters import (
     Cellpose4Settings,
     CellposeSettings,
     LabelledImage,
+    _in_bfloat16,
     cellpose3,
     cellpose4,
     drawn_planes,
@@ -81,13 +83,27 @@ def test_cells_end_where_the_threshold_says():
     assert segment(Network(), one, 30.0, cellprob_threshold=-2.0).sum() == 5
 
 
+def test_mixed_precision_changes_little():
+    pytest.importorskip("cellpose")
+    from cellpose.resnet_torch import CPnet
+
+    torch.manual_seed(0)
+    net, data = CPnet([2, 4, 8, 8, 256], 3, sz=3, max_pool=True).eval(), torch.randn(1, 2, 32, 32)
+    with torch.no_grad():
+        exact = net(data)[0]
+        _in_bfloat16(net)
+        mixed = net(data)[0]
+    assert mixed.dtype == torch.float32
+    assert 0 < (mixed - exact).norm() < 0.05 * exact.norm()
+
+
 def test_cellpose_is_trained_by_seed():
     pytest.importorskip("cellpose")
     settings = CellposeSettings(width=(4, 8, 8, 256), steps=5, crop=32, batch_size=2, bfloat16=True)
     train, (test,) = labelled_images(0, 2), labelled_images(5, 1)
     trained, model = cellpose3(train, settings, seed=0)
     assert trained(test).shape == test.labels.shape
-    stack = LabelledImage(*ball_stack(np.random.default_rng(0)), (2.0, 1.0, 1.0))
+    stack = LabelledImage(*ball_stack(np.random.default_rng(0), (20, 24, 24), 1), (2.0, 1.0, 1.0))
     assert trained(stack).shape == stack.labels.shape  # in Cellpose's 3D mode
     weights = [cellpose3(train, settings, seed)[1].net.state_dict()["output.2.weight"] for seed in (0, 1)]
     assert np.array_equal(weights[0], model.net.state_dict()["output.2.weight"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-BASE = {"geometry", "rng", "files", "locks", "ownership", "memory", "evenly", "settings", "reading"}
+BASE = {"geometry", "rng", "files", "locks", "ownership", "memory", "processor", "evenly", "settings", "reading"}
 PARTS = BASE | {"annotation", "shapes", "optics", "population", "diffusion", "neus", "multiview"}
 ALLOWED = {
     "geometry": set(),
@@ -15,6 +15,7 @@ ALLOWED = {
     "files": {"locks"},
     "ownership": {"files", "locks"},
     "memory": set(),
+    "processor": set(),
     "evenly": set(),
     "reading": set(),
     "settings": set(),

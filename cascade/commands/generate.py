@@ -1,6 +1,7 @@
 """`cascade generate`: here, among processes, on Slurm, as an estimate, or tile by tile."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ from cascade import __version__
 from cascade.export import ctc
 from cascade.generation import shards
 from cascade.generation.estimate import estimate
+from cascade.generation.load import fast_dtype
 from cascade.generation.maker import CascadeMaker, making, region_of
 from cascade.generation.recipe import Recipe
-from cascade.generation.settings import GenerationSettings
+from cascade.generation.settings import Dtype, GenerationSettings
 from cascade.generation.shards import Job
 from cascade.generation.slurm import submit
 from cascade.hub import folders as hub
@@ -38,6 +40,7 @@ def generate(settings: GenerationSettings, images: CascadeSettings) -> None:
     if settings.only is not None:
         return _make_again(settings, folder, settings.only)
     statistics = Statistics.from_dict(saved_statistics(folder))
+    settings = replace(settings, dtype=_dtype(settings))
     recipe = Recipe.of(settings, images)
     _check(statistics, settings, recipe)
     job = Job(
@@ -65,6 +68,17 @@ def generate(settings: GenerationSettings, images: CascadeSettings) -> None:
     make, write = making(maker)
     whole = shards.run(settings.output_dir, job, make, rank, world, write)
     return _tell_done(job, settings.output_dir, whole)
+
+
+def _dtype(settings: GenerationSettings) -> Dtype:
+    """The networks' precision: as it was asked for, or as the data set was begun, or what is fast here."""
+    if settings.dtype != "auto":
+        return settings.dtype
+    try:
+        begun: Dtype = shards.load_job(settings.output_dir).settings.get("dtype", "float32")
+    except FileNotFoundError:
+        return fast_dtype(settings.device)
+    return begun
 
 
 def model_sha256(folder: Path) -> str:

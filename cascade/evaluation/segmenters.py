@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from cascade.processor import fast_bfloat16
+
 
 @dataclass(frozen=True)
 class LabelledImage:
@@ -39,7 +41,7 @@ class CellposeSettings:
     """How Cellpose 3 is trained. width: channels by level, its own are (32, 64, 128, 256); half the width trains
     nearly four times as fast; the last has to be 256, its style vector. steps of batch_size crops of crop² pixels.
     diameter_px: that images are scaled to give their cells; Cellpose's own are 30, and 17 for its nuclei model.
-    bfloat16: mixed precision, on a CPU nearly three times as fast."""
+    bfloat16: mixed precision where the processor has it, on a CPU nearly three times as fast."""
 
     width: tuple[int, ...] = (32, 64, 128, 256)
     steps: int = 4000
@@ -90,7 +92,7 @@ def cellpose3(
             torch.default_generator.manual_seed(seed)
             net = CPnet([2, *settings.width], 3, sz=3, max_pool=True, diam_mean=settings.diameter_px)
         model.net, model.net_ortho = net.to(model.device), None  # one network for all three orientations
-    if settings.bfloat16:
+    if settings.bfloat16 and fast_bfloat16(model.device):
         _in_bfloat16(model.net)
     per_epoch = 5 * settings.batch_size
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ from cascade.settings import at_least, check_fields
 Format = Literal[
     "ctc", "cellpose", "stardist", "nnunet", "ome-tiff", "ome-zarr", "coco", "huggingface", "annotations"
 ]  # fmt: skip
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +48,8 @@ class GenerationSettings:
     """How many tasks share the work."""
     slurm_gpus: int = 0
     """GPUs that each task asks for."""
-    dtype: Dtype = "float32"
-    """Of the networks; half of it is faster on a GPU, and bfloat16 on newer CPUs."""
+    dtype: Dtype = "auto"
+    """Of the networks; auto: bfloat16 where the processor that begins the data set computes in it, else float32."""
     compile: bool = False
     """Compile the texture networks first: pays on thousands of slices."""
     device: str | None = None
