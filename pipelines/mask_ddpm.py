@@ -39,6 +39,7 @@ class MaskDDPMPipeline(HubStage, DiffusionPipeline):
         representation: "distance", the signed distance to the outline cut off at `truncation_px`, or "binary", the
             mask itself as in the paper.
         truncation_px: in pixels of the masks.
+        num_inference_steps: with which it draws well.
     """
 
     networks: ClassVar = {"unet": UNet2DModel}
@@ -51,6 +52,7 @@ class MaskDDPMPipeline(HubStage, DiffusionPipeline):
         pixel_size_um: float = 1.0,
         representation: str = "distance",
         truncation_px: float = 8.0,
+        num_inference_steps: int = 20,
     ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
@@ -59,6 +61,7 @@ class MaskDDPMPipeline(HubStage, DiffusionPipeline):
             pixel_size_um=pixel_size_um,
             representation=representation,
             truncation_px=truncation_px,
+            num_inference_steps=num_inference_steps,
         )
 
     @torch.inference_mode()
@@ -66,7 +69,7 @@ class MaskDDPMPipeline(HubStage, DiffusionPipeline):
         self,
         num_masks: int = 1,
         *,
-        num_inference_steps: int = 25,
+        num_inference_steps: int | None = None,
         generator: torch.Generator | None = None,
         micro_batch_size: int | None = None,
         min_area_px: int = 12,
@@ -80,6 +83,7 @@ class MaskDDPMPipeline(HubStage, DiffusionPipeline):
         it is computed in).
         """
         check_count("num_masks", num_masks)
+        num_inference_steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         check_count("num_inference_steps", num_inference_steps)
         check_count("micro_batch_size", micro_batch_size)
         check_count("min_area_px", min_area_px)

@@ -77,12 +77,15 @@ class TexturePipeline(HubStage, DiffusionPipeline):
         pixel_size_um: float = 1.0,
         window: dict[str, float] | None = None,
         grain: dict[str, float] | None = None,
+        num_inference_steps: int = 20,
     ):
         super().__init__()
         self.register_modules(vae=vae, unet=unet, controlnet=controlnet, scheduler=scheduler, prompt=prompt)
         window, grain = window or {"low": 0.0, "high": 65535.0}, grain or asdict(Grain())
         Window(**window), Grain(**grain)  # what cannot be is said now
-        self.register_to_config(pixel_size_um=pixel_size_um, window=window, grain=grain)
+        self.register_to_config(
+            pixel_size_um=pixel_size_um, window=window, grain=grain, num_inference_steps=num_inference_steps
+        )
 
     @property
     def window(self) -> Window:
@@ -102,7 +105,7 @@ class TexturePipeline(HubStage, DiffusionPipeline):
         cell_index: npt.NDArray[Any] | None = None,
         *,
         rho: float = 0.7,
-        num_inference_steps: int = 25,
+        num_inference_steps: int | None = None,
         guidance_scale: float = 1.0,
         generator: torch.Generator | None = None,
         micro_batch_size: int | None = None,
@@ -118,7 +121,7 @@ class TexturePipeline(HubStage, DiffusionPipeline):
             brightness: (S,) wanted mean inside the mask, in [0, 1] after the window.
             cell_index: (S,) int, which cell a slice belongs to; default: every slice its own.
             rho: strength of the texture that a cell's slices share (Eq. 2), 0 to inf.
-            num_inference_steps: DDIM steps.
+            num_inference_steps: DDIM steps; default those with which the stage draws well.
             guidance_scale: guidance towards the mask, against an empty one; 1 is none and costs nothing.
             generator: one seed is drawn from it; each cell then has its own stream.
             micro_batch_size: slices per network call; default as many as the free memory allows, 32 on a CPU. Results
@@ -141,6 +144,7 @@ class TexturePipeline(HubStage, DiffusionPipeline):
             raise ValueError("correlation_length_um needs heights_um, one per mask")
         if heights_um is not None:
             check_finite("heights_um", heights_um)
+        num_inference_steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         check_count("num_inference_steps", num_inference_steps)
         check_number("guidance_scale", guidance_scale)
         check_count("micro_batch_size", micro_batch_size)

@@ -12,7 +12,7 @@ from cascade.hub.embedded import embedded
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
 from cascade.pipelines.multiview import MultiviewPipeline
 from cascade.pipelines.texture import TexturePipeline
-from cascade.training import train_controlnet, train_mask_ddpm, train_multiview
+from cascade.training import train_controlnet, train_distilled, train_mask_ddpm, train_multiview
 
 
 def test_two_processes_train_both_phases(tiny_crops, tmp_path):
@@ -63,6 +63,23 @@ def test_an_embedded_model_is_gone_on_with(tiny_crops, tmp_path):
         MaskDDPMPipeline.from_pretrained(f).unet.state_dict() for f in (tmp_path, embedded("nuclei2d") / "mask")
     )
     assert all(torch.allclose(made[name], base[name], atol=1e-3) for name in base)
+
+
+@pytest.mark.parametrize(("stage", "kind"), [("mask", MaskDDPMPipeline), ("texture", TexturePipeline)])
+def test_a_stage_is_distilled_to_a_few_steps(stage, kind, tiny_crops, tmp_path):
+    few = ["--base_model", "nuclei2d", "--stage", stage, "--data", tiny_crops, "--max_train_steps", "2"]
+    run_script(train_distilled, "tiny_distilled", *few, "--preview_steps", "2", "--output_dir", tmp_path)
+    pipeline = kind.from_pretrained(tmp_path)
+    assert pipeline.config.num_inference_steps == 2
+    assert kind.from_pretrained(embedded("nuclei2d") / stage).config.num_inference_steps == 20
+    calls = []
+    pipeline.unet.register_forward_hook(lambda *_: calls.append(1))
+    if stage == "mask":
+        pipeline(1)
+    else:
+        pipeline(torch.ones(1, 32, 32).numpy(), torch.ones(1).numpy())
+    assert len(calls) % 2 == 0  # outlines that touch the border are drawn again
+    assert "distilled to 2 steps" in (tmp_path / "README.md").read_text()
 
 
 def test_the_multiview_script_makes_a_stage(tmp_path):

@@ -21,6 +21,7 @@ STAGES = {
     "multiview": "train_multiview",
     "ldm": "train_ldm",
     "controlnet": "train_controlnet",
+    "distilled": "train_distilled",
 }
 _NOTHING = "nothing was written; the same command starts again"
 _GOES_ON = "what is finished is kept, and the same command goes on"

@@ -10,7 +10,7 @@ from cascade.commands.settings import DemoSettings
 from cascade.export.preview import sample_preview
 from cascade.export.save import check_replaceable, save_samples
 from cascade.files import exclusive
-from cascade.generation.load import load
+from cascade.generation.load import fast_dtype, load
 from cascade.hub.embedded import embedded
 
 
@@ -32,7 +32,7 @@ def _make(output_dir: Path, seed: int) -> list[str]:
         ("nuclei3d", "3d", (48, 160, 160), 14),
     ):
         start = time.perf_counter()
-        pipeline = load(embedded(name))
+        pipeline = load(embedded(name), dtype=fast_dtype(None))
         generator = torch.Generator().manual_seed(seed)
         output = pipeline(canvas_size=canvas, cells_per_image=cells, generator=generator)
         about = {"made_by": f"cascade-microscopy {__version__}", "model": name, "seed": seed}
