@@ -26,7 +26,7 @@ def flat():
         ({"cells_per_image": 0}, "cells_per_image must be a whole number from 1, got 0"),
         ({"cells_per_image": 2.5}, "cells_per_image must be a whole number"),
         ({"num_inference_steps": 0}, "num_inference_steps must be a whole number"),
-        ({"num_inference_steps": None}, "num_inference_steps must be a whole number"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps must be a whole number"),
         ({"micro_batch_size": -1}, "micro_batch_size must be a whole number"),
         ({"clustering_probability": 1.1}, r"clustering_probability must be in \[0, 1\]"),
         ({"clustering_probability": math.nan}, r"clustering_probability must be in \[0, 1\]"),
