@@ -1,6 +1,7 @@
 """The autoencoder's phase of a training, which another phase follows."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -48,6 +49,19 @@ def train_autoencoder(
     accelerator.wait_for_everyone()
     end_phase(accelerator)
     return vae.to("cpu")
+
+
+def teach_decoder(
+    vae: AutoencoderKL, crops: CropDataset, phase: TrainingSettings, *, gradient_checkpointing: bool = False
+) -> AutoencoderKL:
+    """Finetune the decoder alone, in a folder of its own within the training's; latents keep their meaning."""
+    folder, steps = Path(phase.output_dir) / "training_decoder", phase.max_train_steps
+    phase = replace(phase, output_dir=str(folder), lr_warmup_steps=min(phase.lr_warmup_steps, steps // 10))
+    vae.requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    if gradient_checkpointing:
+        vae.enable_gradient_checkpointing()
+    return train_autoencoder(lambda: vae, crops, phase, folder / "vae", kl_weight=0.0)
 
 
 @torch.no_grad()

@@ -12,11 +12,10 @@ if __name__ == "__main__":  # Ctrl-C during the imports below ends in one line, 
     end_in_one_line()
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 
 from cascade.data.dataset import CropDataset
 from cascade.data.grain import measure_grain
@@ -31,7 +30,7 @@ from cascade.memory import micro_batch
 from cascade.pipelines.texture import TexturePipeline, bytes_of_a_crop, decode_latents
 from cascade.rng import torch_stream
 from cascade.settings import at_least, positive
-from cascade.training.autoencoder import train_autoencoder
+from cascade.training.autoencoder import teach_decoder
 from cascade.training.base_model import freeze, load_base
 from cascade.training.finish import draw_preview, save_stage
 from cascade.training.loop import training_loop
@@ -87,7 +86,13 @@ def main(argv: list[str] | None = None) -> None:
 def _train(settings: Settings, crops: CropDataset) -> None:
     vae, unet, controlnet, prompt, scheduler = load_base(stage_of(settings.base_model, "texture"))
     if settings.decoder_max_train_steps:
-        vae = _teach_decoder(vae, crops, settings)
+        phase = replace(
+            settings,
+            max_train_steps=settings.decoder_max_train_steps,
+            train_batch_size=settings.decoder_train_batch_size,
+            learning_rate=settings.decoder_learning_rate,
+        )
+        vae = teach_decoder(vae, crops, phase, gradient_checkpointing=settings.gradient_checkpointing)
     accelerator = make_accelerator(settings)
     device = accelerator.device
     torch.manual_seed(settings.seed)
@@ -141,24 +146,6 @@ def _train(settings: Settings, crops: CropDataset) -> None:
         title, base = "Texture of cells (ControlNet)", settings.base_model
         save_stage(pipeline, settings, step, title=title, data=crops.statistics, base_model=base, metrics=metrics)
     accelerator.end_training()
-
-
-def _teach_decoder(vae: AutoencoderKL, crops: CropDataset, settings: Settings) -> AutoencoderKL:
-    """Finetune the decoder alone."""
-    folder = Path(settings.output_dir) / "training_decoder"
-    phase = replace(
-        settings,
-        output_dir=str(folder),
-        max_train_steps=settings.decoder_max_train_steps,
-        train_batch_size=settings.decoder_train_batch_size,
-        learning_rate=settings.decoder_learning_rate,
-        lr_warmup_steps=min(settings.lr_warmup_steps, settings.decoder_max_train_steps // 10),
-    )
-    vae.requires_grad_(False)
-    vae.decoder.requires_grad_(True)
-    if settings.gradient_checkpointing:
-        vae.enable_gradient_checkpointing()
-    return train_autoencoder(lambda: vae, crops, phase, folder / "vae", kl_weight=0.0)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 
 from cascade.data.dataset import CropDataset
@@ -24,7 +23,6 @@ from cascade.diffusion.losses import Encode
 from cascade.diffusion.networks import Controlled, Outlines
 from cascade.diffusion.sampling import denoise
 from cascade.evenly import evenly
-from cascade.geometry.grid import signed_distance
 from cascade.hub.embedded import stage_of
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
 from cascade.pipelines.texture import TexturePipeline, decode_latents
@@ -78,7 +76,7 @@ def _train(settings: Settings) -> None:
     crops = CropDataset(settings.data, max_relative_height=1e9 if texture else settings.max_relative_height)
     device = accelerator.device
     kind = TexturePipeline if texture else MaskDDPMPipeline
-    pipeline = kind.from_pretrained(stage_of(settings.base_model, settings.stage)).to(device)
+    pipeline = kind.from_pretrained(stage_of(settings.base_model, settings.stage), few_steps=False).to(device)
     student, encode = _texture(pipeline) if texture else _outlines(pipeline, crops)
     teacher, few = deepcopy(student), settings.num_inference_steps
     loss = ConsistencyLoss(
@@ -116,10 +114,8 @@ def _texture(pipeline: TexturePipeline) -> tuple[torch.nn.Module, Encode]:
 
 
 def _outlines(pipeline: MaskDDPMPipeline, crops: CropDataset) -> tuple[torch.nn.Module, Encode]:
-    masks = crops.columns["mask"][:, 0].numpy()
-    distances = torch.from_numpy(np.stack([signed_distance(mask, (1, 1)) for mask in masks]))[:, None]
-    config = pipeline.config
-    encode = OutlineEncoder(distances, pipeline.unet.config.sample_size, config.representation, config.truncation_px)
+    masks, config = crops.columns["mask"][:, 0].numpy(), pipeline.config
+    encode = OutlineEncoder(masks, pipeline.unet.config.sample_size, config.representation, config.truncation_px)
     return Outlines(pipeline.unet).requires_grad_(True), encode
 
 

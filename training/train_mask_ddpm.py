@@ -20,8 +20,7 @@ from cascade.diffusion.encoders import OutlineEncoder
 from cascade.diffusion.losses import DenoisingLoss
 from cascade.diffusion.networks import Outlines
 from cascade.diffusion.sampling import denoise, make_scheduler
-from cascade.evaluation.shape import outline_statistics
-from cascade.geometry.grid import signed_distance
+from cascade.evaluation.shape import outline_ratios
 from cascade.hub.embedded import stage_of
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline, clean_mask
 from cascade.rng import torch_stream
@@ -78,10 +77,9 @@ def main(argv: list[str] | None = None) -> None:
 def _train(settings: Settings, crops: CropDataset) -> None:
     accelerator = make_accelerator(settings)
     masks = crops.columns["mask"][:, 0].numpy()
-    distances = torch.from_numpy(np.stack([signed_distance(mask, (1, 1)) for mask in masks]))[:, None]
     side = settings.sample_size
     if settings.base_model:
-        unet = MaskDDPMPipeline.from_pretrained(stage_of(settings.base_model, "mask")).unet
+        unet = MaskDDPMPipeline.from_pretrained(stage_of(settings.base_model, "mask"), few_steps=False).unet
         if unet.config.sample_size != side:
             raise ValueError(
                 f"{settings.base_model} draws at {unet.config.sample_size} pixels: make --sample_size {side} the same"
@@ -89,13 +87,13 @@ def _train(settings: Settings, crops: CropDataset) -> None:
     else:
         unet = new_outline_unet(settings.unet, side=side, seed=settings.seed)
     scheduler = make_scheduler(settings.prediction_type)
-    encoder = OutlineEncoder(distances, side, settings.representation, settings.truncation_px)
+    encoder = OutlineEncoder(masks, side, settings.representation, settings.truncation_px)
     loss = DenoisingLoss(Outlines(unet), encoder, scheduler)
     generator = torch_stream(settings.seed, "preview", device=accelerator.device)
     noise = torch.randn((64, 1, side, side), generator=generator, device=accelerator.device)
     fixed = ("prediction_type", "representation", "truncation_px", "sample_size")
     update = Update(loss=loss, identity={name: getattr(settings, name) for name in fixed})
-    for step in training_loop([update], Rows(len(distances), crops.fingerprint), settings, accelerator):
+    for step in training_loop([update], Rows(len(masks), crops.fingerprint), settings, accelerator):
         if step.preview and accelerator.is_main_process:
             maps = denoise(loss.network, scheduler, noise, {}, 25)
             draw_preview(0.5 - 0.5 * maps[:, 0].float().cpu().numpy(), settings, step)
@@ -108,7 +106,7 @@ def _train(settings: Settings, crops: CropDataset) -> None:
             representation=settings.representation,
             truncation_px=settings.truncation_px,
         )
-        metrics = _metrics(maps, F.interpolate(distances, size=(side, side), mode="area"))
+        metrics = _metrics(maps, F.interpolate(encoder.distances, size=(side, side), mode="area"))
         title, base = "Outlines of cells (MaskDDPM)", settings.base_model or None
         save_stage(pipeline, settings, step, title=title, data=crops.statistics, base_model=base, metrics=metrics)
     accelerator.end_training()
@@ -117,13 +115,7 @@ def _train(settings: Settings, crops: CropDataset) -> None:
 def _metrics(drawn: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
     """Area and solidity of drawn outlines against those of real ones, both (N, 1, H, W) maps, negative inside."""
     masks = [np.stack([clean_mask(plane, 1) for plane in maps[:, 0].cpu().numpy() < 0]) for maps in (drawn, real)]
-    usable, known = (each[each.any((1, 2))] for each in masks)
-    metrics = {"share of usable outlines": len(usable) / len(masks[0])}
-    if len(usable) and len(known):
-        a, b = outline_statistics(usable), outline_statistics(known)
-        metrics["mean area, drawn / real"] = float(a.area.mean() / b.area.mean())
-        metrics["mean solidity, drawn / real"] = float(a.solidity.mean() / b.solidity.mean())
-    return metrics
+    return outline_ratios(*masks)
 
 
 if __name__ == "__main__":

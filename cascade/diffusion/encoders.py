@@ -1,23 +1,29 @@
 """What the diffusion stages are trained on: x_0 of a batch, turned and flipped at random."""
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional as F
 
 from cascade.diffusion.conditioning import conditioning_image
 from cascade.diffusion.latent_space import sample_posterior, scale_latents, to_channels
+from cascade.geometry.grid import signed_distance
 
 
 class OutlineEncoder:
     """x_0 of the MaskDDPM: outlines turned by any angle and flipped, as distance maps or binary masks in [−1, 1].
 
-    distances: signed distances (N, 1, H, W) to the outlines in pixels, negative inside; batches name rows of it.
+    masks: (N, H, W) bool, of which batches name rows.
     """
 
-    def __init__(self, distances: torch.Tensor, size: int, representation: str, truncation_px: float):
+    def __init__(self, masks: npt.NDArray[Any], size: int, representation: str, truncation_px: float):
         if representation not in ("distance", "binary"):
             raise ValueError(f'representation must be "distance" or "binary", got {representation!r}')
-        self.distances, self.size = distances, size
+        self.distances = torch.from_numpy(np.stack([signed_distance(mask, (1, 1)) for mask in masks]))[:, None]
+        self.size = size
         self.representation, self.truncation_px = representation, truncation_px
 
     @torch.no_grad()

@@ -29,6 +29,18 @@ def outline_statistics(masks: npt.NDArray[Any]) -> OutlineStatistics:
     )
 
 
+def outline_ratios(drawn: npt.NDArray[Any], real: npt.NDArray[Any]) -> dict[str, float]:
+    """For a card: how many drawn outlines show a cell, and their means over real ones'; both (N, H, W) bool, a mask
+    that is empty is no outline."""
+    usable, known = (masks[masks.any((1, 2))] for masks in (drawn, real))
+    ratios = {"share of usable outlines": len(usable) / len(drawn)}
+    if len(usable) and len(known):
+        a, b = outline_statistics(usable), outline_statistics(known)
+        ratios["mean area, drawn / real"] = float(a.area.mean() / b.area.mean())
+        ratios["mean solidity, drawn / real"] = float(a.solidity.mean() / b.solidity.mean())
+    return ratios
+
+
 def cell_shapes(labels: list[npt.NDArray[Any]], spacing_um: tuple[float, ...]) -> dict[str, npt.NDArray[Any]]:
     """One value per cell of label images that does not touch the border: of planes area in µm², solidity and
     eccentricity; of stacks volume in µm³, sphericity and elongation (`solid_statistics`)."""

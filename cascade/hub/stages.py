@@ -8,6 +8,7 @@ from diffusers import ModelMixin
 from safetensors import SafetensorError
 
 from cascade.hub import folders as hub
+from cascade.hub.few_steps import add_few_steps
 
 _FAILURES = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, OSError, SafetensorError)
 
@@ -22,9 +23,18 @@ class HubStage:
 
     @classmethod
     def from_pretrained(
-        cls, path_or_repo_id: str | Path, revision: str | None = None, token: str | None = None, **options: Any
+        cls,
+        path_or_repo_id: str | Path,
+        revision: str | None = None,
+        token: str | None = None,
+        *,
+        few_steps: bool = True,
+        **options: Any,
     ) -> Self:
         """Load from a folder or a Hub repository; `options` are those of diffusers, and components to use instead.
+
+        few_steps: with the weights that draw in a few steps, where the folder has them; those that a training goes on
+        from are the others.
 
         Raises `hub.ModelError`, naming the file, if something is missing or pickled, is cut or of another encoding, or
         if weights do not fit their network or are not finite.
@@ -38,9 +48,12 @@ class HubStage:
         how = {key: options[key] for key in ("dtype", "torch_dtype", "variant") if key in options}
         given = {name: load_network(kind, folder / name, **how) for name, kind in cls.networks.items() if name in files}
         try:
-            return super().from_pretrained(folder, use_safetensors=True, **options, **given)  # type: ignore[misc]
+            stage: Self = super().from_pretrained(folder, use_safetensors=True, **options, **given)  # type: ignore[misc]
         except _FAILURES as error:
             raise hub.ModelError(f"{folder}: its configs make no {cls.__name__} ({_first_line(error)})") from error
+        if few_steps and not options.keys() & cls.networks.keys():
+            add_few_steps(stage, folder)
+        return stage
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
         """Upload the stage with its card; returns the commit's address."""

@@ -1,0 +1,53 @@
+"""A stage's second set of weights, with which it draws in a few steps: kept beside the first, as their difference."""
+
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from cascade.files import replacing
+from cascade.hub.folders import ModelError
+from cascade.hub.low_rank import add_difference, low_rank_difference
+
+FILE = "few_steps.safetensors"
+_STEPS = "num_inference_steps"
+
+
+def save_few_steps(base: DiffusionPipeline, distilled: DiffusionPipeline, folder: str | Path, *, rank: int) -> Path:
+    """Write, beside a stage in `folder`, what makes `distilled` of it (`training/train_distilled.py`).
+
+    rank: of the difference of each weight; see `low_rank_difference`. Raises ValueError where they differ in more.
+    """
+    found: dict[str, torch.Tensor] = {}
+    for name, network in distilled.components.items():
+        if isinstance(network, torch.nn.Module):
+            before = getattr(base, name).state_dict()
+            if any(not torch.equal(value, before[key]) for key, value in network.state_dict().items()):
+                difference = low_rank_difference(before, network.state_dict(), rank)
+                found |= {f"{name}/{key}": value for key, value in difference.items()}
+    path = Path(folder) / FILE
+    with replacing(path) as temporary:
+        save_file(found, temporary, metadata={_STEPS: str(distilled.config.num_inference_steps)})
+    return path
+
+
+def add_few_steps(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """Make a stage that was loaded from a folder draw in few steps, if the folder says how; `hub.ModelError` if what it
+    says is of another stage."""
+    path = folder / FILE
+    if not path.is_file():
+        return
+    try:
+        with safe_open(path, "pt") as file:
+            steps = int((file.metadata() or {})[_STEPS])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        for name in {key.partition("/")[0] for key in tensors}:
+            own = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
+            add_difference(getattr(pipeline, name), own)
+    except (SafetensorError, ValueError, KeyError, AttributeError) as error:
+        raise ModelError(
+            f"{path}: does not belong to this stage ({error}); copy the model again, or remove it"
+        ) from error
+    pipeline.register_to_config(num_inference_steps=steps)
