@@ -21,6 +21,9 @@ class ConsistencyLoss(torch.nn.Module):
     num_inference_steps × substeps, else ValueError.
     """
 
+    alpha: torch.Tensor
+    sigma: torch.Tensor
+
     def __init__(
         self,
         student: torch.nn.Module,
