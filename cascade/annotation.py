@@ -100,6 +100,8 @@ class Annotation:
     """Bool, as large as the labels: the organism, where there is one."""
     time: int = 0
     """Number of the frame in a time series."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What its source could not do as it was asked, and how often: cells that did not fit, for one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cells", tuple(self.cells))
