@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,9 @@ _TOGETHER = 1 << 21  # points of windows that are evaluated at a time
 class Body:
     """One cell, before it lies anywhere.
 
-    depth: float32 on an odd number of voxels along each axis, the cell's centre in the middle: the lower, the deeper
-    inside. voxels: how many the cell has; its mask is the deepest of the window. sdf: roughly the same shape as a
-    signed distance in µm, to keep others away.
+    depth: float32 on an odd number of voxels along each axis, the cell's centre in the middle: 1 on the surface, and the
+    lower, the deeper inside. voxels: how many the cell has; its mask are the deepest of the window. sdf: roughly the
+    same shape as a signed distance in µm, to keep others away.
     """
 
     depth: npt.NDArray[Any]
@@ -134,20 +135,21 @@ def _depths(
     half: npt.NDArray[Any],
     spacing_um: tuple[float, ...],
 ) -> npt.NDArray[Any]:
-    """First-order distances (B, N_0, …) to the deformed ellipsoids on windows of so many voxels to each side."""
+    """Σ (x / semi-axis)² (B, N_0, …) of the deformed ellipsoids, 1 on their surfaces, on windows of so many voxels to
+    each side of the centre."""
     count, ndim = semi_axes_um.shape
     axes = Grid.centred(tuple(2 * half + 1), spacing_um).axes_um()
-    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1)[None]
-    if moves_um.any():
-        box = 2 * (half + 1) * np.array(spacing_um)
-        places = [np.broadcast_to(axis, (count, len(axis))) for axis in axes]
-        points = points + BSplineField(moves_um, box).on_grids(places).astype(np.float32)
-    local = points.reshape(len(points), -1, ndim) @ np.swapaxes(frames, 1, 2).astype(np.float32)
-    squares = (local / semi_axes_um[:, None].astype(np.float32)) ** 2
-    k = np.sqrt(squares.sum(-1))
-    slope = np.sqrt((squares / semi_axes_um[:, None].astype(np.float32) ** 2).sum(-1))
-    depth = k * (k - 1) / np.maximum(slope, 1e-6)
-    depth[slope < 1e-6] = -np.inf
-    return np.where(np.isneginf(depth), -semi_axes_um.min(1)[:, None], depth).astype(np.float32).reshape(
-        count, *(2 * half + 1)
-    )
+    if not moves_um.any():
+        form = np.einsum("bi,bij,bik->bjk", semi_axes_um**-2, frames, frames).astype(np.float32)
+        sparse = np.meshgrid(*axes, indexing="ij", sparse=True)
+        depth = np.zeros((count, *2 * half + 1), np.float32)
+        for i, j in combinations_with_replacement(range(ndim), 2):
+            depth += form[:, i, j].reshape(-1, *[1] * ndim) * ((1 + (i != j)) * sparse[i] * sparse[j])
+        return depth
+    places = [np.broadcast_to(axis, (count, len(axis))) for axis in axes]
+    box = 2 * (half + 1) * np.array(spacing_um)
+    points = BSplineField(moves_um, box).on_grids(places).astype(np.float32)
+    for axis, place in enumerate(np.meshgrid(*axes, indexing="ij", sparse=True)):
+        points[..., axis] += place
+    local = points.reshape(count, -1, ndim) @ np.swapaxes(frames / semi_axes_um[..., None], 1, 2).astype(np.float32)
+    return np.einsum("bpi,bpi->bp", local, local).reshape(count, *2 * half + 1)

@@ -1,7 +1,7 @@
 """Putting bodies on a canvas without overlap: anywhere free, near to others, or in contact with one of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ from cascade.annotation import Annotation, CellRecord
 from cascade.geometry.masks import overlap_windows
 from cascade.simulators.bodies import Body, deepest, in_one_piece
 
-_NODES = 0.35  # smallest radii between two places that are looked at
+_NODES = 0.4  # smallest radii between two places that are looked at
 _MOST_NODES = 1 << 21
 _POOL = 128  # sites of which one is chosen by how near others are
 _TRIES = 12  # sites at which a body is tried, for each of the rooms that it may need
 _LAST_TRIES = 400  # before a body is given up
 _DIRECTIONS = 24  # from which a body is pressed against another
+_FAR = {2: 5.0, 3: 3.0}  # smallest radii from a cell that the distance to it is known
 _PRESSED = 0.08  # share of a body that may lie on others before it gives way
 
 
@@ -58,13 +59,17 @@ class Crowd:
             np.minimum(np.arange(s // 2, n + s // 2, s), n - 1) for n, s in zip(size, step, strict=True)
         ]
         self._room = np.full([len(axis) for axis in self._nodes], np.inf, np.float32)
+        self._open = np.ones(self._room.size, bool)
         if self.inside:
             for axis, (nodes, n, s) in enumerate(zip(self._nodes, size, spacing, strict=True)):
-                edge = np.minimum(nodes + 0.5, n - 0.5 - nodes) * s
+                edge = (np.minimum(nodes + 0.5, n - 0.5 - nodes) * s).astype(np.float32)
                 self._room = np.minimum(self._room, edge.reshape([-1 if a == axis else 1 for a in range(len(size))]))
         if self.region is not None:
-            allowed = self.region[np.ix_(*self._nodes)]
-            self._room = np.where(allowed, self._room, -np.inf).astype(np.float32)
+            self.widen(self.region)
+
+    def widen(self, region: npt.NDArray[Any]) -> None:
+        """Let centres lie in another region."""
+        self.region, self._open = region, region[np.ix_(*self._nodes)].ravel()
 
     def put(self, rng: np.random.Generator, body: Body, *, gap: bool = False, clustering: float = 0.0) -> Site | None:
         """Put a body anywhere free; None if there is no room for it.
@@ -79,9 +84,8 @@ class Crowd:
                 if site := self._lay(body, centre, gap):
                     return site
         for centre in self._sites(rng, 0.8 * least, _LAST_TRIES, 0):
-            for turn in _mirrored(body):
-                if site := self._lay(turn, centre, gap):
-                    return site
+            if site := self._lay(_turned(rng, body), centre, gap):
+                return site
         return None
 
     def put_beside(self, rng: np.random.Generator, body: Body, others: Sequence[Site]) -> Site | None:
@@ -117,23 +121,24 @@ class Crowd:
 
     def annotation(self, brightness: npt.NDArray[Any] | None = None) -> Annotation:
         """What lies on the canvas. brightness: wanted one of each cell, (N,) or more of which the first are taken."""
-        from dataclasses import replace
-
         cells = self.cells
         if brightness is not None:
             cells = [replace(c, brightness=float(b)) for c, b in zip(cells, brightness, strict=False)]
         return Annotation(self.labels, self.spacing_um, tuple(cells), self.region, counts=self.counts)
 
-    def _sites(
-        self, rng: np.random.Generator, room: float, tries: int, clustering: float
-    ) -> "list[npt.NDArray[Any]]":
+    def _sites(self, rng: np.random.Generator, room: float, tries: int, clustering: float) -> list[npt.NDArray[Any]]:
         """Voxels (n,) with so much room around them, the first to be tried first."""
-        free = np.flatnonzero(self._room.ravel() >= room)
-        if not len(free):
-            return []
-        pool = free[rng.integers(len(free), size=_POOL if clustering else min(tries, 4 * len(free)))]
+        rooms = self._room.ravel()
+        wanted = _POOL if clustering else tries
+        pool = rng.integers(rooms.size, size=8 * wanted)
+        pool = pool[(rooms[pool] >= room) & self._open[pool]][:wanted]
+        if len(pool) < wanted:  # a crowded canvas: look everywhere
+            free = np.flatnonzero((rooms >= room) & self._open)
+            if not len(free):
+                return []
+            pool = free[rng.integers(len(free), size=wanted)]
         if clustering:
-            pool = pool[np.argsort(np.sign(clustering) * self._room.ravel()[pool], kind="stable")]
+            pool = pool[np.argsort(np.sign(clustering) * rooms[pool], kind="stable")]
             most = _POOL ** (1 - abs(clustering))
             pool = pool[(rng.random(tries) * most).astype(int)]
         index = np.unravel_index(pool, self._room.shape)
@@ -159,7 +164,7 @@ class Crowd:
     def _lay(self, body: Body, centre: npt.NDArray[Any], gap: bool) -> Site | None:
         """Put a body where it lies on nothing."""
         here, there = self._windows(body, centre)
-        mask = body.mask[there]
+        mask = body.mask if body.depth.shape == tuple(s.stop - s.start for s in here) else body.mask[there]
         if self.labels[here][mask].any() or not self._allows(centre):
             return None
         if gap and (self.labels[here][ndimage.binary_dilation(mask, np.ones((3,) * mask.ndim))]).any():
@@ -184,7 +189,7 @@ class Crowd:
                 return None
             if self.region is not None and not self.region[here][mask].all():
                 return None
-        if not in_one_piece(mask):
+        if mask is not body.mask and not in_one_piece(mask):
             return None
         label = len(self.cells) + 1
         if label > np.iinfo(self.labels.dtype).max:
@@ -202,7 +207,7 @@ class Crowd:
 
     def _keep_away(self, body: Body, centre: npt.NDArray[Any]) -> None:
         """Less room around a cell, as far as it matters to the next."""
-        reach = body.reach_um[1] + self._farthest_um()
+        reach = body.reach_um[1] + _FAR[len(self.canvas_size)] * self.smallest_um
         span = []
         for nodes, c, s in zip(self._nodes, centre, self.spacing_um, strict=True):
             low, high = np.searchsorted(nodes, [c - reach / s, c + reach / s])
@@ -214,6 +219,11 @@ class Crowd:
         points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
         np.minimum(window, body.sdf(points).reshape(window.shape), out=window, casting="unsafe")
 
-    def _farthest_um(self) -> float:
-        """As far from a cell as the distance to it is known."""
-        return 6 * self.smallest_um
+
+def _turned(rng: np.random.Generator, body: Body) -> Body:
+    """A body, mirrored along some of its axes."""
+    signs = rng.choice([-1, 1], size=body.depth.ndim)
+    steps = tuple(slice(None, None, sign) for sign in signs)
+    return replace(
+        body, depth=body.depth[steps], mask=body.mask[steps], sdf=lambda points: body.sdf(points * signs)
+    )
