@@ -23,9 +23,9 @@ _TOGETHER = 1 << 21  # points of windows that are evaluated at a time
 class Body:
     """One cell, before it lies anywhere.
 
-    depth: float32 on an odd number of voxels along each axis, the cell's centre in the middle: 1 on the surface, and the
-    lower, the deeper inside. voxels: how many the cell has; its mask are the deepest of the window. sdf: roughly the
-    same shape as a signed distance in µm, to keep others away.
+    depth: float32 on an odd number of voxels along each axis, the cell's centre in the middle: 1 on the surface, and
+    the lower, the deeper inside. voxels: how many the cell has; its mask are the deepest of the window. sdf: roughly
+    the same shape as a signed distance in µm, to keep others away.
     """
 
     depth: npt.NDArray[Any]
@@ -104,7 +104,9 @@ def ellipsoid_bodies(
     found: list[Body | None] = [None] * count
     for some in _batches(half):
         widest = half[some].max(0)
-        for n, depth in zip(some, _depths(semi_axes_um[some], frames[some], moves[some], widest, spacing_um), strict=True):
+        for n, depth in zip(
+            some, _depths(semi_axes_um[some], frames[some], moves[some], widest, spacing_um), strict=True
+        ):
             window = tuple(slice(w - h, w + h + 1) for w, h in zip(widest, half[n], strict=True))
             depth, move = np.ascontiguousarray(depth[window]), moves[n : n + 1]
             mask = deepest(depth, voxels[n])

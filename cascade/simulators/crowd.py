@@ -55,11 +55,9 @@ class Crowd:
         while np.prod(-(-size // step).astype(float)) > _MOST_NODES:
             step = step + np.maximum(step // 4, 1)
         self._step = step
-        self._nodes = [
-            np.minimum(np.arange(s // 2, n + s // 2, s), n - 1) for n, s in zip(size, step, strict=True)
-        ]
+        self._nodes = [np.minimum(np.arange(s // 2, n + s // 2, s), n - 1) for n, s in zip(size, step, strict=True)]
         self._room = np.full([len(axis) for axis in self._nodes], np.inf, np.float32)
-        self._open = np.ones(self._room.size, bool)
+        self._open = np.arange(self._room.size)
         if self.inside:
             for axis, (nodes, n, s) in enumerate(zip(self._nodes, size, spacing, strict=True)):
                 edge = (np.minimum(nodes + 0.5, n - 0.5 - nodes) * s).astype(np.float32)
@@ -69,7 +67,7 @@ class Crowd:
 
     def widen(self, region: npt.NDArray[Any]) -> None:
         """Let centres lie in another region."""
-        self.region, self._open = region, region[np.ix_(*self._nodes)].ravel()
+        self.region, self._open = region, np.flatnonzero(region[np.ix_(*self._nodes)])
 
     def put(self, rng: np.random.Generator, body: Body, *, gap: bool = False, clustering: float = 0.0) -> Site | None:
         """Put a body anywhere free; None if there is no room for it.
@@ -130,10 +128,12 @@ class Crowd:
         """Voxels (n,) with so much room around them, the first to be tried first."""
         rooms = self._room.ravel()
         wanted = _POOL if clustering else tries
-        pool = rng.integers(rooms.size, size=8 * wanted)
-        pool = pool[(rooms[pool] >= room) & self._open[pool]][:wanted]
+        if not len(self._open):
+            return []
+        pool = self._open[rng.integers(len(self._open), size=8 * wanted)]
+        pool = pool[rooms[pool] >= room][:wanted]
         if len(pool) < wanted:  # a crowded canvas: look everywhere
-            free = np.flatnonzero((rooms >= room) & self._open)
+            free = self._open[rooms[self._open] >= room]
             if not len(free):
                 return []
             pool = free[rng.integers(len(free), size=wanted)]
@@ -183,7 +183,9 @@ class Crowd:
             return None
         return self._fill(body, centre, mask, here)
 
-    def _fill(self, body: Body, centre: npt.NDArray[Any], mask: npt.NDArray[Any], here: tuple[slice, ...]) -> Site | None:
+    def _fill(
+        self, body: Body, centre: npt.NDArray[Any], mask: npt.NDArray[Any], here: tuple[slice, ...]
+    ) -> Site | None:
         if self.inside:
             if np.count_nonzero(mask) < body.voxels:
                 return None
@@ -224,6 +226,4 @@ def _turned(rng: np.random.Generator, body: Body) -> Body:
     """A body, mirrored along some of its axes."""
     signs = rng.choice([-1, 1], size=body.depth.ndim)
     steps = tuple(slice(None, None, sign) for sign in signs)
-    return replace(
-        body, depth=body.depth[steps], mask=body.mask[steps], sdf=lambda points: body.sdf(points * signs)
-    )
+    return replace(body, depth=body.depth[steps], mask=body.mask[steps], sdf=lambda points: body.sdf(points * signs))

@@ -78,7 +78,9 @@ def hela(rng: np.random.Generator, settings: HeLaSettings | None = None) -> Anno
         _add_colony(rng, region, settings)
     crowd = Crowd(settings.canvas_size, settings.spacing_um, float(axes.min(initial=1)), region=region)
     for body in sorted(bodies, key=lambda body: -body.voxels):
-        while crowd.put(rng, body) is None and not region.all() and crowd.counts.get("colonies_added", 0) < _MORE_COLONIES:
+        while (
+            crowd.put(rng, body) is None and not region.all() and crowd.counts.get("colonies_added", 0) < _MORE_COLONIES
+        ):
             _add_colony(rng, region, settings)
             crowd.widen(region)
             crowd.count("colonies_added")

@@ -1,4 +1,4 @@
-"""Nuclei of mouse stem cells (GOWT1) in 2D: large, irregular, apart, with dark nucleoli (sketch DDPM paper, Methods)."""
+"""Nuclei of mouse stem cells (GOWT1) in 2D: large, irregular, apart, with dark nucleoli (sketch DDPM paper)."""
 
 from dataclasses import dataclass, replace
 
