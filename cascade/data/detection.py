@@ -22,13 +22,13 @@ _STRONG = 0.3  # of the strongest answers: the others are nucleoli and noise
 _SHADES = 4  # standard deviations of the background up to which light counts in full, beyond it by its logarithm
 _LEAN = 2.0  # if the darkest percents lie so much farther from the mode than the brightest, cells are dark
 
-_PLANE_BLUR, _PLANE_BLUR_PX = 0.08, 1.0  # takes noise off before light is looked at, and pixels at least
+_PLANE_BLUR, _PLANE_BLUR_PX = 0.12, 1.0  # takes noise off before light is looked at, and pixels at least
 _FIELD = 6  # the background changes over three cells, not within one
-_AROUND, _OWN = 0.7, 0.45  # light below this share of the brightest so near is no cell: it is its neighbour's blur
+_AROUND, _OWN = 0.7, 0.42  # light below this share of the brightest so near is no cell: it is its neighbour's blur
 _CELL_BLUR = 0.3  # after which a cell has one middle, whatever its nucleoli are like
 _RIM_BLUR = 0.1  # of distances, so that a rough rim makes no second peak
 _SADDLE = 0.15  # relative depth of what parts two cells
-_BRIGHT, _OUTLINE = 75, 0.5  # percentile that stands for a cell's light; of that so much is left at the outline
+_BRIGHT, _OUTLINE = 75, 0.46  # percentile that stands for a cell's light; of that so much is left at the outline
 _CRUMB = 0.3  # radius of pieces that no one looks at
 
 _STACK_SIGMA = 0.42  # of the Laplacian whose peaks are cells
