@@ -14,7 +14,7 @@ from cascade.export.records import SampleRecord
 
 
 def write(sample: Sample, number: int, folder: Path) -> None:
-    """`images/sample_000000.png`, if there is an image; its annotations lie in `annotations/` until `finish` joins them.
+    """`images/sample_000000.png`, if there is an image; annotations lie in `annotations/` until `finish` joins them.
 
     Raises ValueError for a 3D sample: COCO has no z.
     """

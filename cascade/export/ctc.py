@@ -44,7 +44,7 @@ def finish(
         lines: list[str] = []
         last = 0
         for frame, record in enumerate(records[start : start + frames_per_sequence]):
-            highest = max((cell.label for cell in record.cells), default=0)
+            highest = max([record.num_cells, *(cell.label for cell in record.cells)])
             if last + highest > TRACK_IDS:
                 raise ValueError(
                     f"{folder}: sequence {sequence} has more than {TRACK_IDS} cells; use shorter sequences"
