@@ -29,8 +29,8 @@ class Soundness:
 
 
 def validate(settings: ValidateSettings) -> Soundness:
-    """Look at every frame of a data set, generated or real, in a layout that `find_frames` knows; or at its labels, where
-    it has no images, in one that `find_labels` knows.
+    """Look at every frame of a data set, generated or real, in a layout that `find_frames` knows; or, where it has no
+    images, at its labels, in one that `bare_labels` knows.
 
     Raises DataError where there is nothing to look at.
     """
@@ -66,9 +66,7 @@ def _soundness_of_labels(source: Path, files: list[LabelFile]) -> Soundness:
             warnings.append(f"{file.path}: an empty frame")
         other = next((one for spacing, one in known.items() if len(spacing) != annotation.ndim), None)
         if other is not None:
-            errors.append(
-                f"{file.path}: {annotation.ndim} axes, but {other.path} has other; keep planes and stacks apart"
-            )
+            errors.append(f"{file.path}: {annotation.ndim} axes, unlike {other.path}; keep planes and stacks apart")
         elif known and annotation.spacing_um not in known:
             warnings.append(f"{file.path}: voxels of another size than in {next(iter(known.values())).path}")
         known.setdefault(annotation.spacing_um, file)

@@ -1,4 +1,4 @@
-"""Labels that exist as a source of annotations: as they are, a slice repeated, frames as a volume, layers that overlap."""
+"""Labels that exist as annotations: as they are, a slice repeated, frames as a volume, layers that overlap."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,8 +28,8 @@ class LabelsSettings:
     source: Path
     """Folder of labels, manual or automatic, in a layout that prepare reads, or without images."""
     reading: Literal["whole", "slice", "time", "layers"] = "whole"
-    """whole: each file is an annotation; slice: each is a plane, to be repeated along z; time: all planes are the frames
-    of one volume; layers: each is a stack of planes, in which cells that overlap lie in different ones."""
+    """whole: each file is an annotation; slice: each is a plane, to be repeated along z; time: all planes are frames of
+    one volume; layers: each is a stack of planes, in which cells that overlap lie in different ones."""
     truth: Literal["gt", "st"] = "gt"
     """The Cell Tracking Challenge's gold or silver truth."""
     sequences: tuple[str, ...] = ()
