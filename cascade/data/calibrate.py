@@ -12,12 +12,12 @@ from cascade.rng import stream
 from cascade.simulators.nuclei import NucleiSettings, nuclei
 
 _QUANTILES = 33
-_CELLS = {2: 240, 3: 100}  # simulated for each comparison, over one image and more
+_CELLS = {2: 240, 3: 60}  # simulated for each comparison, over one image and more
 _MOST_SCENES = 8
 _SPARSE = 0.12  # share of a canvas that cells cover where only their shapes are compared
 _SHAPE_ROUNDS, _CROWD_ROUNDS = 2, 2
-_BISECTIONS = 5
-_MOST_DEFORMED = 0.3  # radii: beyond, cells come to pieces
+_BISECTIONS = 4
+_DEFORMATIONS = (0.0, 0.06, 0.12, 0.18, 0.24, 0.3)  # radii: beyond, cells come to pieces
 
 
 def quantiles(values: npt.NDArray[Any]) -> tuple[float, ...]:
@@ -41,7 +41,7 @@ def nuclei_like(
     """Settings at which `nuclei` makes what was measured on images of `image_shape`.
 
     Sizes, elongations, brightness and numbers are taken as they are distributed, numbers in proportion to the canvas.
-    Then a few scenes are simulated: `deformation` is bisected until cells are as solid, elongations are corrected for
+    Then a few scenes are simulated: `deformation` is what makes cells as solid, elongations are corrected for
     what deformation adds to them, `clustering` is bisected until the next cell is as far, and `touching` corrected
     until as many touch.
 
@@ -71,17 +71,18 @@ def _with_shapes(settings: NucleiSettings, real: Measures, seed: int) -> NucleiS
     size = np.pi * radius**2 if ndim == 2 else 4 / 3 * np.pi * radius**3
     room = np.prod(settings.canvas_size) * np.prod(settings.spacing_um)
     count = float(np.clip(_SPARSE * room / size, 1, _CELLS[ndim]))
-    wanted = float(np.mean(real.solidity))
-    for number in range(_SHAPE_ROUNDS):
-        apart = replace(settings, num_cells=(count,), touching=0.0, clustering=0.0, inside=True)
-        low, high = 0.0, _MOST_DEFORMED
-        for _ in range(_BISECTIONS):
-            middle = 0.5 * (low + high)
-            made = _simulated(replace(apart, deformation=middle), seed, f"shapes {number}")
-            low, high = (middle, high) if np.mean(made.solidity) > wanted else (low, middle)
+
+    def apart(settings: NucleiSettings) -> Measures:
+        return _simulated(replace(settings, num_cells=(count,), touching=0.0, clustering=0.0), seed, "shapes")
+
+    solid = [_mean(apart(replace(settings, deformation=d)).solidity) for d in _DEFORMATIONS]
+    falling = np.minimum.accumulate(solid)  # as deformation grows
+    deformation = float(np.interp(_mean(real.solidity), falling[::-1], _DEFORMATIONS[::-1]))
+    settings = replace(settings, deformation=round(deformation, 4))
+    for _ in range(_SHAPE_ROUNDS):
+        made = apart(settings)
         settings = replace(
             settings,
-            deformation=round(0.5 * (low + high), 4),
             elongation=_corrected(settings.elongation, made.elongation, real.elongation, 1.0),
             axial_elongation=_corrected(settings.axial_elongation, made.axial_elongation, real.axial_elongation, 0.2),
         )
@@ -89,26 +90,28 @@ def _with_shapes(settings: NucleiSettings, real: Measures, seed: int) -> NucleiS
 
 
 def _with_crowding(settings: NucleiSettings, real: Measures, seed: int) -> NucleiSettings:
+    """Clustering, by how far the next cell is, and touching."""
     if not len(real.nearest_um):
         return settings
-    share, nearest = float(np.mean(real.touching)), float(np.mean(real.nearest_um))
+    share, nearest = _mean(real.touching), _mean(real.nearest_um)
     touching, clustering = share, 0.0
     for number in range(_CROWD_ROUNDS):
         low, high = -1.0, 1.0
         for _ in range(_BISECTIONS):
             clustering = 0.5 * (low + high)
-            made = _simulated(replace(settings, touching=touching, clustering=clustering), seed, f"crowd {number}")
+            crowded = replace(settings, touching=touching, clustering=clustering)
+            made = _simulated(crowded, seed, f"crowd {number}", shapes=False)
             low, high = (clustering, high) if _mean(made.nearest_um) > nearest else (low, clustering)
         touching = float(np.clip(touching + share - _mean(made.touching), 0, 1))
     return replace(settings, touching=round(touching, 4), clustering=round(clustering, 4))
 
 
-def _simulated(settings: NucleiSettings, seed: int, what: str) -> Measures:
+def _simulated(settings: NucleiSettings, seed: int, what: str, *, shapes: bool = True) -> Measures:
     """Measures of a few scenes, the same random numbers for the same `what`."""
     cells = max(float(np.mean(settings.num_cells)), 1.0)
     scenes = int(np.clip(np.ceil(_CELLS[len(settings.canvas_size)] / cells), 2, _MOST_SCENES))
     labels = (nuclei(stream(seed, "likeness", what, n), settings).labels for n in range(scenes))
-    return measure_labels(labels, settings.spacing_um)
+    return measure_labels(labels, settings.spacing_um, shapes=shapes)
 
 
 def _corrected(

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from skimage import feature, measure, morphology, segmentation
+from skimage import feature, measure, segmentation
+from skimage.morphology import local_maxima, reconstruction, remove_small_objects
 
 from cascade.geometry.masks import largest_piece
 from cascade.optics.foreground import background_field, background_mask
@@ -17,6 +18,7 @@ _SMALLEST = 0.08  # of a typical cell's area or volume: less is dirt
 
 # A ball of radius r answers strongest to a scale-normalised Laplacian of Gaussian of sigma r / √n (Lindeberg, 1998).
 _SCALES = 12
+_SIDE = 200  # pixels of the shorter side, or more, that are enough to see blobs
 _SMALL_PX, _LARGE = 2.5, 0.2  # radii looked for: from pixels of the binned image up to a share of its shorter side
 _STRONG = 0.3  # of the strongest answers: the others are nucleoli and noise
 _SHADES = 4  # standard deviations of the background up to which light counts in full, beyond it by its logarithm
@@ -77,11 +79,9 @@ def typical_radius(image: npt.NDArray[Any], spacing_um: Sequence[float], ground:
     ground: pixels that show background only, bool, same shape.
     """
     ndim, spacing = image.ndim, np.array(spacing_um, float)
-    bins = (
-        (2, 2)
-        if min(image.shape) > 128 and ndim == 2
-        else tuple(np.maximum(np.rint(max(spacing) / spacing), 1).astype(int))
-    )
+    side = min(image.shape[-2:])
+    finest = np.full(2, max(side // _SIDE, 1) * min(spacing)) if ndim == 2 else max(spacing)
+    bins = tuple(np.maximum(np.rint(finest / spacing), 1).astype(int).tolist())
     coarse = measure.block_reduce(image, bins, np.mean)
     empty = measure.block_reduce(ground.astype(np.float32), bins, np.mean) > 0.9
     spacing = spacing * bins
@@ -114,7 +114,7 @@ def _in_plane(
         nearby = ndimage.maximum_filter(smooth, tuple(2 * (_AROUND * px).astype(int) + 1))
         noise = _noise(signal, ground)
         bright = (signal > _CLEAR * noise) & (signal > _OWN * nearby)
-        bright = morphology.remove_small_objects(bright, max_size=int(np.pi * (_CRUMB * px).prod()))
+        bright = remove_small_objects(bright, max_size=int(np.pi * (_CRUMB * px).prod()))
         bright = ndimage.binary_fill_holes(bright)
         distance = ndimage.distance_transform_edt(np.pad(bright, 1, mode="edge"), sampling=spacing)[1:-1, 1:-1]
         distance = ndimage.gaussian_filter(distance, _RIM_BLUR * px)
@@ -139,8 +139,8 @@ def _parted(bright: npt.NDArray[Any], depth: npt.NDArray[Any]) -> npt.NDArray[An
         own = clumps[box] == clump
         low = float(depth[box][own].min()) - 1
         inside = np.pad(np.where(own, depth[box], low), 1, constant_values=low)
-        flooded = morphology.reconstruction(inside - _SADDLE, inside)
-        peaks = morphology.local_maxima(flooded)[1:-1, 1:-1] & own
+        flooded = reconstruction(inside - _SADDLE, inside)
+        peaks = local_maxima(flooded)[1:-1, 1:-1] & own
         marks, count = ndimage.label(peaks, np.ones((3, 3)))
         parts = segmentation.watershed(-depth[box], marks, mask=own)
         pieces[box][own] = parts[own] + last

@@ -55,8 +55,12 @@ def measure_labels(
     labels: Iterable[npt.NDArray[Any]],
     spacing_um: Sequence[float],
     images: Iterable[npt.NDArray[Any]] | None = None,
+    *,
+    shapes: bool = True,
 ) -> Measures:
     """Of label images (Y, X) or (Z, Y, X) of one spacing, every id one piece; images: as many, for brightness.
+
+    shapes: whether to measure single cells as well, which takes longest.
 
     Raises ValueError where an image has another number of axes than there are spacings.
     """
@@ -71,7 +75,7 @@ def measure_labels(
         if len(cells.ids):
             found["touching"].append(float(np.isin(cells.ids, touching_ids(plane)).mean()))
             found["nearest_um"] += cells.nearest_um()
-        for name, values in cells.shapes().items():
+        for name, values in (cells.shapes() if shapes else {}).items():
             found[name] += values
         if pictures is not None:
             found["brightness"] += np.atleast_1d(ndimage.mean(next(pictures), plane, cells.ids)).tolist()

@@ -32,13 +32,13 @@ def realism(made: Measures, real: Measures) -> dict[str, float | None]:
     >>> realism(real, real)["size"], round(realism(made, real)["touching"], 6)
     (0.0, 1.0)
     """
-    return {name: _in_spreads(getattr(made, field), getattr(real, field)) for name, field in STATISTICS.items()}
+    return _distances(made, real, real)
 
 
 def realism_floor(real: Measures, *, seed: int = 0, draws: int = 20) -> dict[str, float | None]:
     """What chance alone gives: the distance of one random half of the real cells to the other, mean over draws."""
     rng = stream(seed, "realism floor")
-    found = [realism(*real.halves(rng)) for _ in range(draws)]
+    found = [_distances(*real.halves(rng), real) for _ in range(draws)]
     floor: dict[str, float | None] = {}
     for name in STATISTICS:
         values = [one[name] for one in found]
@@ -47,7 +47,14 @@ def realism_floor(real: Measures, *, seed: int = 0, draws: int = 20) -> dict[str
     return floor
 
 
-def _in_spreads(values: npt.NDArray[Any], others: npt.NDArray[Any]) -> float | None:
-    if not len(values) or len(others) < 2 or np.ptp(others) == 0:
+def _distances(a: Measures, b: Measures, spread: Measures) -> dict[str, float | None]:
+    return {
+        name: _in_spreads(getattr(a, field), getattr(b, field), getattr(spread, field))
+        for name, field in STATISTICS.items()
+    }
+
+
+def _in_spreads(a: npt.NDArray[Any], b: npt.NDArray[Any], spread: npt.NDArray[Any]) -> float | None:
+    if not len(a) or not len(b) or np.ptp(spread) == 0:
         return None
-    return float(stats.wasserstein_distance(values, others) / others.std())
+    return float(stats.wasserstein_distance(a, b) / spread.std())

@@ -13,7 +13,7 @@ from cascade.geometry.grid import Grid, SignedDistance
 from cascade.shapes.deformation import BSplineField, random_displacements
 from cascade.shapes.ellipsoid import ellipsoid
 
-CONTROL_POINTS = 4  # along each axis of a cell's own box
+CONTROL_POINTS = 7  # along each axis of a cell's own box; with four, cells are stretched and stay convex
 FEWEST_VOXELS = 4  # of a cell: in less, no shape can be seen
 _ROOM = 1.3  # of a window, in half-widths of the cell: what a cell loses to neighbours it gains elsewhere
 _TOGETHER = 1 << 21  # points of windows that are evaluated at a time

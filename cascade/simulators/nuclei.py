@@ -106,7 +106,7 @@ def fill(
     """
     sites: list[Site] = []
     order = rng.permutation(len(bodies))
-    groups = _groups(rng, round(touching * len(bodies)))
+    groups = _groups(rng, 2 * int(rng.binomial(len(bodies) // 2, touching)) if touching < 1 else len(bodies))
     start = 0
     for size in groups:
         group: list[Site] = []
