@@ -31,9 +31,10 @@ def simulate(organism: str, own: Any, settings: SimulateSettings) -> None:
         check_outside(settings.output_dir, own.source, "the labels")
         files = find_labels(own.source, own.truth, own.sequences)
         source, there = labels_source(own, files)
-        settings = replace(settings, num_images=settings.num_images or there)
-        if settings.num_images > there:
-            raise ValueError(f"num_images asks for {settings.num_images}, and {own.source} holds labels for {there}")
+        wanted = settings.num_images or there
+        if wanted > there:
+            raise ValueError(f"num_images asks for {wanted}, and {own.source} holds labels for {there}")
+        settings = replace(settings, num_images=wanted)
         job = simulation_job(settings, organism, own, source, files=[file.path for file in files])
     else:
         source = simulated(ORGANISMS[organism].simulate(), own)
