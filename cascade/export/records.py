@@ -66,7 +66,7 @@ def write_cells(records: Iterable[SampleRecord], path: Path) -> None:
         for cell in record.cells:
             row = {"sample": record.number, "seed": str(record.seed)}
             for key, value in cell.row(len(record.spacing_um)).items():
-                if isinstance(value, list):
+                if isinstance(value, list) and key.endswith("_um"):
                     row |= {f"{key}_{axis}": v for axis, v in zip("zyx"[-len(value) :], value, strict=True)}
                 else:
                     row[key] = value
