@@ -161,9 +161,9 @@ class Annotation:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """An image and its annotation. image: the data set's dtype, camera units."""
+    """An image and its annotation. image: the data set's dtype, camera units; None before anyone has painted one."""
 
-    image: npt.NDArray[Any]
+    image: npt.NDArray[Any] | None
     annotation: Annotation
     seed: int = 0
     index: int = 0
@@ -172,7 +172,7 @@ class Sample:
     """What was drawn again or left out on the way, and how often."""
 
     def __post_init__(self) -> None:
-        if self.image.shape != self.annotation.labels.shape:
+        if self.image is not None and self.image.shape != self.annotation.labels.shape:
             raise ValueError(f"the image has shape {self.image.shape}, its labels {self.annotation.labels.shape}")
 
     @property

@@ -28,9 +28,10 @@ ALLOWED = {
     "multiview": BASE | {"shapes"},
     "diffusion": BASE | {"optics"},
     "population": BASE | {"annotation", "shapes", "optics", "neus"},
-    "data": BASE | {"annotation", "optics", "population", "export", "hub"},
+    "simulators": BASE | {"annotation", "shapes", "optics"},
+    "data": BASE | {"annotation", "optics", "population", "simulators", "export", "hub"},
     "pipelines": PARTS | {"hub", "export"},
-    "generation": PARTS | {"pipelines", "export", "hub"},
+    "generation": PARTS | {"simulators", "pipelines", "export", "hub"},
     "evaluation": BASE | {"annotation", "optics", "data", "hub", "export"},
     "training": PARTS | {"entry", "pipelines", "data", "evaluation", "export", "hub"},
 }

@@ -1,4 +1,4 @@
-"""The command line: demo, prepare, thin, train, fit, generate, validate, evaluate, assemble, doctor."""
+"""The command line: demo, prepare, thin, train, fit, simulate, generate, validate, evaluate, assemble, doctor."""
 
 import importlib
 import sys
@@ -36,8 +36,10 @@ def main(argv: list[str] | None = None) -> int:
     if name == "train":
         return exit_code(lambda: _train(words[1:]), "cascade train", kept="checkpoints are kept: go on with "
                          "--resume_from_checkpoint latest", smaller="give a smaller --train_batch_size")  # fmt: skip
+    if name == "simulate":
+        return _simulate(words[1:])
     if name not in _COMMANDS:
-        known = ", ".join([*_COMMANDS, "train"])
+        known = ", ".join([*_COMMANDS, "train", "simulate"])
         print(f"cascade: there is no command {name}; there are {known}", file=sys.stderr)
         return 2
     command = _COMMANDS[name]
@@ -69,6 +71,7 @@ def flags_of(name: str) -> "Flags":
 def _overview() -> str:
     lines = [f"  {name:10}{command.about}" for name, command in _COMMANDS.items()]
     lines.insert(3, f"  {'train':10}train a stage ({', '.join(STAGES)}); the same as training/train_*.py")
+    lines.insert(5, f"  {'simulate':10}make annotations without images: of an organism, or of labels that exist")
     return "\n".join(
         [
             "usage: cascade COMMAND …",
@@ -97,6 +100,47 @@ def _train(words: list[str]) -> None:
     from cascade.training.script import run
 
     run(importlib.import_module(f"cascade.training.{STAGES[words[0]]}").main, words[1:])
+
+
+def _simulate(words: list[str]) -> int:
+    """`simulate`, whose flags are those of the organism that is named first; returns the exit code."""
+    flags: list[Flags] = []
+
+    def run() -> None:
+        from cascade.commands.options import Flags
+        from cascade.generation.simulation import SimulateSettings
+        from cascade.simulators.organisms import ORGANISMS
+
+        known = {name: organism.about for name, organism in ORGANISMS.items()}
+        known["auto"] = "the simulator, and its numbers, chosen for the images of --like FOLDER"
+        name = words[0] if words else ""
+        if name in ("-h", "--help"):
+            lines = "\n".join(f"  {name:11}{about}" for name, about in known.items())
+            print(f"usage: cascade simulate ORGANISM --output_dir … [other flags]\n\n{lines}\n\n"
+                  "cascade simulate ORGANISM --help lists the flags of one.")  # fmt: skip
+            return
+        if name not in known:
+            said = f"there is no organism {name}" if name else "simulate takes an organism and its flags"
+            raise UsageError(f"{said}: {', '.join(known)}")
+        about = f"Annotations without images: {known[name]}. Interrupted, the same command goes on where it was."
+        own = ORGANISMS["nuclei" if name == "auto" else name].settings_class()
+        flags.append(Flags(f"simulate {name}", about, (SimulateSettings, own)))
+        given = flags[0].given(words[1:])
+        if given is None:
+            return
+        processes()
+        from cascade.commands.simulate import settings_of, simulate
+
+        settings = SimulateSettings(**given[0])
+        simulate(*settings_of(name, settings.like, given[1]), settings)
+
+    return exit_code(
+        run,
+        "cascade simulate",
+        kept=_GOES_ON,
+        smaller="give a smaller --canvas_size",
+        said=lambda message: flags[0].in_flags(message) if flags else message,
+    )
 
 
 def _demo(settings: "DemoSettings") -> None:

@@ -62,14 +62,18 @@ def image_grid(images: npt.NDArray[Any], path: str | Path, columns: int = 16) ->
 
 
 def sample_preview(sample: Sample, path: str | Path) -> None:
-    """A sample as a person would look at it, each view twice: the image, and the image with its label outlines.
+    """A sample as a person would look at it, each view twice: the image, and the image with its label outlines; without
+    an image once, every cell in a colour.
 
     2D: the plane. 3D: sections xy, xz and yz through the middle of the most populated planes, at their true
     proportions, and the maximum projection along z.
     """
-    low, high = np.percentile(sample.image, [1, 99.7])
-    window = Window(float(low), float(max(high, low + 1)), 0.7)
-    grey, labels = window.stretch(sample.image), sample.labels
+    labels = sample.labels
+    if sample.image is None:
+        grey = np.zeros(labels.shape, np.float32)
+    else:
+        low, high = np.percentile(sample.image, [1, 99.7])
+        grey = Window(float(low), float(max(high, low + 1)), 0.7).stretch(sample.image)
     if grey.ndim == 2:
         panels = [(grey, labels)]
     else:
@@ -82,6 +86,8 @@ def sample_preview(sample: Sample, path: str | Path) -> None:
             (grey.max(0), labels.max(0)),
         ]
     zoom = max(int(np.ceil(420 / max(panels[0][0].shape))), 1)
+    if sample.image is None:
+        return write_png(path, _beside([_enlarge(_coloured(label), zoom) for _, label in panels]))
     rows = [_beside([_enlarge(g, zoom)[..., None].repeat(3, -1) for g, _ in panels])]
     rows.append(_beside([_outlined(_enlarge(g, zoom), _enlarge(label, zoom)) for g, label in panels]))
     sheet = _below(rows) if len(panels) > 1 else _beside(rows)
@@ -91,6 +97,16 @@ def sample_preview(sample: Sample, path: str | Path) -> None:
 def write_png(path: str | Path, image: npt.NDArray[Any]) -> None:
     """A grey (H, W) or colour (H, W, 3) image in [0, 1] as an 8-bit PNG."""
     Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(path)
+
+
+def _coloured(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Every cell in a colour, dark where it meets another one."""
+    colour = np.where((labels > 0)[..., None], _COLOURS[labels % len(_COLOURS)], 0.0)
+    for axis in (0, 1):
+        rows = np.moveaxis(labels, axis, 0)
+        met = (rows[1:] != rows[:-1]) & (rows[1:] > 0) & (rows[:-1] > 0)
+        np.moveaxis(colour, axis, 0)[1:][met] = 0
+    return colour
 
 
 def _outlined(grey: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -29,7 +29,8 @@ class SampleRecord:
     def of(cls, sample: Sample, number: int) -> "SampleRecord":
         """Of a sample that is written under a number."""
         spacing, time = sample.spacing_um, sample.annotation.time
-        return cls(number, sample.seed, sample.index, len(sample.cells), spacing, sample.counts, sample.cells, time)
+        counts = {**sample.annotation.counts, **sample.counts}
+        return cls(number, sample.seed, sample.index, len(sample.cells), spacing, counts, sample.cells, time)
 
     def provenance(self) -> dict[str, Any]:
         """The sample itself, as one line of `provenance.jsonl`."""

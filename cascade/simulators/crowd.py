@@ -16,7 +16,7 @@ _NODES = 0.4  # smallest radii between two places that are looked at
 _MOST_NODES = 1 << 21
 _POOL = 128  # sites of which one is chosen by how near others are
 _TRIES = 12  # sites at which a body is tried, for each of the rooms that it may need
-_LAST_TRIES = 400  # before a body is given up
+_LAST_TRIES = 400  # before a body is given up; fewer after each that was
 _DIRECTIONS = 24  # from which a body is pressed against another
 _FAR = {2: 5.0, 3: 3.0}  # smallest radii from a cell that the distance to it is known
 _PRESSED = 0.08  # share of a body that may lie on others before it gives way
@@ -47,6 +47,7 @@ class Crowd:
     labels: npt.NDArray[Any] = field(init=False)
     cells: list[CellRecord] = field(init=False, default_factory=list)
     counts: dict[str, int] = field(init=False, default_factory=dict)
+    _in_vain: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.labels = np.zeros(self.canvas_size, np.uint16)
@@ -81,9 +82,11 @@ class Crowd:
             for centre in self._sites(rng, room, _TRIES, clustering):
                 if site := self._lay(body, centre, gap):
                     return site
-        for centre in self._sites(rng, 0.8 * least, _LAST_TRIES, 0):
+        for centre in self._sites(rng, 0.8 * least, max(_LAST_TRIES >> self._in_vain, _TRIES), 0):
             if site := self._lay(_turned(rng, body), centre, gap):
+                self._in_vain = 0
                 return site
+        self._in_vain += 1
         return None
 
     def put_beside(self, rng: np.random.Generator, body: Body, others: Sequence[Site]) -> Site | None:

@@ -21,7 +21,6 @@ from cascade.simulators.crowd import Crowd
 from cascade.simulators.detections import check_detections, read_detections
 from cascade.simulators.draws import check_quantiles, draw
 
-
 _TOGETHER = 1024  # shapes of which all radii are tabulated at a time
 
 

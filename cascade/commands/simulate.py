@@ -1,0 +1,104 @@
+"""`cascade simulate`: annotations of an organism, or of labels that exist, here or among processes."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from cascade.annotation import Annotation
+from cascade.data.label_sets import LabelFile, find_labels
+from cascade.entry import UsageError
+from cascade.generation import shards
+from cascade.generation.painting import Source
+from cascade.generation.simulation import SimulateSettings, simulated, simulation_job, unpainted
+from cascade.ownership import check_outside
+from cascade.reading import DataError
+from cascade.simulators.labels import LabelsSettings, layered, over_time, repeated, whole
+from cascade.simulators.nuclei import NucleiSettings
+from cascade.simulators.organisms import ORGANISMS
+
+FITTED = ("nuclei", "auto")  # whose settings `--like` fits
+
+
+def simulate(organism: str, own: Any, settings: SimulateSettings) -> None:
+    """Make a data set of annotations, or what is left of it; own: settings of the organism.
+
+    Raises ValueError for settings that cannot be, FileExistsError for a folder that holds something else, both before
+    anything is made.
+    """
+    if isinstance(own, LabelsSettings):
+        check_outside(settings.output_dir, own.source, "the labels")
+        source, there = labels_source(own)
+        num_images = settings.num_images or there
+        if num_images > there:
+            raise ValueError(f"num_images asks for {num_images}, and {own.source} holds labels for {there}")
+    else:
+        source, num_images = simulated(ORGANISMS[organism].simulate(), own), settings.num_images or 1
+    job = simulation_job(settings, organism, own, source, num_images)
+    output, make = settings.output_dir, unpainted(source)
+    if settings.only is not None:
+        made = shards.again(output, shards.load_job(output), make, settings.only)
+        print(f"annotation {settings.only} is the same, byte for byte: see {made}")
+        return
+    shards.start(output, job)
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if not shards.run(output, job, make, rank, world):
+        done, count = shards.progress(output, job)
+        print(f"{done} of {count} shards are done; other processes, or the same command again, make the rest")
+        return
+    print(f"{num_images} annotations in {output} ({' and '.join(job.formats)}); look at {output / 'preview.png'}")
+
+
+def settings_of(organism: str, like: Path | None, given: dict[str, Any]) -> tuple[str, Any]:
+    """The organism, and its settings: those that are given, and of `nuclei` and `auto` the others fitted to images.
+
+    Raises ValueError for `auto` without images, and for images with an organism that has numbers of its own.
+    """
+    if like is None:
+        if organism == "auto":
+            raise UsageError("auto needs --like FOLDER, images to choose a simulator for")
+        return organism, ORGANISMS[organism].settings_class()(**given)
+    if organism not in FITTED:
+        raise UsageError(f"--like goes with {' and '.join(FITTED)}; {organism} has the numbers of its paper")
+    return fitted(like, organism, given)
+
+
+def fitted(like: Path, organism: str, given: dict[str, Any]) -> tuple[str, NucleiSettings]:
+    """The simulator for images like those in a folder, with numbers and sizes fitted to them; what is given wins."""
+    raise UsageError(f"--like {like}: fitting to images is not there yet; give the numbers of {organism} instead")
+
+
+def labels_source(settings: LabelsSettings) -> tuple[Source, int]:
+    """Labels that exist as a source, and how many annotations they are."""
+    files = find_labels(settings.source, settings.truth, settings.sequences)
+    if not files:
+        raise DataError(f"{settings.source}: holds no labels")
+
+    def one(seed: int, index: int) -> Annotation:
+        file = files[index]
+        try:
+            return _read(file, settings)
+        except DataError:
+            raise
+        except ValueError as error:
+            raise DataError(f"{file.path}: {error}") from error
+
+    def sequence(seed: int, index: int) -> Annotation:
+        frames = [file.annotation(settings.spacing_um)[0] for file in files]
+        try:
+            return over_time(frames, settings.step_um or frames[0].spacing_um[0])
+        except ValueError as error:
+            raise DataError(f"{settings.source}: {error}") from error
+
+    return (sequence, 1) if settings.reading == "time" else (one, len(files))
+
+
+def _read(file: LabelFile, settings: LabelsSettings) -> Annotation:
+    annotation, _ = file.annotation(settings.spacing_um)
+    if settings.reading == "layers":
+        return layered(annotation.labels, annotation.spacing_um[-2:])  # type: ignore[arg-type]
+    if settings.reading == "slice":
+        step = settings.step_um or file.step_um(settings.spacing_um) or annotation.spacing_um[0]
+        return repeated(whole(annotation), settings.slices, step)
+    if file.frame.z is not None:
+        raise ValueError("labels of one slice of a stack: give reading slice, or the stack's own labels")
+    return whole(annotation)
