@@ -14,8 +14,8 @@ _PLANES = ("along z", "along y", "along x")
 
 
 def picture_of_modes(model: ShapeModel, path: str | Path, *, num_modes: int = 4, deviations: float = 2.0) -> None:
-    """Outlines of the mean shape (black) and of mean ± `deviations` standard deviations (red, blue), in the planes through
-    its centre, a row for each mode; at the bottom the share of variance that n modes explain together."""
+    """Outlines of the mean shape (black) and of mean ± `deviations` standard deviations (red, blue), in the planes
+    through its centre, a row for each mode; at the bottom the share of variance that n modes explain together."""
     num_modes = min(num_modes, len(model.modes_um))
     step = 2 * float(model.mean_um.max()) / 48
     reach = 1.2 * float(max(model.radii(weights).max() for weights in _both(num_modes, deviations)))

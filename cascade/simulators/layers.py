@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +11,37 @@ from skimage import measure
 
 from cascade.annotation import Annotation
 from cascade.geometry.islands import islands_to_neighbours
+from cascade.geometry.masks import tight_box
+from cascade.settings import at_least, positive
 from cascade.shapes.tessellation import weighted_voronoi
-from cascade.simulators.draws import draw
+from cascade.simulators.draws import check_quantiles, draw
 
 _FINE = 5  # points of the lattice that positions are sought on, along a cell
 _FEWEST = 8  # voxels of a cell
 _ARM = 0.5  # of a cell's two centres from its middle, for an elongation of 2, in edges of its cube
 _GAMMA = 1.3  # weights differ from the usual one by no more than this factor
+
+
+class TissueNumbers(Protocol):
+    """What the settings of a tissue have in common."""
+
+    @property
+    def diameter_um(self) -> tuple[float, ...]: ...
+    @property
+    def elongation(self) -> tuple[float, ...]: ...
+    @property
+    def layer_um(self) -> float | None: ...
+    @property
+    def regularity(self) -> int: ...
+
+
+def check_tissue(settings: TissueNumbers) -> None:
+    """Raises ValueError for numbers that no tissue has."""
+    check_quantiles("diameter_um", settings.diameter_um, above=0)
+    check_quantiles("elongation", settings.elongation, least=1, most=4)
+    if settings.layer_um is not None:
+        positive(settings, "layer_um")
+    at_least(settings, regularity=0)
 
 
 def filled_tissue(
@@ -43,7 +67,10 @@ def filled_tissue(
     smallest, usual = (_size_of(d, n) for d in (diameter_um[0], float(np.median(diameter_um))))
     _check_sizes(np.count_nonzero(foreground) * voxel, smallest, voxel, n)
     edge = usual ** (1 / n)
-    lattice = _lattice(foreground, np.asarray(spacing_um, float), edge / _FINE)
+    spacing = np.asarray(spacing_um, float)
+    box = _around(foreground, np.ceil(edge / spacing).astype(int))
+    inner = foreground[box]
+    lattice = _lattice(inner, spacing, edge / _FINE)
     layer = _layers(lattice, layer_um or edge)
 
     # Each layer holds as many cells as fill it, anywhere in it.
@@ -58,8 +85,11 @@ def filled_tissue(
 
     # They move apart, and every voxel of the foreground goes to the nearest one.
     middles, gamma = _settled(np.concatenate(first), arms, lattice, wanted, regularity)
-    labels = _tessellated(foreground, np.asarray(spacing_um, float), middles, arms, gamma)
-    return _annotation(labels, foreground, tuple(spacing_um), round(smallest / voxel))
+    labels, left = _whole(_tessellated(inner, spacing, middles, arms, gamma), inner, round(smallest / voxel))
+    canvas = np.zeros(foreground.shape, labels.dtype)
+    canvas[box] = labels
+    annotation = Annotation.of_labels(canvas, tuple(spacing_um), foreground=foreground)
+    return replace(annotation, counts={"voxels_of_no_cell": left})
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +110,12 @@ class _Lattice:
 def _size_of(diameter_um: float, ndim: int) -> float:
     """µm² of a disc, µm³ of a ball."""
     return float(np.pi / 4 * diameter_um**2 if ndim == 2 else np.pi / 6 * diameter_um**3)
+
+
+def _around(foreground: npt.NDArray[Any], margin: npt.NDArray[Any]) -> tuple[slice, ...]:
+    """The box of a mask with so much background around it as the canvas has."""
+    box = tight_box(foreground)
+    return tuple(slice(max(side.start - m, 0), side.stop + m) for side, m in zip(box, margin, strict=True))
 
 
 def _check_sizes(foreground: float, smallest: float, voxel: float, ndim: int) -> None:
@@ -174,20 +210,20 @@ def _tessellated(
 ) -> npt.NDArray[Any]:
     """Eq. 3, with two centres for each cell that has arms: labels 1 to J."""
     if not arms.any():
-        return weighted_voronoi(foreground, spacing, middles, gamma)
+        return weighted_voronoi(foreground, tuple(spacing), middles, gamma)
     ends = np.concatenate([middles + arms, middles - arms])
-    cell = np.append(0, np.tile(np.arange(1, len(middles) + 1, dtype=np.int32), 2))
-    return cell[weighted_voronoi(foreground, spacing, ends, np.tile(gamma, 2))]
+    cell = np.append(0, np.tile(np.arange(1, len(middles) + 1), 2)).astype(np.int32)
+    return cell[weighted_voronoi(foreground, tuple(spacing), ends, np.tile(gamma, 2))]
 
 
-def _annotation(
-    labels: npt.NDArray[Any], foreground: npt.NDArray[Any], spacing_um: tuple[float, ...], smallest: int
-) -> Annotation:
+def _whole(labels: npt.NDArray[Any], foreground: npt.NDArray[Any], smallest: int) -> tuple[npt.NDArray[Any], int]:
+    """Cells in one piece each, numbered from 1, and how many voxels of the foreground were left to none."""
     labels, left = islands_to_neighbours(labels)
     if left:
         parts = measure.label(foreground & (labels == 0), connectivity=1)
         sizes = np.bincount(parts.ravel())
-        own = np.flatnonzero(sizes >= max(smallest, 1))[1:]
+        own = np.flatnonzero(sizes >= smallest)
+        own = own[own > 0]
         number = np.zeros(len(sizes), labels.dtype)
         number[own] = labels.max() + 1 + np.arange(len(own))
         labels = labels + number[parts]
@@ -195,5 +231,4 @@ def _annotation(
     present = np.bincount(labels.ravel()) > 0
     present[0] = False
     kind = np.uint16 if present.sum() <= np.iinfo(np.uint16).max else np.uint32
-    labels = np.where(present, np.cumsum(present), 0).astype(kind)[labels]
-    return replace(Annotation.of_labels(labels, spacing_um, foreground=foreground), counts={"voxels_of_no_cell": left})
+    return np.where(present, np.cumsum(present), 0).astype(kind)[labels], left
