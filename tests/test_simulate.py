@@ -22,6 +22,7 @@ from cascade.generation.simulation import SimulateSettings, simulated, simulatio
 from cascade.simulators.labels import LabelsSettings, layered, over_time, overlapping, repeated
 from cascade.simulators.nuclei import NucleiSettings, nuclei
 
+DEEP_WORDS = ["--canvas_size", "9", "64", "64", "--spacing_um", "2", "1", "1", "--num_cells", "2"]
 SMALL = ["--canvas_size", "96", "96", "--num_cells", "4", "8"]
 CELLS = NucleiSettings(canvas_size=(96, 96), num_cells=(4.0, 8.0))
 DEEP = NucleiSettings(canvas_size=(20, 64, 64), spacing_um=(1.0, 0.5, 0.5), num_cells=(5.0,), radius_um=(3.0, 4.0))
@@ -226,8 +227,7 @@ def test_what_is_no_slice_is_refused():
         (["nuclei", "--output_dir", "x", "--radius_um", "nan"], "--radius_um must be numbers"),
         (["nuclei", "--output_dir", "x", "--nucleoli", "1"], "there is no --nucleoli"),
         (["celegans", "--output_dir", "x", "--canvas_size", "64", "64"], "--canvas_size must be z y x"),
-        (["nuclei", "--output_dir", "x", "--format", "coco", "--canvas_size", "9", "64", "64", "--spacing_um", "2", "1", "1",
-          "--num_cells", "2"], "COCO describes"),
+        (["nuclei", "--output_dir", "x", "--format", "coco", *DEEP_WORDS], "COCO describes planes"),
         (["labels", "--output_dir", "x", "--source", "none"], "none: no such folder"),
         (["zebrafish", "--output_dir", "x", "--detections", "none.csv"], "none.csv: there is no such file"),
     ],

@@ -12,12 +12,12 @@ from skimage import measure
 from cascade.annotation import Annotation
 from cascade.shapes.harmonics import HarmonicShapes
 from cascade.simulators.bodies import ellipsoid_bodies, turned
+from cascade.simulators.catalogue import ORGANISMS
 from cascade.simulators.celegans import CElegansSettings, celegans
 from cascade.simulators.detections import read_detections
 from cascade.simulators.draws import draw
 from cascade.simulators.hela import HeLaSettings, hela
 from cascade.simulators.nuclei import NucleiSettings, nuclei
-from cascade.simulators.organisms import ORGANISMS
 from cascade.simulators.stemcells import StemCellSettings, stemcells
 from cascade.simulators.tribolium import TriboliumSettings, tribolium
 from cascade.simulators.zebrafish import ZebrafishSettings, harmonic_bodies, zebrafish

@@ -14,9 +14,9 @@ from cascade.generation.painting import Source
 from cascade.generation.simulation import SimulateSettings, simulated, simulation_job, unpainted
 from cascade.ownership import check_outside
 from cascade.reading import DataError
+from cascade.simulators.catalogue import ORGANISMS
 from cascade.simulators.labels import LabelsSettings, layered, over_time, repeated, whole
 from cascade.simulators.nuclei import NucleiSettings
-from cascade.simulators.organisms import ORGANISMS
 
 FITTED = ("nuclei", "auto")  # whose settings `--like` fits
 

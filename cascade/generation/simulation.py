@@ -16,7 +16,7 @@ from cascade.generation.settings import Format
 from cascade.ownership import file_sha256
 from cascade.rng import stream
 from cascade.settings import at_least, check_fields
-from cascade.simulators.organisms import Simulator
+from cascade.simulators.catalogue import Simulator
 
 _SPARE = 2  # times the cells of the first image that any other is taken to have at most
 _LONGEST = 400  # frames of a sequence in the Cell Tracking Challenge's layout
