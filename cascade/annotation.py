@@ -201,9 +201,21 @@ def measured(labels: npt.NDArray[Any], spacing_um: tuple[float, ...]) -> tuple[l
     ids, counts = _ids_and_counts(labels)
     if not len(ids):
         return [], []
-    centroids = ndimage.center_of_mass(labels > 0, labels, ids)
-    scaled = [tuple(float(v * s) for v, s in zip(centroid, spacing_um, strict=True)) for centroid in centroids]
-    return scaled, [float(count * np.prod(spacing_um)) for count in counts]
+    if ids[-1] > 4 * labels.size + 1024:
+        labels = np.where(labels > 0, np.searchsorted(ids, labels) + 1, 0)
+        places = np.arange(1, len(ids) + 1)
+    else:
+        places = ids
+    sums = np.zeros((labels.ndim, int(places[-1]) + 1))
+    deep = max(_AT_ONCE // max(int(np.prod(labels.shape[1:])), 1), 1)
+    for start in range(0, len(labels), deep):
+        part = labels[start : start + deep]
+        for axis, sum_of in enumerate(sums):
+            at = np.arange(part.shape[axis], dtype=float) + (start if axis == 0 else 0)
+            weights = np.broadcast_to(at.reshape([-1 if a == axis else 1 for a in range(part.ndim)]), part.shape)
+            sum_of += np.bincount(part.ravel(), weights.ravel(), len(sum_of))
+    centroids = (sums[:, places] / counts).T * np.array(spacing_um)
+    return [tuple(row) for row in centroids.tolist()], [float(count * np.prod(spacing_um)) for count in counts]
 
 
 def _ids_and_counts(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

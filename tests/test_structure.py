@@ -20,7 +20,7 @@ ALLOWED = {
     "settings": set(),
     "entry": set(),
     "annotation": {"geometry"},
-    "shapes": {"geometry"},
+    "shapes": {"geometry", "files"},
     "optics": BASE - {"reading"},
     "hub": {"files", "optics"},
     "export": BASE | {"annotation", "optics"},

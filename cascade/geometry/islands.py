@@ -29,7 +29,8 @@ def islands_to_neighbours(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], i
     settled = np.zeros(count + 1, bool)
     settled[order[np.unique(owner[order], return_index=True)[1]]] = True
     settled[0] = False
-    island, other, faces = _contacts(pieces, ~settled)
+    loose = np.argwhere((~settled)[pieces] & (labels != 0))
+    island, other, faces = _contacts(pieces, loose)
     owner[~settled] = 0
     while True:
         ready = ~settled[island] & settled[other]
@@ -41,19 +42,22 @@ def islands_to_neighbours(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], i
         found, first = np.unique(pairs[0, best], return_index=True)
         owner[found] = pairs[1, best[first]]
         settled[found] = True
-    return owner[pieces], int(sizes[1:][~settled[1:]].sum())
+    mended = labels.copy()
+    mended[tuple(loose.T)] = owner[pieces[tuple(loose.T)]]
+    return mended, int(sizes[1:][~settled[1:]].sum())
 
 
 def _contacts(
-    pieces: npt.NDArray[Any], wanted: npt.NDArray[Any]
+    pieces: npt.NDArray[Any], voxels: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Which wanted pieces share how many faces with which others."""
-    found = []
+    """Which pieces, whose voxels (V, n) are given, share how many faces with which others."""
+    own, found = pieces[tuple(voxels.T)], []
     for axis in range(pieces.ndim):
-        rows = np.moveaxis(pieces, axis, 0)
-        ahead, behind = rows[:-1], rows[1:]
-        meet = (ahead != behind) & (ahead > 0) & (behind > 0)
-        pair = np.stack([ahead[meet], behind[meet]])
-        found += [pair[:, wanted[pair[0]]], pair[::-1, wanted[pair[1]]]]
+        for step in (-1, 1):
+            beside = voxels.copy()
+            beside[:, axis] += step
+            there = (beside[:, axis] >= 0) & (beside[:, axis] < pieces.shape[axis])
+            pair = np.stack([own[there], pieces[tuple(beside[there].T)]])
+            found.append(pair[:, (pair[1] != pair[0]) & (pair[1] > 0)])
     pairs, faces = np.unique(np.concatenate(found, axis=1), axis=1, return_counts=True)
     return pairs[0], pairs[1], faces
