@@ -18,7 +18,7 @@ from cascade.simulators.draws import check_quantiles, draw
 
 _FINE = 5  # points of the lattice that positions are sought on, along a cell
 _FEWEST = 8  # voxels of a cell
-_ARM = 0.5  # of a cell's two centres from its middle, for an elongation of 2, in edges of its cube
+_ARM = 0.42  # between a cell's centres, for an elongation of 2, in edges of its square or cube
 _GAMMA = 1.3  # weights differ from the usual one by no more than this factor
 
 
@@ -38,7 +38,7 @@ class TissueNumbers(Protocol):
 def check_tissue(settings: TissueNumbers) -> None:
     """Raises ValueError for numbers that no tissue has."""
     check_quantiles("diameter_um", settings.diameter_um, above=0)
-    check_quantiles("elongation", settings.elongation, least=1, most=4)
+    check_quantiles("elongation", settings.elongation, least=1, most=3)
     if settings.layer_um is not None:
         positive(settings, "layer_um")
     at_least(settings, regularity=0)
@@ -168,7 +168,7 @@ def _drawn_sizes(rng: np.random.Generator, diameter_um: Sequence[float], room: f
 def _arms(
     rng: np.random.Generator, sizes: npt.NDArray[Any], elongation: npt.NDArray[Any], ndim: int
 ) -> npt.NDArray[Any]:
-    """How far from a cell's middle its two centres lie, (J, n) in µm, in random directions."""
+    """How far from a cell's middle its two other centres lie, (J, n) in µm, in random directions."""
     directions = rng.standard_normal((len(sizes), ndim))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     return directions * (_ARM * (elongation - 1) * sizes ** (1 / ndim))[:, None]
@@ -208,12 +208,12 @@ def _tessellated(
     arms: npt.NDArray[Any],
     gamma: npt.NDArray[Any],
 ) -> npt.NDArray[Any]:
-    """Eq. 3, with two centres for each cell that has arms: labels 1 to J."""
+    """Eq. 3, with three centres in a row for each cell, if any is elongated: labels 1 to J."""
     if not arms.any():
         return weighted_voronoi(foreground, tuple(spacing), middles, gamma)
-    ends = np.concatenate([middles + arms, middles - arms])
-    cell = np.append(0, np.tile(np.arange(1, len(middles) + 1), 2)).astype(np.int32)
-    return cell[weighted_voronoi(foreground, tuple(spacing), ends, np.tile(gamma, 2))]
+    ends = np.concatenate([middles, middles + arms, middles - arms])
+    cell = np.append(0, np.tile(np.arange(1, len(middles) + 1), 3)).astype(np.int32)
+    return cell[weighted_voronoi(foreground, tuple(spacing), ends, np.tile(gamma, 3))]
 
 
 def _whole(labels: npt.NDArray[Any], foreground: npt.NDArray[Any], smallest: int) -> tuple[npt.NDArray[Any], int]:

@@ -40,7 +40,8 @@ class MeristemSettings:
     diameter_um: tuple[float, ...] = (4.5, 5.5, 6.0, 6.6, 8.0)
     """Of the ball of a cell's volume."""
     elongation: tuple[float, ...] = (1.0, 1.5)
-    """Of cells; 1 leaves them as the tessellation makes them, which is about 1.4 on its own."""
+    """Longest over shortest axis of cells, up to 3 (in 2D, about 2 is reached); 1 leaves them as the tessellation makes
+    them, about 1.4."""
     layer_um: float | None = None
     """Thickness of a layer of cells; default the edge of the cube of a middling cell."""
     regularity: int = 3

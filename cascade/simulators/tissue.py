@@ -20,7 +20,7 @@ class TissueSettings:
 
     >>> TissueSettings(elongation=(0.5, 1.0))
     Traceback (most recent call last):
-    ValueError: elongation must be from 1 to 4, got 0.5 1
+    ValueError: elongation must be from 1 to 3, got 0.5 1
     """
 
     canvas_size: tuple[int, ...] = (96, 256, 256)
@@ -31,8 +31,9 @@ class TissueSettings:
     """Image of the organism, not 0 inside; default the whole canvas."""
     diameter_um: tuple[float, ...] = (5.5, 10.9, 12.0, 13.1, 17.7)
     """Of the disc or ball of a cell's size."""
-    elongation: tuple[float, ...] = (1.0, 1.8, 3.0)
-    """Of cells; 1 leaves them as the tessellation makes them, which is about 1.4 on its own."""
+    elongation: tuple[float, ...] = (1.0, 1.6, 1.9, 2.4, 3.0)
+    """Longest over shortest axis of cells, up to 3 (in 2D, about 2 is reached); 1 leaves them as the tessellation makes
+    them, about 1.4."""
     layer_um: float | None = None
     """Thickness of a layer of cells; default the edge of the square or cube of a middling cell."""
     regularity: int = 3
