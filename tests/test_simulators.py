@@ -262,7 +262,7 @@ def test_hela_places_all_in_colonies_and_adds_some_where_they_are_full():
     assert annotation.foreground is not None
     for cell in annotation.cells:
         y, x = np.clip(np.rint(np.array(cell.centroid_um) / annotation.spacing_um).astype(int), 0, (259, 399))
-        assert annotation.foreground[max(y - 3, 0) : y + 4, max(x - 3, 0) : x + 4].any()
+        assert annotation.foreground[max(y - 9, 0) : y + 10, max(x - 9, 0) : x + 10].any()
 
 
 def test_harmonic_volumes_are_the_integral_of_their_radius():

@@ -36,7 +36,7 @@ class Crowd:
     """A canvas that fills with cells.
 
     region: bool, as large as the canvas, where centres may lie; None for all of it. inside: no cell is cut by the
-    canvas's border, and none leaves the region. smallest_um: radius of the smallest cell.
+    canvas's border, and none leaves the region. smallest_um: radius of the smallest cells, roughly.
     """
 
     canvas_size: tuple[int, ...]
