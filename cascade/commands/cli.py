@@ -109,7 +109,7 @@ def _simulate(words: list[str]) -> int:
     def run() -> None:
         from cascade.commands.options import Flags
         from cascade.generation.simulation import SimulateSettings
-        from cascade.simulators.organisms import ORGANISMS
+        from cascade.simulators.catalogue import ORGANISMS
 
         known = {name: organism.about for name, organism in ORGANISMS.items()}
         known["auto"] = "the simulator, and its numbers, chosen for the images of --like FOLDER"

@@ -1,6 +1,8 @@
 """`cascade simulate`: annotations of an organism, or of labels that exist, here or among processes."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ from cascade.generation.painting import Source
 from cascade.generation.simulation import SimulateSettings, simulated, simulation_job, unpainted
 from cascade.ownership import check_outside
 from cascade.reading import DataError
+from cascade.simulators.catalogue import ORGANISMS
 from cascade.simulators.labels import LabelsSettings, layered, over_time, repeated, whole
 from cascade.simulators.nuclei import NucleiSettings
-from cascade.simulators.organisms import ORGANISMS
 
 FITTED = ("nuclei", "auto")  # whose settings `--like` fits
 
@@ -27,13 +29,16 @@ def simulate(organism: str, own: Any, settings: SimulateSettings) -> None:
     """
     if isinstance(own, LabelsSettings):
         check_outside(settings.output_dir, own.source, "the labels")
-        source, there = labels_source(own)
-        num_images = settings.num_images or there
-        if num_images > there:
-            raise ValueError(f"num_images asks for {num_images}, and {own.source} holds labels for {there}")
+        files = find_labels(own.source, own.truth, own.sequences)
+        source, there = labels_source(own, files)
+        wanted = settings.num_images or there
+        if wanted > there:
+            raise ValueError(f"num_images asks for {wanted}, and {own.source} holds labels for {there}")
+        settings = replace(settings, num_images=wanted)
+        job = simulation_job(settings, organism, own, source, files=[file.path for file in files])
     else:
-        source, num_images = simulated(ORGANISMS[organism].simulate(), own), settings.num_images or 1
-    job = simulation_job(settings, organism, own, source, num_images)
+        source = simulated(ORGANISMS[organism].simulate(), own)
+        job = simulation_job(settings, organism, own, source)
     output, make = settings.output_dir, unpainted(source)
     if settings.only is not None:
         made = shards.again(output, shards.load_job(output), make, settings.only)
@@ -45,7 +50,7 @@ def simulate(organism: str, own: Any, settings: SimulateSettings) -> None:
         done, count = shards.progress(output, job)
         print(f"{done} of {count} shards are done; other processes, or the same command again, make the rest")
         return
-    print(f"{num_images} annotations in {output} ({' and '.join(job.formats)}); look at {output / 'preview.png'}")
+    print(f"{job.num_images} annotations in {output} ({' and '.join(job.formats)}); look at {output / 'preview.png'}")
 
 
 def settings_of(organism: str, like: Path | None, given: dict[str, Any]) -> tuple[str, Any]:
@@ -67,11 +72,8 @@ def fitted(like: Path, organism: str, given: dict[str, Any]) -> tuple[str, Nucle
     raise UsageError(f"--like {like}: fitting to images is not there yet; give the numbers of {organism} instead")
 
 
-def labels_source(settings: LabelsSettings) -> tuple[Source, int]:
+def labels_source(settings: LabelsSettings, files: Sequence[LabelFile]) -> tuple[Source, int]:
     """Labels that exist as a source, and how many annotations they are."""
-    files = find_labels(settings.source, settings.truth, settings.sequences)
-    if not files:
-        raise DataError(f"{settings.source}: holds no labels")
 
     def one(seed: int, index: int) -> Annotation:
         file = files[index]

@@ -1,7 +1,8 @@
 """Data sets of annotations without images: what a simulator makes of seed and number, in shards."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from cascade.generation.settings import Format
 from cascade.ownership import file_sha256
 from cascade.rng import stream
 from cascade.settings import at_least, check_fields
-from cascade.simulators.organisms import Simulator
+from cascade.simulators.catalogue import Simulator
 
 _SPARE = 2  # times the cells of the first image that any other is taken to have at most
 _LONGEST = 400  # frames of a sequence in the Cell Tracking Challenge's layout
@@ -65,13 +66,17 @@ def unpainted(source: Source) -> Make[Sample]:
     return make
 
 
-def simulation_job(settings: SimulateSettings, organism: str, own: Any, source: Source, num_images: int) -> Job:
-    """What a data set of annotations is made of: the organism, its settings, and the bytes of the files they name.
+def simulation_job(
+    settings: SimulateSettings, organism: str, own: Any, source: Source, *, files: Sequence[Path] | None = None
+) -> Job:
+    """What a data set of annotations is made of: the organism, its settings, and the bytes of files.
 
-    Raises ValueError for formats that cannot hold them.
+    files: of labels that exist; default those that the settings name. Raises ValueError for files that are not there,
+    and formats that cannot hold the annotations.
     """
     plain = {name: _plain(value) for name, value in dataclasses.asdict(own).items()}
-    files = [value for value in dataclasses.asdict(own).values() if isinstance(value, Path)]
+    if files is None:
+        files = [value for value in dataclasses.asdict(own).values() if isinstance(value, Path)]
     frames = _LONGEST
     if {"ctc", "coco"} & set(settings.format):
         first = source(settings.seed, 0)
@@ -80,10 +85,10 @@ def simulation_job(settings: SimulateSettings, organism: str, own: Any, source: 
         frames = _frames_per_sequence(max((cell.label for cell in first.cells), default=1))
     return Job(
         model=f"simulate {organism}",
-        model_sha256="".join(_sha256(path) for path in files),
+        model_sha256=_sha256(files),
         version=__version__,
         seed=settings.seed,
-        num_images=num_images,
+        num_images=settings.num_images or 1,
         shard_size=settings.shard_size,
         formats=settings.format,
         frames_per_sequence=frames,
@@ -101,11 +106,14 @@ def _frames_per_sequence(highest: int) -> int:
     return min(_LONGEST, max(ctc.TRACK_IDS // (_SPARE * highest), 1))
 
 
-def _sha256(path: Path) -> str:
-    """Of a file, or of all files in a folder, by name and content."""
-    if path.is_file():
-        return file_sha256(path)
-    return "".join(f"{p.relative_to(path)} {file_sha256(p)} " for p in sorted(path.rglob("*")) if p.is_file())
+def _sha256(files: Sequence[Path]) -> str:
+    """One hash of files, by content."""
+    digest = hashlib.sha256()
+    for path in files:
+        if not path.is_file():
+            raise ValueError(f"{path}: there is no such file")
+        digest.update(file_sha256(path).encode())
+    return digest.hexdigest() if files else ""
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,6 @@ from cascade.geometry.grid import Grid, SignedDistance
 from cascade.shapes.deformation import BSplineField, random_displacements
 from cascade.shapes.ellipsoid import ellipsoid
 
-CONTROL_POINTS = 4  # along each axis of a cell's own box
 FEWEST_VOXELS = 4  # of a cell: in less, no shape can be seen
 _ROOM = 1.3  # of a window, in half-widths of the cell: what a cell loses to neighbours it gains elsewhere
 _TOGETHER = 1 << 21  # points of windows that are evaluated at a time
@@ -81,11 +80,14 @@ def ellipsoid_bodies(
     spacing_um: tuple[float, ...],
     *,
     deformation: float = 0.0,
+    control_points: int = 8,
 ) -> list[Body]:
     """Bodies of ellipses or ellipsoids with semi-axes (B, n) along the rows of frames (B, n, n).
 
-    deformation: standard deviation of the B-spline displacements, in radii of the ball of equal size. Whatever the
-    deformation does, a body has as many voxels as its ellipsoid. Where it would tear a body into pieces, it is halved.
+    deformation: standard deviation of the B-spline displacements, in radii of the ball of equal size. control_points:
+    of the splines, along each axis of a box about 2.6 times as wide as the cell; few of them stretch and bend it, many
+    make its outline uneven. Whatever the deformation does, a body has as many voxels as its ellipsoid; where it would
+    tear it into pieces, it is halved.
     Raises ValueError for cells of less than `FEWEST_VOXELS` voxels.
     """
     count, ndim = semi_axes_um.shape
@@ -97,8 +99,9 @@ def ellipsoid_bodies(
             f"radius_um {radius.min():g} is too small for voxels of {' × '.join(f'{s:g}' for s in spacing_um)} µm: a "
             f"cell must have {FEWEST_VOXELS} of them"
         )
-    lattice = (CONTROL_POINTS,) * ndim
-    moves = random_displacements(rng, lattice, deformation, count) * radius.reshape(-1, *[1] * (ndim + 1))
+    moves = random_displacements(rng, (control_points,) * ndim, deformation, count) * radius.reshape(
+        -1, *[1] * (ndim + 1)
+    )
     extent = np.sqrt(np.einsum("bi,bij->bj", semi_axes_um**2, frames**2)) + 2 * deformation * radius[:, None]
     half = np.ceil(_ROOM * extent / spacing_um).astype(int) + 1
     found: list[Body | None] = [None] * count

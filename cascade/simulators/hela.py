@@ -14,6 +14,8 @@ from cascade.simulators.draws import check_quantiles, draw
 
 _MORE_COLONIES = 1000  # after which nothing is left to be covered
 
+CONTROL_POINTS = 4  # of the authors' coarse grid: nuclei are bent more than uneven
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeLaSettings:
@@ -71,7 +73,10 @@ def hela(rng: np.random.Generator, settings: HeLaSettings | None = None) -> Anno
     radius = draw(rng, settings.radius_um, count)
     elongation = 1 + (draw(rng, settings.elongation, count) - 1) * settings.radius_um[0] / radius
     axes = np.stack([radius, radius / elongation], 1)
-    bodies = ellipsoid_bodies(rng, axes, turned(rng, count, 2), settings.spacing_um, deformation=settings.deformation)
+    frames = turned(rng, count, 2)
+    bodies = ellipsoid_bodies(
+        rng, axes, frames, settings.spacing_um, deformation=settings.deformation, control_points=CONTROL_POINTS
+    )
 
     region = np.zeros(settings.canvas_size, bool)
     for _ in range(round(float(draw(rng, settings.colonies, 1)[0]))):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from cascade.annotation import Annotation, CellRecord, ids_of
-from cascade.geometry.masks import tight_box
+from cascade.geometry.masks import one_piece, tight_box
 from cascade.settings import at_least, check_fields, check_spacing
 
 _ROUNDS = 20  # in which cells that others cut are laid on top of them
@@ -89,30 +89,48 @@ def layered(planes: npt.NDArray[Any], spacing_um: tuple[float, float]) -> Annota
 
     Each cell's whole mask is kept as its record's `outline`, at `origin_um`; `overlapping` gives them back. In the
     labels, where every pixel has one id, smaller cells lie on larger ones, and a cell that would be cut in pieces lies
-    on those that cut it. An id that is in several planes is one cell in each. Raises ValueError for cells in several
-    pieces, and for cells that others hide whole.
+    on those that cut it; where no order leaves all in one piece, a cell's largest is kept (`counts["cut_by_others"]`).
+    An id that is in several planes is one cell in each. Raises ValueError for cells in several pieces, and for cells
+    that others hide whole.
     """
     if planes.ndim != 3 or planes.dtype.kind not in "ui":
         raise ValueError(f"layers must be (L, Y, X) integer labels, got {planes.dtype} {planes.shape}")
     masks = [plane == n for plane in planes for n in ids_of(plane)]
+    if not masks:
+        raise ValueError("layers hold no cells")
     for n, mask in enumerate(masks, 1):
         if ndimage.label(mask, np.ones((3, 3)))[1] > 1:
             raise ValueError(f"cell {n} of the layers is in several pieces: give every piece its own id")
-    order = sorted(range(len(masks)), key=lambda n: -int(np.count_nonzero(masks[n])))
+    labels, cut = _laid(masks)
+    annotation = Annotation.of_labels(labels, spacing_um)
+    hidden = set(range(1, len(masks) + 1)) - {cell.label for cell in annotation.cells}
+    if hidden:
+        raise ValueError(f"cell {min(hidden)} of the layers is hidden whole by others: leave one of them out")
+    cells = [_with_outline(cell, mask, spacing_um) for cell, mask in zip(annotation.cells, masks, strict=True)]
+    return replace(annotation, cells=tuple(cells), counts={"cut_by_others": cut} if cut else {})
+
+
+def _laid(masks: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], int]:
+    """Labels of masks laid on each other, each in one piece, and how many lost pieces."""
+    by_size = sorted(range(len(masks)), key=lambda n: -int(np.count_nonzero(masks[n])))
+    order = by_size
     for _ in range(_ROUNDS):
-        labels = np.zeros(planes.shape[1:], np.uint16 if len(masks) < 2**16 else np.uint32)
-        for n in order:
-            labels[masks[n]] = n + 1
-        pieces = {n: ndimage.label(labels == n + 1, np.ones((3, 3)))[1] for n in range(len(masks))}
+        labels = _painted(masks, order)
+        pieces = [ndimage.label(labels == n + 1, np.ones((3, 3)))[1] for n in range(len(masks))]
         odd = [n for n in order if pieces[n] != 1]
         if not odd:
-            break
+            return labels, 0
         order = [n for n in order if pieces[n] == 1] + odd
-    else:
-        raise ValueError(f"cell {odd[0] + 1} of the layers is hidden or cut in pieces by others: leave one of them out")
-    annotation = Annotation.of_labels(labels, spacing_um)
-    cells = [_with_outline(cell, mask, spacing_um) for cell, mask in zip(annotation.cells, masks, strict=True)]
-    return replace(annotation, cells=tuple(cells))
+    labels = _painted(masks, by_size)
+    whole, cut = one_piece(labels)
+    return whole.astype(labels.dtype), cut
+
+
+def _painted(masks: Sequence[npt.NDArray[Any]], order: Sequence[int]) -> npt.NDArray[Any]:
+    labels = np.zeros(masks[0].shape, np.uint16 if len(masks) < 2**16 else np.uint32)
+    for n in order:
+        labels[masks[n]] = n + 1
+    return labels
 
 
 def overlapping(annotation: Annotation) -> npt.NDArray[Any]:

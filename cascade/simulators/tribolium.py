@@ -1,6 +1,7 @@
 """Nuclei of a T. castaneum embryo: on a sphere, seen as a map of 13 layers (sketch DDPM paper, Methods)."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,8 @@ from cascade.simulators.bodies import in_one_piece
 from cascade.simulators.checks import check_canvas
 from cascade.simulators.draws import check_quantiles, draw
 
-_ROUNDS = 400  # of darts that are thrown at the sphere
-_DARTS = 4096  # in each of them
+_DARTS = 4096  # that are thrown at the sphere at a time
+_IN_VAIN = 20  # rounds of darts without one that finds room, after which there is none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +118,8 @@ def _spread(rng: np.random.Generator, reach: npt.NDArray[np.float64], widest: fl
     """
     placed = np.empty((0, 3))
     found: list[npt.NDArray[np.float64]] = []
-    for _ in range(_ROUNDS):
-        if len(placed) == len(reach):
-            break
+    in_vain = 0
+    while len(placed) < len(reach) and in_vain < _IN_VAIN:
         height = rng.uniform(-np.sin(widest), np.sin(widest), _DARTS)
         angles = np.stack([np.arccos(height), rng.uniform(0, 2 * np.pi, _DARTS)], 1)
         flat = np.sin(angles[:, 0])
@@ -133,6 +133,7 @@ def _spread(rng: np.random.Generator, reach: npt.NDArray[np.float64], widest: fl
         for i, j in sorted(cKDTree(darts).query_pairs(apart)) if len(darts) else []:
             if alone[i]:
                 alone[j] = False
+        in_vain = 0 if alone.any() else in_vain + 1
         room = len(reach) - len(placed)
         placed = np.concatenate([placed, darts[alone][:room]])
         found.append(angles[alone][:room])
@@ -143,7 +144,7 @@ def _spread(rng: np.random.Generator, reach: npt.NDArray[np.float64], widest: fl
 class _Map:
     """Voxels by radius in µm, longitude in [0, 2π) and polar angle, and the nuclei on them."""
 
-    labels: npt.NDArray[np.unsignedinteger[npt.NBitBase]]
+    labels: npt.NDArray[Any]
     radii: npt.NDArray[np.float64]
     longitudes: npt.NDArray[np.float64]
     polar: npt.NDArray[np.float64]
