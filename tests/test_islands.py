@@ -45,6 +45,14 @@ def test_an_island_among_islands_waits():
     assert lost == 0
 
 
+def test_slivers_are_islands_if_asked():
+    labels = np.array([[1, 1, 1, 2, 3, 3, 3, 0, 4]])
+    assert np.array_equal(islands_to_neighbours(labels)[0], labels)
+    made, lost = islands_to_neighbours(labels, fewest=2)
+    assert made.tolist() in ([[1, 1, 1, 1, 3, 3, 3, 0, 0]], [[1, 1, 1, 3, 3, 3, 3, 0, 0]])
+    assert lost == 1
+
+
 def test_what_no_cell_reaches_is_counted():
     labels = np.array([[1, 1, 0, 1, 0, 2, 2]], np.uint16)
     made, lost = islands_to_neighbours(labels)

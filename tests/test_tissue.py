@@ -12,19 +12,27 @@ from cascade.simulators.organisms import harmonic_dome, rasterised, sampled_orga
 from cascade.simulators.tissue import TissueSettings, tissue
 
 
-def elongations(annotation):
-    """Square root of the ratio of the largest to the smallest second moment, of cells of more than 30 voxels."""
-    found = []
+def uncut(annotation):
+    """Ids and boxes of the cells that the border does not cut."""
     for n, box in enumerate(ndimage.find_objects(annotation.labels), 1):
+        sides = zip(box, annotation.labels.shape, strict=True)
+        if all(side.start > 0 and side.stop < size for side, size in sides):
+            yield n, box
+
+
+def elongations(annotation):
+    """Square root of the ratio of the largest to the smallest second moment of uncut cells."""
+    found = []
+    for n, box in uncut(annotation):
         places = np.argwhere(annotation.labels[box] == n) * np.array(annotation.spacing_um)
-        if len(places) > 30:
-            moments = np.linalg.eigvalsh(np.cov(places.T))
-            found.append(np.sqrt(moments[-1] / moments[0]))
+        moments = np.linalg.eigvalsh(np.cov(places.T))
+        found.append(np.sqrt(moments[-1] / moments[0]))
     return np.array(found)
 
 
 def diameters(annotation):
-    size = np.array([cell.size for cell in annotation.cells])
+    """Of the discs or balls of uncut cells."""
+    size = np.array([annotation.cells[n - 1].size for n, _ in uncut(annotation)])
     return np.sqrt(4 / np.pi * size) if annotation.ndim == 2 else np.cbrt(6 / np.pi * size)
 
 

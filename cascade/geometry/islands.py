@@ -7,20 +7,21 @@ import numpy.typing as npt
 from skimage import measure
 
 
-def islands_to_neighbours(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], int]:
+def islands_to_neighbours(labels: npt.NDArray[Any], *, fewest: int = 1) -> tuple[npt.NDArray[Any], int]:
     """Every cell in one piece, connected by faces, and how many voxels were left to none.
 
     A cell keeps its largest piece. Each other piece becomes part of the neighbour with which it shares most faces; a
     piece among islands alone waits until one of them has found its cell. Voxels without any way to a cell, in a part
     of the foreground that holds no cell's largest piece, become 0 and are counted. labels: (Y, X) or (Z, Y, X)
-    integers; ids stay, and none is lost.
+    integers; ids stay, and none is lost but for cells of less than `fewest` voxels, which are islands, too.
 
     >>> islands_to_neighbours(np.array([[1, 1, 2, 1, 2, 2, 0, 1]]))
     (array([[1, 1, 1, 2, 2, 2, 0, 0]]), 1)
     """
     pieces = measure.label(labels, connectivity=1)
     count = int(pieces.max(initial=0))
-    if count == np.count_nonzero(np.bincount(labels.ravel())[1:]):
+    held = np.bincount(labels.ravel())[1:]
+    if count == np.count_nonzero(held) and not ((held > 0) & (held < fewest)).any():
         return labels, 0
     owner = np.zeros(count + 1, labels.dtype)
     owner[pieces.ravel()] = labels.ravel()
@@ -29,6 +30,7 @@ def islands_to_neighbours(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], i
     settled = np.zeros(count + 1, bool)
     settled[order[np.unique(owner[order], return_index=True)[1]]] = True
     settled[0] = False
+    settled &= sizes >= fewest
     loose = np.argwhere((~settled)[pieces] & (labels != 0))
     island, other, faces = _contacts(pieces, loose)
     owner[~settled] = 0

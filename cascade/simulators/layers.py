@@ -19,6 +19,7 @@ from cascade.simulators.draws import check_quantiles, draw
 _FINE = 5  # points of the lattice that positions are sought on, along a cell
 _FEWEST = 8  # voxels of a cell
 _ARM = 0.42  # between a cell's centres, for an elongation of 2, in edges of its square or cube
+_BEYOND = 0.75  # edges of a cell that the tissue goes on beyond the border, so that it cuts cells
 _GAMMA = 1.3  # weights differ from the usual one by no more than this factor
 
 
@@ -59,8 +60,9 @@ def filled_tissue(
     diameter_um: quantiles of the discs or balls of the cells' sizes. layer_um: thickness of the layers in which they
     lie from the surface inwards; default the edge of the square or cube of a middling cell. regularity: rounds in which
     cells move apart and grow towards their sizes; none leaves them anywhere. A part of the foreground without a cell is
-    one, if it is as large as the smallest; else its voxels are counted, in `counts["voxels_of_no_cell"]`. Raises
-    ValueError for a foreground that is smaller than a cell.
+    one, if it is as large as the smallest; else its voxels are counted, in `counts["voxels_of_no_cell"]`. Where the
+    foreground reaches the border of the image it goes on there, and the border cuts cells. Raises ValueError for a
+    foreground that is smaller than a cell.
     """
     foreground = np.asarray(foreground, bool)
     voxel, n = float(np.prod(spacing_um)), foreground.ndim
@@ -70,7 +72,7 @@ def filled_tissue(
     spacing = np.asarray(spacing_um, float)
     box = _around(foreground, np.ceil(edge / spacing).astype(int))
     inner = foreground[box]
-    lattice = _lattice(inner, spacing, edge / _FINE)
+    lattice = _lattice(inner, spacing, edge / _FINE, beyond_um=_BEYOND * edge)
     layer = _layers(lattice, layer_um or edge)
 
     # Each layer holds as many cells as fill it, anywhere in it.
@@ -133,14 +135,17 @@ def _check_sizes(foreground: float, smallest: float, voxel: float, ndim: int) ->
         )
 
 
-def _lattice(foreground: npt.NDArray[Any], spacing: npt.NDArray[Any], step_um: float) -> _Lattice:
+def _lattice(foreground: npt.NDArray[Any], spacing: npt.NDArray[Any], step_um: float, *, beyond_um: float) -> _Lattice:
+    """Every few voxels, and as many beyond the border as if the foreground went on there."""
     steps = np.maximum(np.rint(step_um / spacing), 1).astype(int)
     starts = np.minimum(steps, foreground.shape) // 2
     inside = foreground[tuple(slice(start, None, step) for start, step in zip(starts, steps, strict=True))]
     if not inside.any():  # thinner than the lattice
         steps, starts, inside = np.ones_like(steps), np.zeros_like(starts), foreground
     share = np.count_nonzero(foreground) * float(spacing.prod()) / np.count_nonzero(inside)
-    return _Lattice(inside, steps * spacing, starts * spacing, share)
+    more = np.ceil(beyond_um / (steps * spacing)).astype(int)
+    beyond = np.pad(inside, [(m, m) for m in more], "edge")
+    return _Lattice(beyond, steps * spacing, (starts - more * steps) * spacing, share)
 
 
 def _layers(lattice: _Lattice, thickness_um: float) -> npt.NDArray[Any]:
@@ -218,7 +223,7 @@ def _tessellated(
 
 def _whole(labels: npt.NDArray[Any], foreground: npt.NDArray[Any], smallest: int) -> tuple[npt.NDArray[Any], int]:
     """Cells in one piece each, numbered from 1, and how many voxels of the foreground were left to none."""
-    labels, left = islands_to_neighbours(labels)
+    labels, left = islands_to_neighbours(labels, fewest=_FEWEST)
     if left:
         parts = measure.label(foreground & (labels == 0), connectivity=1)
         sizes = np.bincount(parts.ravel())
