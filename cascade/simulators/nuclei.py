@@ -62,7 +62,7 @@ class NucleiSettings:
 def nuclei(rng: np.random.Generator, settings: NucleiSettings | None = None) -> Annotation:
     """Nuclei at random places: each in one piece, none on another, none left out unseen.
 
-    Cells that touch do so in groups of two and more, the others keep a voxel of background around them. Raises
+    Cells that touch do so in groups of two and more, the others keep two pixels of background around them. Raises
     ValueError if fewer fit than `num_cells` asks for at least; between its least and what was drawn, those that did not
     fit are counted in `Annotation.counts`.
 
