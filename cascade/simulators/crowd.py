@@ -73,8 +73,8 @@ class Crowd:
     def put(self, rng: np.random.Generator, body: Body, *, gap: bool = False, clustering: float = 0.0) -> Site | None:
         """Put a body anywhere free; None if there is no room for it.
 
-        gap: with background around it, in planes two pixels of it, since labels often have one between cells that touch. clustering: of the free sites at random (0), the nearest
-        to other cells (1), or the farthest from them (−1).
+        gap: with background around it, in planes two pixels of it, since labels often have one between cells that touch.
+        clustering: of the free sites one at random (0), the nearest to other cells (1) or the farthest from them (−1).
         """
         least, most = body.reach_um
         spare = gap * 2.5 * max(self.spacing_um[-2:])
