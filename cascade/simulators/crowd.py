@@ -73,7 +73,7 @@ class Crowd:
     def put(self, rng: np.random.Generator, body: Body, *, gap: bool = False, clustering: float = 0.0) -> Site | None:
         """Put a body anywhere free; None if there is no room for it.
 
-        gap: with background around it, in planes two pixels of it, since labels often have one between cells that touch.
+        gap: with background around it, in planes two pixels of it, since labels may have one between cells that touch.
         clustering: of the free sites one at random (0), the nearest to other cells (1) or the farthest from them (−1).
         """
         least, most = body.reach_um
