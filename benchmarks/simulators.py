@@ -3,11 +3,12 @@
     python benchmarks/simulators.py [--quick] [--only organisms|like|realism]
 
 Prints one JSON object on its last line. `organisms`: processor seconds (and those of the clock) and peak memory of one
-annotation at the published settings, each in a process of its own, beside `reference_seconds` of the authors' code on two CPU cores of another
-machine (null where none was measured). `like`: what is found in raw images, over what is annotated, less one: counts,
-mean and spread of cells' radii. `realism`: Wasserstein distances in standard deviations of the real images, simulated
-with `like` on raw images and with labels, beside the floor, one half of the real cells against the other. The last two
-need CASCADE_DATA with BBBC039, BBBC050, Fluo-N2DH-GOWT1, tissue_labels and root_membrane; without it they are null.
+annotation at the published settings, each in a process of its own, beside `reference_seconds` of the authors' code on
+two CPU cores of another machine (null where none was measured). `like`: what is found in raw images, over what is
+annotated, less one: counts, mean and spread of cells' radii. `realism`: Wasserstein distances in standard deviations of
+the real images, simulated with `like` on raw images and with labels, beside the floor, one half of the real cells
+against the other. The last two need CASCADE_DATA with BBBC039, BBBC050 and Fluo-N2DH-GOWT1, and of tissue tissue_labels
+and root_membrane; without it they are null.
 """
 
 import argparse

@@ -47,7 +47,7 @@ def test_the_unit_of_length_does_not_matter():
 
 
 def test_dark_nucleoli_are_inside_their_cells():
-    image, labels = plane(levels=(150, 200))
+    image, _ = plane(levels=(150, 200))
     for y, x in PLACES:
         image[y - 3 : y + 3, x - 4 : x + 2] -= 120
     found = detect(image, (1, 1))
@@ -116,7 +116,8 @@ def test_cells_that_the_border_cuts_count_but_have_no_shape():
     labels[:20, :20], labels[30:50, 30:50] = 1, 2
     found = measure_labels([labels, np.zeros((60, 60), int)], (1, 1), [10 * labels + 5, labels])
     assert found.cells_per_image.tolist() == [2, 0]
-    assert len(found.radius_um) == len(found.solidity) == 1 and len(found.nearest_um) == 2
+    assert len(found.radius_um) == len(found.solidity) == 1
+    assert len(found.nearest_um) == 2
     assert found.brightness.tolist() == [15.0, 25.0]
 
 

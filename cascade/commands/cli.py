@@ -132,7 +132,7 @@ def _simulate(words: list[str]) -> int:
         from cascade.commands.simulate import settings_of, simulate
 
         settings = SimulateSettings(**given[0])
-        simulate(*settings_of(name, settings.like, given[1]), settings)
+        simulate(*settings_of(name, settings, given[1]), settings)
 
     return exit_code(
         run,

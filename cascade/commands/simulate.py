@@ -8,6 +8,7 @@ from typing import Any
 
 from cascade.annotation import Annotation
 from cascade.data.label_sets import LabelFile, find_labels
+from cascade.data.like import like
 from cascade.entry import UsageError
 from cascade.generation import shards
 from cascade.generation.painting import Source
@@ -16,7 +17,6 @@ from cascade.ownership import check_outside
 from cascade.reading import DataError
 from cascade.simulators.catalogue import ORGANISMS
 from cascade.simulators.labels import LabelsSettings, layered, over_time, repeated, whole
-from cascade.simulators.nuclei import NucleiSettings
 
 FITTED = ("nuclei", "auto")  # whose settings `--like` fits
 
@@ -53,23 +53,35 @@ def simulate(organism: str, own: Any, settings: SimulateSettings) -> None:
     print(f"{job.num_images} annotations in {output} ({' and '.join(job.formats)}); look at {output / 'preview.png'}")
 
 
-def settings_of(organism: str, like: Path | None, given: dict[str, Any]) -> tuple[str, Any]:
+def settings_of(organism: str, settings: SimulateSettings, given: dict[str, Any]) -> tuple[str, Any]:
     """The organism, and its settings: those that are given, and of `nuclei` and `auto` the others fitted to images.
 
     Raises ValueError for `auto` without images, and for images with an organism that has numbers of its own.
     """
-    if like is None:
+    if settings.like is None:
         if organism == "auto":
             raise UsageError("auto needs --like FOLDER, images to choose a simulator for")
         return organism, ORGANISMS[organism].settings_class()(**given)
     if organism not in FITTED:
         raise UsageError(f"--like goes with {' and '.join(FITTED)}; {organism} has the numbers of its paper")
-    return fitted(like, organism, given)
+    return fitted(organism, settings.like, settings.output_dir, given)
 
 
-def fitted(like: Path, organism: str, given: dict[str, Any]) -> tuple[str, NucleiSettings]:
-    """The simulator for images like those in a folder, with numbers and sizes fitted to them; what is given wins."""
-    raise UsageError(f"--like {like}: fitting to images is not there yet; give the numbers of {organism} instead")
+def fitted(organism: str, folder: Path, output_dir: Path, given: dict[str, Any]) -> tuple[str, Any]:
+    """The simulator for images like those in a folder, with numbers and sizes fitted to them; what is given wins.
+
+    What was measured is printed, and a picture of what was seen lies beside the output folder.
+    """
+    seen = like(folder, spacing_um=given.get("spacing_um", ()))
+    chosen = seen.organism if organism == "auto" else "nuclei"
+    print(seen.table())
+    picture = output_dir.with_name(f"{output_dir.name}_like.png")
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    seen.draw(picture)
+    print(f"{chosen}; look at what was seen: {picture}")
+    canvas_size = given.get("canvas_size")
+    own = seen.settings(canvas_size=canvas_size) if chosen == "nuclei" else seen.tissue_settings(canvas_size)
+    return chosen, replace(own, **given)
 
 
 def labels_source(settings: LabelsSettings, files: Sequence[LabelFile]) -> tuple[Source, int]:

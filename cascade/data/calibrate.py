@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade.data.measures import Measures, measure_labels
+from cascade.data.measures import Measures, measure_labels, measure_masks
 from cascade.rng import stream
-from cascade.simulators.nuclei import NucleiSettings, nuclei
+from cascade.simulators.nuclei import NucleiSettings, bodies_of, nuclei
 
 _QUANTILES = 33
-_CELLS = {2: 240, 3: 60}  # simulated for each comparison, over one image and more
+_CELLS = {2: 160, 3: 60}  # of scenes that are compared with the real ones
+_SHAPES = 120  # single cells that are
 _MOST_SCENES = 8
-_SPARSE = 0.12  # share of a canvas that cells cover where only their shapes are compared
 _SHAPE_ROUNDS, _CROWD_ROUNDS = 2, 2
 _BISECTIONS = 4
-_DEFORMATIONS = (0.0, 0.06, 0.12, 0.18, 0.24, 0.3)  # radii: beyond, cells come to pieces
+_DEFORMATIONS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)  # radii: beyond, cells come to pieces
 
 
 def quantiles(values: npt.NDArray[Any]) -> tuple[float, ...]:
@@ -41,7 +41,7 @@ def nuclei_like(
     """Settings at which `nuclei` makes what was measured on images of `image_shape`.
 
     Sizes, elongations, brightness and numbers are taken as they are distributed, numbers in proportion to the canvas.
-    Then a few scenes are simulated: `deformation` is what makes cells as solid, elongations are corrected for
+    Then cells and a few scenes are simulated: `deformation` is what makes cells as solid, elongations are corrected for
     what deformation adds to them, `clustering` is bisected until the next cell is as far, and `touching` corrected
     until as many touch.
 
@@ -65,22 +65,18 @@ def nuclei_like(
 
 
 def _with_shapes(settings: NucleiSettings, real: Measures, seed: int) -> NucleiSettings:
-    """Deformation, and what it makes of elongations, by cells that lie apart."""
-    ndim = len(settings.canvas_size)
-    radius = float(np.mean(settings.radius_um))
-    size = np.pi * radius**2 if ndim == 2 else 4 / 3 * np.pi * radius**3
-    room = np.prod(settings.canvas_size) * np.prod(settings.spacing_um)
-    count = float(np.clip(_SPARSE * room / size, 1, _CELLS[ndim]))
+    """Deformation, and what it makes of elongations, by cells that lie nowhere."""
 
-    def apart(settings: NucleiSettings) -> Measures:
-        return _simulated(replace(settings, num_cells=(count,), touching=0.0, clustering=0.0), seed, "shapes")
+    def made_at(settings: NucleiSettings) -> Measures:
+        cells = bodies_of(stream(seed, "likeness", "shapes"), settings, _SHAPES)
+        return measure_masks((cell.mask for cell in cells), settings.spacing_um)
 
-    solid = [_mean(apart(replace(settings, deformation=d)).solidity) for d in _DEFORMATIONS]
+    solid = [_mean(made_at(replace(settings, deformation=d)).solidity) for d in _DEFORMATIONS]
     falling = np.minimum.accumulate(solid)  # as deformation grows
     deformation = float(np.interp(_mean(real.solidity), falling[::-1], _DEFORMATIONS[::-1]))
     settings = replace(settings, deformation=round(deformation, 4))
     for _ in range(_SHAPE_ROUNDS):
-        made = apart(settings)
+        made = made_at(settings)
         settings = replace(
             settings,
             elongation=_corrected(settings.elongation, made.elongation, real.elongation, 1.0),
@@ -100,18 +96,18 @@ def _with_crowding(settings: NucleiSettings, real: Measures, seed: int) -> Nucle
         for _ in range(_BISECTIONS):
             clustering = 0.5 * (low + high)
             crowded = replace(settings, touching=touching, clustering=clustering)
-            made = _simulated(crowded, seed, f"crowd {number}", shapes=False)
+            made = _simulated(crowded, seed, f"crowd {number}")
             low, high = (clustering, high) if _mean(made.nearest_um) > nearest else (low, clustering)
         touching = float(np.clip(touching + share - _mean(made.touching), 0, 1))
     return replace(settings, touching=round(touching, 4), clustering=round(clustering, 4))
 
 
-def _simulated(settings: NucleiSettings, seed: int, what: str, *, shapes: bool = True) -> Measures:
-    """Measures of a few scenes, the same random numbers for the same `what`."""
+def _simulated(settings: NucleiSettings, seed: int, what: str) -> Measures:
+    """How crowded a few scenes are, the same random numbers for the same `what`."""
     cells = max(float(np.mean(settings.num_cells)), 1.0)
     scenes = int(np.clip(np.ceil(_CELLS[len(settings.canvas_size)] / cells), 2, _MOST_SCENES))
     labels = (nuclei(stream(seed, "likeness", what, n), settings).labels for n in range(scenes))
-    return measure_labels(labels, settings.spacing_um, shapes=shapes)
+    return measure_labels(labels, settings.spacing_um, shapes=False)
 
 
 def _corrected(

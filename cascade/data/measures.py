@@ -91,6 +91,13 @@ def touching_ids(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.unique(labels[(labels > 0) & ((highest != labels) | (lowest != labels))])
 
 
+def measure_masks(masks: Iterable[npt.NDArray[Any]], spacing_um: Sequence[float]) -> Measures:
+    """Shapes of single cells, each a mask of its own, whole; of a population there is nothing to measure."""
+    spacing = np.array(spacing_um, float)
+    found = _columns([_shape(mask, spacing) for mask in masks], len(spacing))
+    return Measures(**{one.name: np.array(found.get(one.name, [])) for one in fields(Measures)})
+
+
 class _Cells:
     """The cells of one label image."""
 
@@ -117,11 +124,16 @@ class _Cells:
             for box, mask in zip(self.boxes, self.masks, strict=True)
             if np.count_nonzero(mask) >= _FEW_PX and self._is_whole(box)
         ]
-        names = ("radius_um", "elongation", "solidity", "axial_elongation")[: 1 + len(self.spacing)]
-        return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=bool(rows))}
+        return _columns(rows, len(self.spacing))
 
     def _is_whole(self, box: tuple[slice, ...]) -> bool:
         return all(side.start > 0 and side.stop < size for side, size in zip(box, self.shape, strict=True))
+
+
+def _columns(rows: list[tuple[float, ...]], ndim: int) -> dict[str, list[float]]:
+    """What `_shape` returns of several cells, by name."""
+    names = ("radius_um", "elongation", "solidity", "axial_elongation")[: 1 + ndim]
+    return {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=bool(rows))}
 
 
 def _shape(mask: npt.NDArray[Any], spacing: npt.NDArray[Any]) -> tuple[float, ...]:

@@ -72,7 +72,7 @@ def nuclei(rng: np.random.Generator, settings: NucleiSettings | None = None) -> 
     """
     settings = settings or NucleiSettings()
     count = round(float(draw(rng, settings.num_cells, 1)[0]))
-    bodies = _bodies(rng, settings, count)
+    bodies = bodies_of(rng, settings, count)
     crowd = Crowd(
         settings.canvas_size, settings.spacing_um, float(at_rank(settings.radius_um, 0.1)), inside=settings.inside
     )
@@ -82,8 +82,8 @@ def nuclei(rng: np.random.Generator, settings: NucleiSettings | None = None) -> 
     return crowd.annotation(brightness)
 
 
-def _bodies(rng: np.random.Generator, settings: NucleiSettings, count: int) -> list[Body]:
-    """Ellipsoids of the wanted sizes, upright, turned at random around z."""
+def bodies_of(rng: np.random.Generator, settings: NucleiSettings, count: int) -> list[Body]:
+    """Deformed ellipsoids of the wanted sizes, upright, turned at random around z: cells that lie nowhere yet."""
     ndim = len(settings.canvas_size)
     radius = draw(rng, settings.radius_um, count)
     ratio = np.sqrt(draw(rng, settings.elongation, count))
