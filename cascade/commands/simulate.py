@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,9 @@ def fitted(organism: str, folder: Path, output_dir: Path, given: dict[str, Any])
     print(f"{chosen}; look at what was seen: {picture}")
     canvas_size = given.get("canvas_size")
     own = seen.settings(canvas_size=canvas_size) if chosen == "nuclei" else seen.tissue_settings(canvas_size)
+    strange = sorted(given.keys() - {one.name for one in fields(own)})
+    if strange:
+        raise UsageError(f"--{strange[0]} is none of {chosen}, which these images show: leave it out, or give nuclei")
     return chosen, replace(own, **given)
 
 
