@@ -11,7 +11,7 @@ from scipy import ndimage
 from cascade.geometry.grid import SignedDistance
 
 _POINTS = ("centroid_um", "origin_um")  # one number for each axis
-_AT_ONCE = 1 << 20  # voxels that are counted
+_AT_ONCE = 1 << 18  # voxels that are counted
 _NOT_STORED = ("outline", "solid")  # an array and a function: no columns of a table
 
 
@@ -225,7 +225,9 @@ def _ids_and_counts(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDA
     flat, most = labels.ravel(), int(labels.max(initial=0))
     counts = np.zeros(most + 1, np.int64)
     for start in range(0, flat.size, _AT_ONCE):  # counting makes 8 bytes of every voxel
-        counts += np.bincount(flat[start : start + _AT_ONCE], minlength=most + 1)
+        part = flat[start : start + _AT_ONCE]
+        if part.any():
+            counts += np.bincount(part, minlength=most + 1)
     counts[0] = 0
     ids = np.flatnonzero(counts)
     return ids, counts[ids]

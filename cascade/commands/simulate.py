@@ -95,9 +95,11 @@ def labels_source(settings: LabelsSettings, files: Sequence[LabelFile]) -> tuple
 
 
 def _read(file: LabelFile, settings: LabelsSettings) -> Annotation:
-    annotation, _ = file.annotation(settings.spacing_um)
     if settings.reading == "layers":
+        flat = len(settings.spacing_um) == 2  # the layers of a file have no distance from each other
+        annotation, _ = file.annotation((1.0, *settings.spacing_um) if flat else settings.spacing_um)
         return layered(annotation.labels, annotation.spacing_um[-2:])  # type: ignore[arg-type]
+    annotation, _ = file.annotation(settings.spacing_um)
     if settings.reading == "slice":
         step = settings.step_um or file.step_um(settings.spacing_um) or annotation.spacing_um[0]
         return repeated(whole(annotation), settings.slices, step)

@@ -94,6 +94,31 @@ def sample_preview(sample: Sample, path: str | Path) -> None:
     write_png(path, sheet)
 
 
+def outlined_sheet(
+    pictures: Sequence[tuple[npt.NDArray[Any] | None, npt.NDArray[Any]]], path: str | Path, *, columns: int = 3
+) -> None:
+    """Images with the outlines of their labels, `columns` side by side; of stacks the slice with most cells.
+
+    pictures: (image, labels), of one shape each; image None where there are labels only, each then in a colour.
+    """
+    panels = []
+    for image, labels in pictures:
+        z = int(np.argmax((labels > 0).sum((1, 2)))) if labels.ndim == 3 else 0
+        plane = labels[z] if labels.ndim == 3 else labels
+        zoom = max(int(np.ceil(420 / max(plane.shape))), 1)
+        if image is None:
+            panels.append(_enlarge(_coloured(plane), zoom))
+            continue
+        low, high = np.percentile(image, [1, 99.7])
+        grey = Window(float(low), float(max(high, low + 1)), 0.5).stretch(image[z] if image.ndim == 3 else image)
+        panels.append(_outlined(_enlarge(grey, zoom), _enlarge(plane, zoom)))
+    rows = [_beside(panels[start : start + columns]) for start in range(0, len(panels), columns)]
+    width = max(row.shape[1] for row in rows)
+    write_png(
+        path, _below([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=1) for row in rows])
+    )
+
+
 def write_png(path: str | Path, image: npt.NDArray[Any]) -> None:
     """A grey (H, W) or colour (H, W, 3) image in [0, 1] as an 8-bit PNG."""
     Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(path)

@@ -87,7 +87,7 @@ def celegans(rng: np.random.Generator, settings: CElegansSettings | None = None)
     axes = np.stack([radius, radius / shrunk, radius / shrunk], 1)
     bodies = ellipsoid_bodies(rng, axes, turned(rng, count, 3), settings.spacing_um, deformation=settings.deformation)
 
-    crowd = Crowd(settings.canvas_size, settings.spacing_um, float(axes.min(initial=usual)), region=embryo)
+    crowd = Crowd(settings.canvas_size, settings.spacing_um, usual, region=embryo)
     for body in sorted(bodies, key=lambda body: -body.voxels):
         crowd.put(rng, body)
     check_all_placed(crowd, count, settings.num_cells[0])

@@ -81,7 +81,7 @@ def hela(rng: np.random.Generator, settings: HeLaSettings | None = None) -> Anno
     region = np.zeros(settings.canvas_size, bool)
     for _ in range(round(float(draw(rng, settings.colonies, 1)[0]))):
         _add_colony(rng, region, settings)
-    crowd = Crowd(settings.canvas_size, settings.spacing_um, float(axes.min(initial=1)), region=region)
+    crowd = Crowd(settings.canvas_size, settings.spacing_um, settings.radius_um[0], region=region)
     for body in sorted(bodies, key=lambda body: -body.voxels):
         while (
             crowd.put(rng, body) is None and not region.all() and crowd.counts.get("colonies_added", 0) < _MORE_COLONIES

@@ -75,7 +75,7 @@ def stemcells(rng: np.random.Generator, settings: StemCellSettings | None = None
         rng, axes, frames, settings.spacing_um, deformation=settings.deformation, control_points=CONTROL_POINTS
     )
 
-    crowd = Crowd(settings.canvas_size, settings.spacing_um, float(axes.min(initial=1)), inside=settings.inside)
+    crowd = Crowd(settings.canvas_size, settings.spacing_um, settings.radius_um[0], inside=settings.inside)
     placed = [crowd.put(rng, body, gap=True) for body in sorted(bodies, key=lambda body: -body.voxels)]
     sites = [site for site in placed if site]
     check_all_placed(crowd, count, settings.num_cells[0])
