@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from common import data_folder, machine
 
-from cascade.data.calibrate import nuclei_like
+from cascade.data.calibrate import nuclei_like, tissue_like
 from cascade.data.detection import detect
 from cascade.data.measures import Measures, measure_labels
 from cascade.evaluation.realism import realism, realism_floor
@@ -32,6 +32,7 @@ from cascade.geometry.masks import one_piece
 from cascade.reading import read_image, read_labels
 from cascade.rng import stream
 from cascade.simulators.nuclei import nuclei
+from cascade.simulators.tissue import tissue
 
 REFERENCE_S = {"celegans": 3.9, "tribolium": 89.6, "gowt1": 1.3, "hela": 1.8, "membranes_128": 5.5}
 SPACING = {"BBBC039": (0.65, 0.65), "Fluo-N2DH-GOWT1": (0.24, 0.24), "BBBC050": (1.75, 0.8, 0.8)}
@@ -188,6 +189,19 @@ def realisms(data: Path, quick: bool) -> dict:
             scenes = 4 if quick else max(12, len(real.cells_per_image))
             made = measure_labels((nuclei(stream(7, key, n), settings).labels for n in range(scenes)), spacing)
             row[way] = _rounded(realism(made, real)) | {"fit_seconds": round(seconds, 1)}
+        found[key] = row
+        print(key, row, flush=True)
+    for key, name in {} if quick else {"tissue_labels": "tissue_masks", "root_membrane": "root_masks"}.items():
+        labels = one_piece(read_labels(data / key / f"{name}.tif"))[0]
+        spacing = tuple(json.loads((data / key / "dataset.json").read_text())["spacing_um"])
+        real = measure_labels([labels], spacing)
+        settings = tissue_like(real, labels.shape, spacing)
+        made = tissue(stream(7, key), settings, foreground=labels > 0).labels
+        row = {
+            "floor": _rounded(realism_floor(real)),
+            "labels": _rounded(realism(measure_labels([made], spacing), real)),
+            "cells": [int(real.cells_per_image[0]), int(made.max())],
+        }
         found[key] = row
         print(key, row, flush=True)
     return found

@@ -1,4 +1,4 @@
-"""The simulator's numbers at which simulated nuclei have the measures of real ones."""
+"""The simulators' numbers at which what they make has the measures of real cells."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +10,13 @@ import numpy.typing as npt
 from cascade.data.measures import Measures, measure_labels, measure_masks
 from cascade.rng import stream
 from cascade.simulators.nuclei import NucleiSettings, bodies_of, nuclei
+from cascade.simulators.tissue import TissueSettings
 
 _QUANTILES = 33
 _CELLS = {2: 160, 3: 60}  # of scenes that are compared with the real ones
 _SHAPES = 120  # single cells that are
 _MOST_SCENES = 8
+_LONGEST = 3.0  # that a tissue's cells can be
 _SHAPE_ROUNDS, _CROWD_ROUNDS = 2, 2
 _BISECTIONS = 4
 _DEFORMATIONS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)  # radii: beyond, cells come to pieces
@@ -62,6 +64,22 @@ def nuclei_like(
     )
     settings = _with_shapes(settings, real, seed)
     return _with_crowding(settings, real, seed)
+
+
+def tissue_like(real: Measures, canvas_size: Sequence[int], spacing_um: Sequence[float]) -> TissueSettings:
+    """Settings at which a tissue's cells are as large and as long, along whichever axis they are longest, as those of
+    stacks that were measured. Raises ValueError where no whole cell was."""
+    flat, tall = real.elongation, real.axial_elongation
+    if not len(tall):
+        raise ValueError("no whole cell was measured: all are cut by the border; give larger images")
+    middle = np.sqrt(0.5 * (flat**2 + 1))  # of axes in the plane that are as `flat` to 1
+    axes = np.stack([flat, np.ones_like(flat), tall * middle])
+    return TissueSettings(
+        canvas_size=tuple(int(n) for n in canvas_size),
+        spacing_um=tuple(float(s) for s in spacing_um),
+        diameter_um=quantiles(2 * real.radius_um),
+        elongation=quantiles(np.clip(axes.max(0) / axes.min(0), 1, _LONGEST)),
+    )
 
 
 def _with_shapes(settings: NucleiSettings, real: Measures, seed: int) -> NucleiSettings:

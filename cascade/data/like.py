@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cascade.data.calibrate import nuclei_like, quantiles
+from cascade.data.calibrate import nuclei_like, tissue_like
 from cascade.data.detection import detect
 from cascade.data.frame_checks import check_labels, some
 from cascade.data.frames import Frame
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 _MOST_RAW, _MOST_LABELLED = 24, 100  # images looked at, spread over the folder
 _SHOWN = 6
 _COMPARED, _UNLABELLED = 3, 2.0  # images of which cells are counted, and so many times the labels are too many
-_LONGEST = 3.0  # that the tissue's cells can be
 _SAME_SIZE = 0.01  # relative difference of voxel sizes that rounding makes
 _MASK = re.compile(r"_(cp_)?masks$")
 _TISSUE_TOUCHING = 0.9  # share of cells that touch another one, in stacks: of nuclei fewer do
@@ -67,20 +66,7 @@ class Likeness:
 
     def tissue_settings(self, canvas_size: Sequence[int] | None = None) -> TissueSettings:
         """At which a tissue's cells are as large and as long, along whichever axis they are longest."""
-        flat, tall = self.measures.elongation, self.measures.axial_elongation
-        if not len(tall):
-            raise ValueError("no whole cell was measured: all are cut by the border; give larger images")
-        middle = np.sqrt(
-            0.5 * (flat**2 + 1)
-        )  # axes in the plane are as flat to 1, the one along z is as tall times this
-        axes = np.stack([flat, np.ones_like(flat), tall * middle])
-        longest = np.clip(axes.max(0) / axes.min(0), 1, _LONGEST)
-        return TissueSettings(
-            canvas_size=tuple(int(n) for n in canvas_size or self.image_shape),
-            spacing_um=self.spacing_um,
-            diameter_um=quantiles(2 * self.measures.radius_um),
-            elongation=quantiles(longest),
-        )
+        return tissue_like(self.measures, canvas_size or self.image_shape, self.spacing_um)
 
     def table(self) -> str:
         """Mean, spread and range of every measure, a line each."""

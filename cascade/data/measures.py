@@ -10,12 +10,14 @@ from scipy import ndimage, spatial
 from skimage import measure
 
 _FEW_PX = 12  # of a cell: less has no shape
+_FEW_WHOLE = 0.25  # share of an image's cells that, whole, stand for all: in tissue, most are cut
 _NEAR = 2  # pixels to another cell that is touched: one of background may lie between
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measures:
-    """Of all images of one kind; lengths in µm. Cells that a border cuts count, but have no size and no shape here.
+    """Of all images of one kind; lengths in µm. Cells that a border cuts count, but have
+    no size and no shape here, unless three of four are cut.
 
     >>> labels = np.zeros((40, 40), int)
     >>> labels[10:20, 10:20], labels[10:20, 20:30] = 1, 2
@@ -118,11 +120,13 @@ class _Cells:
         return spatial.KDTree(centres).query(centres, 2)[0][:, 1].tolist()
 
     def shapes(self) -> dict[str, list[float]]:
-        """Of whole cells, by name."""
+        """Of whole cells, by name; of all where hardly any is whole."""
+        whole = [self._is_whole(box) for box in self.boxes]
+        some = whole if np.sum(whole) >= _FEW_WHOLE * len(whole) else [True] * len(whole)
         rows = [
             _shape(mask, self.spacing)
-            for box, mask in zip(self.boxes, self.masks, strict=True)
-            if np.count_nonzero(mask) >= _FEW_PX and self._is_whole(box)
+            for mask, wanted in zip(self.masks, some, strict=True)
+            if wanted and np.count_nonzero(mask) >= _FEW_PX
         ]
         return _columns(rows, len(self.spacing))
 
