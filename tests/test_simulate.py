@@ -307,3 +307,12 @@ def test_validate_finds_what_is_wrong_with_labels_alone(made, tmp_path):
     assert len(found.errors) == 2
     assert "sample_000002.safetensors: ids in several pieces: 1" in found.errors[0]
     assert "sample_000004.safetensors: holds no annotation" in found.errors[1]
+
+
+def test_annotations_are_measured_like_any_labels(made):
+    from cascade.data.like import like
+
+    seen = like(made)
+    assert seen.origin == "labels"
+    assert seen.spacing_um == CELLS.spacing_um
+    assert seen.measures.cells_per_image.tolist() == [len(simulated(nuclei, CELLS)(3, n).cells) for n in range(7)]

@@ -19,7 +19,7 @@ from cascade.data.measures import Measures, measure_labels
 from cascade.data.spacing import needed_spacing, tiff_spacing
 from cascade.evenly import evenly
 from cascade.export.preview import outlined_sheet
-from cascade.reading import DataError, is_image, read_image, read_labels
+from cascade.reading import DataError, is_image, read_image
 from cascade.simulators.nuclei import NucleiSettings
 from cascade.simulators.tissue import TissueSettings
 
@@ -130,14 +130,18 @@ def _of_labels(source: Path, files: list[LabelFile], given: Sequence[float]) -> 
     chosen = [files[n] for n in evenly(len(files), _MOST_LABELLED)]
     labels = []
     for file in chosen:
-        plane = read_labels(file.path)
+        annotation, _ = file.annotation(tuple(given))
+        plane = annotation.labels
         _, split = check_labels(file.path, plane)
         if split:
             raise DataError(
                 f"{file.path}: {some(split)} in several pieces; give each piece an id of its own, or keep the largest"
             )
         labels.append(plane)
-    spacing = _spacing(source, [file.frame.image_path for file in chosen], [plane.ndim for plane in labels], given)
+    if chosen[0].path.suffix == ".safetensors":
+        spacing = annotation.spacing_um
+    else:
+        spacing = _spacing(source, [file.frame.image_path for file in chosen], [one.ndim for one in labels], given)
     if not any(plane.any() for plane in labels):
         raise DataError(f"{source}: no cell is labelled in any of {len(labels)} images")
     with_images = all(file.frame.image_path != file.path for file in chosen)
