@@ -207,6 +207,24 @@ def test_cells_that_overlap_are_kept_whole(tmp_path):
         layered(hidden, (0.5, 0.5))
 
 
+def test_a_folder_is_read_as_a_sequence_and_as_layers(tmp_path):
+    for n, frame in enumerate(frames(3)):
+        (tmp_path / "time").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "time" / f"{n}_masks.tif", frame.labels)
+    (tmp_path / "layers").mkdir()
+    planes = np.zeros((2, 40, 60), np.uint16)
+    planes[0, 5:25, 5:35], planes[1, 10:30, 30:50] = 1, 1
+    tifffile.imwrite(tmp_path / "layers" / "a_masks.tif", planes)
+    for reading, more in (("time", ["--step_um", "2"]), ("layers", [])):
+        words = ["simulate", "labels", "--source", str(tmp_path / reading), "--reading", reading, *more]
+        words += ["--spacing_um", "0.5", "0.5", "--output_dir", str(tmp_path / "out" / reading)]
+        assert main(words) == 0
+    volume, plane = (load_annotation(annotation_path(tmp_path / "out" / name, 0)) for name in ("time", "layers"))
+    assert (volume.labels.shape, volume.spacing_um) == ((4, 40, 60), (2.0, 0.5, 0.5))
+    assert plane.spacing_um == (0.5, 0.5)
+    np.testing.assert_array_equal(overlapping(plane), planes.sum(0))
+
+
 def test_what_is_no_slice_is_refused():
     deep = nuclei(np.random.default_rng(0), DEEP)
     with pytest.raises(ValueError, match="a slice to be repeated must be a plane"):

@@ -108,6 +108,16 @@ def test_cells_lie_in_layers():
     assert counts[1] + counts[2] > 4 * (counts[0] + counts[3])  # a first layer around half its thickness
 
 
+@pytest.mark.parametrize("layer_um", [1e-6, 0.7, 1e6])
+def test_any_thickness_of_layers_makes_as_many_cells(layer_um):
+    foreground = np.pad(np.ones((50, 50), bool), 10)
+    settings = TissueSettings(
+        canvas_size=foreground.shape, spacing_um=(1.0, 1.0), diameter_um=(8.0,), elongation=(1.0,), layer_um=layer_um
+    )
+    made = tissue(np.random.default_rng(0), settings, foreground=foreground)
+    assert len(made.cells) == pytest.approx(50 * 50 / (np.pi * 16), rel=0.05)
+
+
 def test_a_part_without_a_cell_becomes_one():
     foreground = np.zeros((60, 100), bool)
     foreground[5:55, 5:60] = True
@@ -214,6 +224,9 @@ def test_refuses_organisms_that_are_none(tmp_path):
     small = TissueSettings(canvas_size=(20, 20), spacing_um=(1.0, 1.0), diameter_um=(40.0,))
     with pytest.raises(ValueError, match="smaller than a cell"):
         tissue(rng, small)
+    fine = TissueSettings(canvas_size=(60, 60), spacing_um=(1.0, 1.0), diameter_um=(6.0,))
+    with pytest.raises(ValueError, match="pieces that are all smaller"):
+        tissue(rng, fine, foreground=np.eye(60, dtype=bool))
     with pytest.raises(ValueError, match="less than 8 voxels"):
         tissue(rng, TissueSettings(canvas_size=(20, 20), spacing_um=(1.0, 1.0), diameter_um=(1.0,)))
     with pytest.raises(ValueError, match="set `canvas_size` to 9 9"):

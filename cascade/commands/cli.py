@@ -107,32 +107,9 @@ def _simulate(words: list[str]) -> int:
     flags: list[Flags] = []
 
     def run() -> None:
-        from cascade.commands.options import Flags
-        from cascade.generation.simulation import SimulateSettings
-        from cascade.simulators.catalogue import ORGANISMS
+        from cascade.commands.organism import simulation
 
-        known = {name: organism.about for name, organism in ORGANISMS.items()}
-        known["auto"] = "the simulator, and its numbers, chosen for the images of --like FOLDER"
-        name = words[0] if words else ""
-        if name in ("-h", "--help"):
-            lines = "\n".join(f"  {name:11}{about}" for name, about in known.items())
-            print(f"usage: cascade simulate ORGANISM --output_dir … [other flags]\n\n{lines}\n\n"
-                  "cascade simulate ORGANISM --help lists the flags of one.")  # fmt: skip
-            return
-        if name not in known:
-            said = f"there is no organism {name}" if name else "simulate takes an organism and its flags"
-            raise UsageError(f"{said}: {', '.join(known)}")
-        about = f"Annotations without images: {known[name]}. Interrupted, the same command goes on where it was."
-        own = ORGANISMS["nuclei" if name == "auto" else name].settings_class()
-        flags.append(Flags(f"simulate {name}", about, (SimulateSettings, own)))
-        given = flags[0].given(words[1:])
-        if given is None:
-            return
-        processes()
-        from cascade.commands.simulate import settings_of, simulate
-
-        settings = SimulateSettings(**given[0])
-        simulate(*settings_of(name, settings, given[1]), settings)
+        simulation(words, flags)
 
     return exit_code(
         run,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,9 @@ def fitted(organism: str, folder: Path, output_dir: Path, given: dict[str, Any])
     print(f"{chosen}; look at what was seen: {picture}")
     canvas_size = given.get("canvas_size")
     own = seen.settings(canvas_size=canvas_size) if chosen == "nuclei" else seen.tissue_settings(canvas_size)
+    strange = sorted(given.keys() - {one.name for one in fields(own)})
+    if strange:
+        raise UsageError(f"--{strange[0]} is none of {chosen}, which these images show: leave it out, or give nuclei")
     return chosen, replace(own, **given)
 
 
@@ -107,9 +110,11 @@ def labels_source(settings: LabelsSettings, files: Sequence[LabelFile]) -> tuple
 
 
 def _read(file: LabelFile, settings: LabelsSettings) -> Annotation:
-    annotation, _ = file.annotation(settings.spacing_um)
     if settings.reading == "layers":
+        flat = len(settings.spacing_um) == 2  # the layers of a file have no distance from each other
+        annotation, _ = file.annotation((1.0, *settings.spacing_um) if flat else settings.spacing_um)
         return layered(annotation.labels, annotation.spacing_um[-2:])  # type: ignore[arg-type]
+    annotation, _ = file.annotation(settings.spacing_um)
     if settings.reading == "slice":
         step = settings.step_um or file.step_um(settings.spacing_um) or annotation.spacing_um[0]
         return repeated(whole(annotation), settings.slices, step)

@@ -73,11 +73,11 @@ class Crowd:
     def put(self, rng: np.random.Generator, body: Body, *, gap: bool = False, clustering: float = 0.0) -> Site | None:
         """Put a body anywhere free; None if there is no room for it.
 
-        gap: with at least one voxel of background around it. clustering: of the free sites at random (0), the nearest
-        to other cells (1), or the farthest from them (−1).
+        gap: with background around it, in planes two pixels of it, since labels may have one between cells that touch.
+        clustering: of the free sites one at random (0), the nearest to other cells (1) or the farthest from them (−1).
         """
         least, most = body.reach_um
-        spare = gap * 1.5 * max(self.spacing_um)
+        spare = gap * 2.5 * max(self.spacing_um[-2:])
         for room in (most + spare, 0.5 * (least + most) + spare):
             for centre in self._sites(rng, room, _TRIES, clustering):
                 if site := self._lay(body, centre, gap):
@@ -170,7 +170,7 @@ class Crowd:
         mask = body.mask if body.depth.shape == tuple(s.stop - s.start for s in here) else body.mask[there]
         if self.labels[here][mask].any() or not self._allows(centre):
             return None
-        if gap and (self.labels[here][ndimage.binary_dilation(mask, np.ones((3,) * mask.ndim))]).any():
+        if gap and self.labels[here][_with_gap(mask)].any():
             return None
         return self._fill(body, centre, mask, here)
 
@@ -223,6 +223,13 @@ class Crowd:
         ]
         points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
         np.minimum(window, body.sdf(points).reshape(window.shape), out=window, casting="unsafe")
+
+
+def _with_gap(mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A mask, wider by two pixels in planes and one along z."""
+    wider = ndimage.binary_dilation(mask, np.ones((3,) * mask.ndim))
+    plane = np.ones((3, 3)) if mask.ndim == 2 else np.ones((1, 3, 3))
+    return np.asarray(ndimage.binary_dilation(wider, plane))
 
 
 def _turned(rng: np.random.Generator, body: Body) -> Body:

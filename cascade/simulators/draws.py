@@ -19,12 +19,17 @@ def draw(rng: np.random.Generator, quantiles: Sequence[float], size: int) -> npt
     >>> [round(float(np.quantile(values, q)), 1) for q in (0.25, 0.5)]
     [0.5, 1.0]
     """
-    ranks = rng.random(size)
-    return (
-        np.interp(ranks, np.linspace(0, 1, len(quantiles)), quantiles)
-        if len(quantiles) > 1
-        else np.full(size, float(quantiles[0]))
-    )
+    return at_rank(quantiles, rng.random(size))
+
+
+def at_rank(quantiles: Sequence[float], rank: float | npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """What a share `rank` of the distribution is smaller than.
+
+    >>> at_rank((3.0,), 0.5).tolist(), at_rank((1.0, 2.0, 4.0), 0.75).tolist()
+    (3.0, 3.0)
+    """
+    count = max(len(quantiles), 2)
+    return np.asarray(np.interp(rank, np.linspace(0, 1, count), np.broadcast_to(quantiles, count)))
 
 
 def check_quantiles(

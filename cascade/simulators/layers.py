@@ -75,19 +75,29 @@ def filled_tissue(
     lattice = _lattice(inner, spacing, edge / _FINE, beyond_um=_BEYOND * edge)
     layer = _layers(lattice, layer_um or edge)
 
-    # Each layer holds as many cells as fill it, anywhere in it.
-    first, sizes = [], []
-    for number in range(layer.max() + 1):
+    # Each layer holds as many cells as fill it, anywhere in it; what is left of its room is the next one's.
+    first, sizes, room = [], [], 0.0
+    for number in np.unique(layer):
         inside = lattice.points[layer == number]
-        drawn = _drawn_sizes(rng, diameter_um, len(inside) * lattice.share, n)[: len(inside)]
+        room += len(inside) * lattice.share
+        drawn = _drawn_sizes(rng, diameter_um, room, n)[: len(inside)]
+        room -= drawn.sum()
         first.append(inside[rng.choice(len(inside), len(drawn), replace=False)])
         sizes.append(drawn)
+    if not any(map(len, sizes)):
+        first, sizes = [lattice.points[rng.choice(len(lattice.points), 1)]], [np.array([usual])]
     wanted = np.concatenate(sizes)
+    wanted = wanted * (len(lattice.points) * lattice.share / wanted.sum())
     arms = _arms(rng, wanted, draw(rng, elongation, len(wanted)), n)
 
     # They move apart, and every voxel of the foreground goes to the nearest one.
     middles, gamma = _settled(np.concatenate(first), arms, lattice, wanted, regularity)
     labels, left = _whole(_tessellated(inner, spacing, middles, arms, gamma), inner, round(smallest / voxel))
+    if not labels.any():
+        raise ValueError(
+            f"the foreground lies in pieces that are all smaller than a cell of diameter_um {diameter_um[0]:g}: give a "
+            "whole one, or a smaller `diameter_um`"
+        )
     canvas = np.zeros(foreground.shape, labels.dtype)
     canvas[box] = labels
     annotation = Annotation.of_labels(canvas, tuple(spacing_um), foreground=foreground)
@@ -162,12 +172,10 @@ def _layers(lattice: _Lattice, thickness_um: float) -> npt.NDArray[Any]:
 
 
 def _drawn_sizes(rng: np.random.Generator, diameter_um: Sequence[float], room: float, ndim: int) -> npt.NDArray[Any]:
-    """As many sizes as fill the room, at least one, scaled so that they fill it whole."""
+    """As many sizes as come nearest to filling the room; none, where there is room for less than half a cell."""
     usual = _size_of(float(np.mean(diameter_um)), ndim)
     drawn = np.array([_size_of(d, ndim) for d in draw(rng, diameter_um, 2 * int(room / usual) + 2)])
-    filled = np.cumsum(drawn)
-    count = max(int(np.abs(filled - room).argmin()) + 1, 1)
-    return drawn[:count] * (room / filled[count - 1])
+    return drawn[: int(np.abs(np.append(0, np.cumsum(drawn)) - room).argmin())]
 
 
 def _arms(

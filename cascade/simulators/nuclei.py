@@ -9,7 +9,7 @@ from cascade.settings import check_fields
 from cascade.simulators.bodies import Body, ellipsoid_bodies, turned
 from cascade.simulators.checks import check_all_placed, check_canvas, check_share
 from cascade.simulators.crowd import Crowd, Site
-from cascade.simulators.draws import check_quantiles, draw
+from cascade.simulators.draws import at_rank, check_quantiles, draw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class NucleiSettings:
 def nuclei(rng: np.random.Generator, settings: NucleiSettings | None = None) -> Annotation:
     """Nuclei at random places: each in one piece, none on another, none left out unseen.
 
-    Cells that touch do so in groups of two and more, the others keep a voxel of background around them. Raises
+    Cells that touch do so in groups of two and more, the others keep two pixels of background around them. Raises
     ValueError if fewer fit than `num_cells` asks for at least; between its least and what was drawn, those that did not
     fit are counted in `Annotation.counts`.
 
@@ -73,7 +73,9 @@ def nuclei(rng: np.random.Generator, settings: NucleiSettings | None = None) -> 
     settings = settings or NucleiSettings()
     count = round(float(draw(rng, settings.num_cells, 1)[0]))
     bodies = bodies_of(rng, settings, count)
-    crowd = Crowd(settings.canvas_size, settings.spacing_um, settings.radius_um[0], inside=settings.inside)
+    crowd = Crowd(
+        settings.canvas_size, settings.spacing_um, float(at_rank(settings.radius_um, 0.1)), inside=settings.inside
+    )
     fill(rng, crowd, bodies, touching=settings.touching, clustering=settings.clustering)
     check_all_placed(crowd, count, settings.num_cells[0])
     brightness = None if settings.brightness is None else draw(rng, settings.brightness, count)

@@ -19,7 +19,7 @@ from cascade.simulators.checks import check_all_placed, check_canvas
 from cascade.simulators.contest import contest
 from cascade.simulators.crowd import Crowd
 from cascade.simulators.detections import check_detections, read_detections
-from cascade.simulators.draws import check_quantiles, draw
+from cascade.simulators.draws import at_rank, check_quantiles, draw
 
 _TOGETHER = 1024  # shapes of which all radii are tabulated at a time
 
@@ -88,7 +88,7 @@ def zebrafish(
         centres = np.rint(np.asarray(detections_um, float) / settings.spacing_um).astype(int)
         centres = np.clip(centres, 0, np.array(settings.canvas_size) - 1)
         return contest(bodies, centres, settings.canvas_size, settings.spacing_um, brightness)
-    crowd = Crowd(settings.canvas_size, settings.spacing_um, settings.radius_um[0])
+    crowd = Crowd(settings.canvas_size, settings.spacing_um, float(at_rank(settings.radius_um, 0.1)))
     for body in sorted(bodies, key=lambda body: -body.voxels):
         crowd.put(rng, body)
     check_all_placed(crowd, count, settings.num_cells[0])
