@@ -127,9 +127,9 @@ def _pairs(data: Path, name: str, sequences: list[str], truth: str, count: int) 
 def like(data: Path, quick: bool) -> dict:
     """Found in raw images over annotated, less one."""
     sets = {
-        "BBBC039 01": ("BBBC039", ["01"], "GT", 2 if quick else 25),
+        "BBBC039 01": ("BBBC039", ["01"], "GT", 1 if quick else 25),
         "GOWT1 01": ("Fluo-N2DH-GOWT1", ["01"], "ST", 1 if quick else 24),
-        "BBBC050 01-09": ("BBBC050", TRAIN_050, "ST", 3 if quick else 54),
+        "BBBC050 01-09": ("BBBC050", TRAIN_050, "ST", 1 if quick else 54),
     }
     found = {}
     for key, (name, sequences, truth, count) in sets.items():
