@@ -11,6 +11,7 @@ from scipy import ndimage
 from cascade.geometry.grid import SignedDistance
 
 _POINTS = ("centroid_um", "origin_um")  # one number for each axis
+_AT_ONCE = 1 << 18  # voxels that are counted
 _NOT_STORED = ("outline", "solid")  # an array and a function: no columns of a table
 
 
@@ -33,6 +34,8 @@ class CellRecord:
     """Where the frame of `solid` has its origin."""
     brightness: float | None = None
     """Wanted mean over its middle plane, on the reference background."""
+    nucleoli: tuple[tuple[float, ...], ...] | None = None
+    """Where a painter may leave dark spots: centre and radius of each, µm."""
     outline: npt.NDArray[Any] | None = None
     """(H, W) bool at `outline_pixel_um`: what it was made from."""
     outline_pixel_um: float | None = None
@@ -60,7 +63,7 @@ class CellRecord:
             if value is None or one.name in _NOT_STORED:
                 continue
             name = _size_name(ndim) if one.name == "size" else one.name
-            found[name] = list(value) if one.name in _POINTS else value
+            found[name] = _plain(value)
         return found
 
     @classmethod
@@ -70,8 +73,14 @@ class CellRecord:
         for name in _POINTS:
             if found.get(name) is not None:
                 found[name] = tuple(found[name])
+        if found.get("nucleoli") is not None:
+            found["nucleoli"] = tuple(tuple(spot) for spot in found["nucleoli"])
         sizes = [row[name] for name in (_size_name(2), _size_name(3)) if name in row]
         return cls(**found, **({"size": sizes[0]} if sizes else {}))
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
 
 
 def _size_name(ndim: int) -> str:
@@ -100,6 +109,8 @@ class Annotation:
     """Bool, as large as the labels: the organism, where there is one."""
     time: int = 0
     """Number of the frame in a time series."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What its source could not do as it was asked, and how often: cells that did not fit, for one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cells", tuple(self.cells))
@@ -150,9 +161,9 @@ class Annotation:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """An image and its annotation. image: the data set's dtype, camera units."""
+    """An image and its annotation. image: the data set's dtype, camera units; None before anyone has painted one."""
 
-    image: npt.NDArray[Any]
+    image: npt.NDArray[Any] | None
     annotation: Annotation
     seed: int = 0
     index: int = 0
@@ -161,7 +172,7 @@ class Sample:
     """What was drawn again or left out on the way, and how often."""
 
     def __post_init__(self) -> None:
-        if self.image.shape != self.annotation.labels.shape:
+        if self.image is not None and self.image.shape != self.annotation.labels.shape:
             raise ValueError(f"the image has shape {self.image.shape}, its labels {self.annotation.labels.shape}")
 
     @property
@@ -190,16 +201,33 @@ def measured(labels: npt.NDArray[Any], spacing_um: tuple[float, ...]) -> tuple[l
     ids, counts = _ids_and_counts(labels)
     if not len(ids):
         return [], []
-    centroids = ndimage.center_of_mass(labels > 0, labels, ids)
-    scaled = [tuple(float(v * s) for v, s in zip(centroid, spacing_um, strict=True)) for centroid in centroids]
-    return scaled, [float(count * np.prod(spacing_um)) for count in counts]
+    if ids[-1] > 4 * labels.size + 1024:
+        labels = np.where(labels > 0, np.searchsorted(ids, labels) + 1, 0)
+        places = np.arange(1, len(ids) + 1)
+    else:
+        places = ids
+    sums = np.zeros((labels.ndim, int(places[-1]) + 1))
+    deep = max(_AT_ONCE // max(int(np.prod(labels.shape[1:])), 1), 1)
+    for start in range(0, len(labels), deep):
+        part = labels[start : start + deep]
+        for axis, sum_of in enumerate(sums):
+            at = np.arange(part.shape[axis], dtype=float) + (start if axis == 0 else 0)
+            weights = np.broadcast_to(at.reshape([-1 if a == axis else 1 for a in range(part.ndim)]), part.shape)
+            sum_of += np.bincount(part.ravel(), weights.ravel(), len(sum_of))
+    centroids = (sums[:, places] / counts).T * np.array(spacing_um)
+    return [tuple(row) for row in centroids.tolist()], [float(count * np.prod(spacing_um)) for count in counts]
 
 
 def _ids_and_counts(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     if int(labels.max(initial=0)) > 4 * labels.size + 1024:  # few cells with ids such as 10**9
         ids, counts = np.unique(labels, return_counts=True)
         return ids[ids > 0], counts[ids > 0]
-    counts = np.bincount(labels.ravel(), minlength=1)
+    flat, most = labels.ravel(), int(labels.max(initial=0))
+    counts = np.zeros(most + 1, np.int64)
+    for start in range(0, flat.size, _AT_ONCE):  # counting makes 8 bytes of every voxel
+        part = flat[start : start + _AT_ONCE]
+        if part.any():
+            counts += np.bincount(part, minlength=most + 1)
     counts[0] = 0
     ids = np.flatnonzero(counts)
     return ids, counts[ids]

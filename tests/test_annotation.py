@@ -40,15 +40,15 @@ def test_an_annotation_comes_back_from_its_file_without_loss(ndim, tmp_path):
     stored = {
         "centroid_um": (0.1, 1 / 3, 2e-9)[-ndim:], "size": np.pi, "parent": 7, "origin_um": (-1.5, 0.3, 1e9)[-ndim:],
         "brightness": 812.7, "outline": np.eye(5, dtype=bool), "outline_pixel_um": 0.17, "residual": 0.03,
-        "alignment": 0.91, "bank": 0, "symmetry": 5,
+        "alignment": 0.91, "bank": 0, "symmetry": 5, "nucleoli": ((0.1, 1 / 3, 0.7), (2.0, 3.0, 0.5)),
     }  # fmt: skip
     assert set(stored) == {one.name for one in fields(CellRecord)} - {"label", "solid"}
     cells = (CellRecord(label=3, **stored), CellRecord(label=5), CellRecord(label=60_000, bank=2))
     spacing, foreground = (2.0, 0.1 + 0.2, 1 / 3)[-ndim:], labels(ndim) == 5
-    annotation = Annotation(labels(ndim), spacing, cells, foreground, time=4)
+    annotation = Annotation(labels(ndim), spacing, cells, foreground, time=4, counts={"not_placed": 2})
     save_annotation(annotation, tmp_path / "a" / "one.safetensors")
     back = load_annotation(tmp_path / "a" / "one.safetensors")
-    assert (back.spacing_um, back.time) == (spacing, 4)
+    assert (back.spacing_um, back.time, back.counts) == (spacing, 4, {"not_placed": 2})
     for name in ("labels", "foreground"):
         assert getattr(back, name).dtype == getattr(annotation, name).dtype
         np.testing.assert_array_equal(getattr(back, name), getattr(annotation, name))

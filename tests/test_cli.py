@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from cascade.commands.cli import _COMMANDS, flags_of, main
+from cascade.commands.organism import simulation_flags
 from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings
 from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
 from cascade.evaluation.settings import EvaluateSettings
@@ -133,7 +134,10 @@ def test_the_commands_of_the_readme_are_understood():
     found = commands_of_the_readme()
     assert {words[0] for words in found} >= {"fit", "prepare", "generate", "evaluate", "assemble"}
     for name, *words in found:
-        assert flags_of(name).parse(words)
+        if name == "simulate":
+            assert words == ["--help"] or simulation_flags(words[0]).parse(words[1:])
+        else:
+            assert flags_of(name).parse(words)
 
 
 @pytest.mark.parametrize("config", sorted(ROOT.glob("configs/ablation_harmonics.yaml")))

@@ -1,4 +1,4 @@
-"""The command line: demo, prepare, thin, train, fit, generate, validate, evaluate, assemble, doctor."""
+"""The command line: demo, prepare, thin, train, fit, simulate, generate, validate, evaluate, assemble, doctor."""
 
 import importlib
 import sys
@@ -37,8 +37,10 @@ def main(argv: list[str] | None = None) -> int:
     if name == "train":
         return exit_code(lambda: _train(words[1:]), "cascade train", kept="checkpoints are kept: go on with "
                          "--resume_from_checkpoint latest", smaller="give a smaller --train_batch_size")  # fmt: skip
+    if name == "simulate":
+        return _simulate(words[1:])
     if name not in _COMMANDS:
-        known = ", ".join([*_COMMANDS, "train"])
+        known = ", ".join([*_COMMANDS, "train", "simulate"])
         print(f"cascade: there is no command {name}; there are {known}", file=sys.stderr)
         return 2
     command = _COMMANDS[name]
@@ -70,6 +72,7 @@ def flags_of(name: str) -> "Flags":
 def _overview() -> str:
     lines = [f"  {name:10}{command.about}" for name, command in _COMMANDS.items()]
     lines.insert(3, f"  {'train':10}train a stage ({', '.join(STAGES)}); the same as training/train_*.py")
+    lines.insert(5, f"  {'simulate':10}make annotations without images: of an organism, or of labels that exist")
     return "\n".join(
         [
             "usage: cascade COMMAND …",
@@ -98,6 +101,24 @@ def _train(words: list[str]) -> None:
     from cascade.training.script import run
 
     run(importlib.import_module(f"cascade.training.{STAGES[words[0]]}").main, words[1:])
+
+
+def _simulate(words: list[str]) -> int:
+    """`simulate`, whose flags are those of the organism that is named first; returns the exit code."""
+    flags: list[Flags] = []
+
+    def run() -> None:
+        from cascade.commands.organism import simulation
+
+        simulation(words, flags)
+
+    return exit_code(
+        run,
+        "cascade simulate",
+        kept=_GOES_ON,
+        smaller="give a smaller --canvas_size",
+        said=lambda message: flags[0].in_flags(message) if flags else message,
+    )
 
 
 def _demo(settings: "DemoSettings") -> None:

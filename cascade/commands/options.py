@@ -37,6 +37,16 @@ class Flags:
 
         Flags win over `--config FILE`. Raises `UsageError` for names that are none and values that cannot be.
         """
+        given = self.given(words)
+        if given is None:
+            return None
+        try:
+            return [cls(**values) for cls, values in zip(self.settings, given, strict=True)]
+        except ValueError as error:
+            raise UsageError(self.in_flags(str(error))) from error
+
+    def given(self, words: list[str]) -> list[dict[str, Any]] | None:
+        """The values that were given for each class of settings, by name."""
         if any(word in _HELP for word in words):
             print(self._parser(explained=True).format_help())
             return None
@@ -51,7 +61,7 @@ class Flags:
         if missing:
             raise UsageError(f"{', '.join(missing)}: to be given; cascade {self.name} --help says more")
         try:
-            return [cls(**_read_all(cls, given)) for cls in self.settings]
+            return [_read_all(cls, given) for cls in self.settings]
         except ValueError as error:
             raise UsageError(self.in_flags(str(error))) from error
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,13 @@ def check_frame(frame: Frame, image: npt.NDArray[Any], labels: npt.NDArray[Any])
     _check_size(frame, image)
     _check_intensities(frame, image)
     _check_copy(frame, image if frame.z is None else image[frame.z], labels)
+    return check_labels(frame.label_path, labels)
+
+
+def check_labels(path: Path, labels: npt.NDArray[Any]) -> tuple[int, list[int]]:
+    """The same of labels alone."""
     pieces = _pieces_of(labels)
-    _check_instances(frame, pieces)
+    _check_instances(path, pieces)
     return len(pieces.ids), pieces.ids[np.bincount(pieces.owner, minlength=len(pieces.ids)) > 1].tolist()
 
 
@@ -100,7 +106,7 @@ def _pieces_of(labels: npt.NDArray[Any]) -> _Pieces:
     return _Pieces(ids, owner, sizes[1:], largest)
 
 
-def _check_instances(frame: Frame, pieces: _Pieces) -> None:
+def _check_instances(path: Path, pieces: _Pieces) -> None:
     """Grey levels, classes such as cell and rim, and ids given twice are no cells."""
     ids, count = pieces.ids, len(pieces.ids)
     if not count:
@@ -109,26 +115,26 @@ def _check_instances(frame: Frame, pieces: _Pieces) -> None:
     scattered = pieces.largest.sum() < 0.5 * pieces.sizes.sum() or np.median(pieces.largest) <= _SPECK_PX
     if len(pieces.sizes) > _FEW_PIECES and 2 * specks > len(pieces.sizes) and scattered:
         raise DataError(
-            f"{frame.label_path}: {count} ids in {len(pieces.sizes)} pieces, most of 1 to {_SPECK_PX} pixels, as grey "
+            f"{path}: {count} ids in {len(pieces.sizes)} pieces, most of 1 to {_SPECK_PX} pixels, as grey "
             f"levels of an image lie; save one integer id per cell (0 = background)"
         )
     sizeable = pieces.sizeable
     classes = ids[sizeable > _CLASS_PIECES].tolist()
     if 2 * len(classes) >= count:
         raise DataError(
-            f"{frame.label_path}: ids {some(classes)} lie in many pieces each, as classes do; give every cell "
+            f"{path}: ids {some(classes)} lie in many pieces each, as classes do; give every cell "
             f"its own id (skimage.measure.label)"
         )
     split = ids[sizeable > 1].tolist()
     if ids[-1] in _TOPS and len(split) > 1 and len(split) >= 0.5 * split[-1]:  # the lowest ids: counting began anew
         wider = 16 if ids[-1] == _TOPS[0] else 32
         raise DataError(
-            f"{frame.label_path}: ids {some(split)} stand for several cells each, and the highest is {ids[-1]}: the "
+            f"{path}: ids {some(split)} stand for several cells each, and the highest is {ids[-1]}: the "
             f"ids of more cells were wrapped around; save the labels anew as uint{wider}"
         )
     if len(split) > _FEW_SPLIT and len(split) > _SPLIT_SHARE * count:
         raise DataError(
-            f"{frame.label_path}: {len(split)} of {count} ids lie in several pieces: {some(split)}; give every cell "
+            f"{path}: {len(split)} of {count} ids lie in several pieces: {some(split)}; give every cell "
             f"its own id, or keep the largest piece of each"
         )
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from cascade.data.frame_checks import check_frame, some
+from cascade.data.frame_checks import check_frame, check_labels, some
 from cascade.data.frames import Frame, find_frames
+from cascade.data.label_sets import LabelFile, bare_labels
 from cascade.data.set_checks import Look, doubts_of, look_at, mistakes_of
 from cascade.data.settings import ValidateSettings
 from cascade.data.spacing import spacing_of
@@ -28,15 +29,50 @@ class Soundness:
 
 
 def validate(settings: ValidateSettings) -> Soundness:
-    """Look at every frame of a data set, generated or real, in a layout that `find_frames` knows.
+    """Look at every frame of a data set, generated or real, in a layout that `find_frames` knows; or, where it has no
+    images, at its labels, in one that `bare_labels` knows.
 
     Raises DataError where there is nothing to look at.
     """
+    labels = bare_labels(settings.folder, settings.truth, settings.sequences) if settings.folder.is_dir() else []
+    if labels:
+        return _soundness_of_labels(settings.folder, labels)
     frames, bare = find_frames(settings.folder, settings.truth, list(settings.sequences) or None)
     found = soundness(settings.folder, frames)
     if bare:
         found.warnings.append(f"{settings.folder}: {bare} images have no labels")
     return found
+
+
+def _soundness_of_labels(source: Path, files: list[LabelFile]) -> Soundness:
+    errors: list[str] = []
+    warnings: list[str] = []
+    num_cells = 0
+    known: dict[tuple[float, ...], LabelFile] = {}
+    origin = ""
+    for file in tqdm(files, desc="validating", unit="frame"):
+        try:
+            annotation, origin = file.annotation()
+            num_ids, split = check_labels(file.path, annotation.labels)
+        except DataError as error:
+            errors.append(str(error))
+            continue
+        num_cells += num_ids
+        if split and file.path.suffix == ".safetensors":
+            errors.append(f"{file.path}: ids in several pieces: {some(split)}; an annotation has one piece each")
+        elif split:
+            warnings.append(f"{file.path}: ids in several pieces: {some(split)}; give every piece an id, or keep one")
+        if not num_ids:
+            warnings.append(f"{file.path}: an empty frame")
+        other = next((one for spacing, one in known.items() if len(spacing) != annotation.ndim), None)
+        if other is not None:
+            errors.append(f"{file.path}: {annotation.ndim} axes, unlike {other.path}; keep planes and stacks apart")
+        elif known and annotation.spacing_um not in known:
+            warnings.append(f"{file.path}: voxels of another size than in {next(iter(known.values())).path}")
+        known.setdefault(annotation.spacing_um, file)
+    if origin == "assumed":
+        warnings.append(f"{source}: no voxel size stored; write it to dataset.json")
+    return Soundness(len(files), num_cells, next(iter(known), ()), errors, warnings)
 
 
 def soundness(

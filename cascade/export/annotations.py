@@ -43,6 +43,7 @@ def save_annotation(annotation: Annotation, path: Path) -> None:
         "version": _VERSION,
         "spacing_um": list(annotation.spacing_um),
         "time": annotation.time,
+        "counts": dict(annotation.counts),
         "cells": [cell.row(annotation.ndim) for cell in annotation.cells],
     }
     with replacing(path) as partial:
@@ -57,7 +58,8 @@ def load_annotation(path: Path) -> Annotation:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
         cells = tuple(_record(row, tensors) for row in about["cells"])
         labels, spacing = tensors["labels"], tuple(about["spacing_um"])
-        return Annotation(labels, spacing, cells, tensors.get("foreground"), about["time"])
+        counts = about.get("counts", {})  # which earlier versions did not know
+        return Annotation(labels, spacing, cells, tensors.get("foreground"), about["time"], counts)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: holds no annotation ({error}); write it with save_annotation") from error
 

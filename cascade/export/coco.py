@@ -14,18 +14,21 @@ from cascade.export.records import SampleRecord
 
 
 def write(sample: Sample, number: int, folder: Path) -> None:
-    """`images/sample_000000.png`, and its annotations in `annotations/` until `finish` joins them.
+    """`images/sample_000000.png`, if there is an image; annotations lie in `annotations/` until `finish` joins them.
 
     Raises ValueError for a 3D sample: COCO has no z.
     """
-    if sample.image.ndim != 2:
+    if sample.labels.ndim != 2:
         raise ValueError("COCO annotates planes: choose another --format for 3D data")
     name = f"sample_{number:06d}"
-    for place in ("images", "annotations"):
-        (folder / place).mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sample.image).save(folder / "images" / f"{name}.png")
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
+    if sample.image is not None:
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sample.image).save(folder / "images" / f"{name}.png")
     annotations = []
     for label, box in enumerate(ndimage.find_objects(sample.labels), 1):
+        if box is None:
+            continue
         mask = sample.labels == label
         y, x = box
         annotations.append(

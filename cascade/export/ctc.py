@@ -15,12 +15,13 @@ TRACK_IDS = 65_535  # TRA masks are uint16, and every cell of every image is a t
 
 
 def write(sample: Sample, number: int, folder: Path, frames_per_sequence: int) -> None:
-    """Image and SEG labels of sample `number`, in sequence number // frames_per_sequence + 1."""
+    """Image, if there is one, and SEG labels of sample `number`, in sequence number // frames_per_sequence + 1."""
     sequence, frame = _place(number, frames_per_sequence)
     seg = folder / f"{sequence}_GT" / "SEG"
-    for place in (folder / sequence, seg):
-        place.mkdir(parents=True, exist_ok=True)
-    write_tiff(folder / sequence / f"t{frame:03d}.tif", sample.image, sample.spacing_um)
+    seg.mkdir(parents=True, exist_ok=True)
+    if sample.image is not None:
+        (folder / sequence).mkdir(parents=True, exist_ok=True)
+        write_tiff(folder / sequence / f"t{frame:03d}.tif", sample.image, sample.spacing_um)
     write_tiff(seg / f"man_seg{frame:03d}.tif", sample.labels, sample.spacing_um)
 
 
@@ -33,7 +34,7 @@ def finish(
 ) -> None:
     """TRA masks and tracks of all samples, and `dataset.json`.
 
-    Samples are independent images, so each cell is a track of one frame; its id counts on over a sequence.
+    Samples are independent images, so each cell is a track of one frame; its id is its label and the highest before it.
     Raises ValueError if a sequence has more cells than uint16 ids.
     """
     for start in range(0, len(records), frames_per_sequence):
@@ -41,15 +42,18 @@ def finish(
         tra = folder / f"{sequence}_GT" / "TRA"
         tra.mkdir(parents=True, exist_ok=True)
         lines: list[str] = []
+        last = 0
         for frame, record in enumerate(records[start : start + frames_per_sequence]):
-            if len(lines) + record.num_cells > TRACK_IDS:
+            highest = max([record.num_cells, *(cell.label for cell in record.cells)])
+            if last + highest > TRACK_IDS:
                 raise ValueError(
                     f"{folder}: sequence {sequence} has more than {TRACK_IDS} cells; use shorter sequences"
                 )
             labels = tifffile.imread(folder / f"{sequence}_GT" / "SEG" / f"man_seg{frame:03d}.tif")
-            shifted = np.where(labels > 0, labels + len(lines), 0).astype(np.uint16)
+            shifted = np.where(labels > 0, labels.astype(np.int64) + last, 0).astype(np.uint16)
             write_tiff(tra / f"man_track{frame:03d}.tif", shifted, spacing_um)
-            lines += [f"{len(lines) + n} {frame} {frame} 0" for n in range(1, record.num_cells + 1)]
+            lines += [f"{last + cell.label} {frame} {frame} 0" for cell in record.cells]
+            last += highest
         (tra / "man_track.txt").write_text("\n".join(lines) + "\n")
     axes = "ZYX"[-len(spacing_um) :]
     (folder / "dataset.json").write_text(json.dumps({"axes": axes, "spacing_um": list(spacing_um), **about}, indent=1))

@@ -14,22 +14,23 @@ from cascade.export.records import SampleRecord
 
 
 def write(sample: Sample, number: int, folder: Path) -> None:
-    """One Parquet file a sample: image and labels (16-bit PNG for planes, TIFF for stacks), spacing, cells."""
+    """One Parquet file a sample: labels and, if there is one, image (16-bit PNG or TIFF), spacing, cells."""
     import datasets
 
     (folder / "data").mkdir(parents=True, exist_ok=True)
+    image = {} if sample.image is None else {"image": [{"bytes": _encoded(sample.image), "path": None}]}
     row = {
-        "image": [{"bytes": _encoded(sample.image), "path": None}],
+        **image,
         "labels": [{"bytes": _encoded(sample.labels), "path": None}],
         "spacing_um": [list(sample.spacing_um)],
         "seed": [str(sample.seed)],
         "index": [sample.index],
-        "cells": [json.dumps([cell.row(sample.image.ndim) for cell in sample.cells])],
+        "cells": [json.dumps([cell.row(sample.labels.ndim) for cell in sample.cells])],
     }
-    picture = datasets.Image(decode=sample.image.ndim == 2)  # PIL takes a stack's first slice for the whole
+    picture = datasets.Image(decode=sample.labels.ndim == 2)  # PIL takes a stack's first slice for the whole
     features = datasets.Features(
         {
-            "image": picture,
+            **dict.fromkeys(image, picture),
             "labels": picture,
             "spacing_um": datasets.Sequence(datasets.Value("float64")),
             "seed": datasets.Value("string"),

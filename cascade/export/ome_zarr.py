@@ -18,12 +18,15 @@ Pyramid = list[Any]
 
 
 def write(sample: Sample, number: int, folder: Path) -> None:
-    """`sample_000000.ome.zarr` with the image's pyramid and `labels/cells`."""
+    """`sample_000000.ome.zarr` with the image's pyramid, if there is one, and `labels/cells`."""
     path = folder / f"sample_{number:06d}.ome.zarr"
-    image, labels = create(path, sample.image.shape, sample.spacing_um, sample.image.dtype, sample.labels.dtype)
-    image[0][:], labels[0][:] = sample.image, sample.labels
-    downsample(image)
+    dtype = None if sample.image is None else sample.image.dtype
+    image, labels = create(path, sample.labels.shape, sample.spacing_um, dtype, sample.labels.dtype)
+    labels[0][:] = sample.labels
     downsample(labels)
+    if sample.image is not None:
+        image[0][:] = sample.image
+        downsample(image)
 
 
 def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
@@ -43,12 +46,12 @@ def create(
     path: Path,
     shape: tuple[int, ...],
     spacing_um: tuple[float, ...],
-    image_dtype: npt.DTypeLike,
+    image_dtype: npt.DTypeLike | None,
     label_dtype: npt.DTypeLike,
     *,
     chunk: int = 512,
 ) -> tuple[Pyramid, Pyramid]:
-    """Empty image and label pyramids, each a list of zarr arrays from full resolution down.
+    """Empty image and label pyramids, each a list of zarr arrays from full resolution down; no image without a dtype.
 
     Planes are halved until they fit one chunk; z is halved only where it is no thicker than the pixels are wide, so
     that a thin stack is not thinned further. Blocks of the first level can be written in any order, by one process
@@ -58,17 +61,19 @@ def create(
     shapes, factors = _levels(tuple(shape), tuple(spacing_um), chunk)
     root = zarr.create_group(str(path), zarr_format=3, overwrite=True)
     axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"[-len(shape) :]]
-    root.attrs["ome"] = {"version": VERSION, "multiscales": [_multiscale(axes, spacing_um, factors, "image")]}
+    images = image_dtype is not None
+    multiscales = {"multiscales": [_multiscale(axes, spacing_um, factors, "image")]} if images else {}
+    root.attrs["ome"] = {"version": VERSION, **multiscales}
     group = root.create_group("labels")
     group.attrs["ome"] = {"version": VERSION, "labels": ["cells"]}
     cells = group.create_group("cells")
     cells.attrs["ome"] = {
         "version": VERSION,
         "multiscales": [_multiscale(axes, spacing_um, factors, "cells")],
-        "image-label": {"source": {"image": "../../"}},
+        "image-label": {"source": {"image": "../../"}} if images else {},
     }
     return (
-        [_array(root, level, s, image_dtype, chunk) for level, s in enumerate(shapes)],
+        [_array(root, level, s, image_dtype, chunk) for level, s in enumerate(shapes)] if images else [],
         [_array(cells, level, s, label_dtype, chunk) for level, s in enumerate(shapes)],
     )
 

@@ -1,4 +1,4 @@
-"""Pairs of image and label files in the folders that segmentation tools expect."""
+"""Pairs of image and label files, or labels alone, in the folders that segmentation tools expect."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def write_cellpose(sample: Sample, number: int, folder: Path) -> None:
     spread over those that show cells, with square pixels; the stack itself lies in `stacks`. Cellpose takes every
     picture in a folder for an image, so nothing else is put there.
     """
-    if sample.image.ndim == 2:
+    if sample.labels.ndim == 2:
         return _write_cellpose_pair(folder / "train" / _name(number), sample.image, sample.labels, sample.spacing_um)
     _write_cellpose_pair(folder / "stacks" / _name(number), sample.image, sample.labels, sample.spacing_um)
     side = sample.spacing_um[-2:]
@@ -31,23 +31,27 @@ def write_cellpose(sample: Sample, number: int, folder: Path) -> None:
         spacing = tuple(np.delete(sample.spacing_um, axis))
         shown = np.flatnonzero(sample.labels.any(tuple({0, 1, 2} - {axis})))
         for n in np.unique(shown[np.linspace(0, len(shown) - 1, _PLANES).round().astype(int)] if len(shown) else []):
-            image, labels = (np.take(array, int(n), axis) for array in (sample.image, sample.labels))
-            image = np.rint(resample(image, spacing, side)).astype(sample.image.dtype)
-            labels = resample(labels, spacing, side, order=0)
+            image, labels = None, resample(np.take(sample.labels, int(n), axis), spacing, side, order=0)
+            if sample.image is not None:
+                plane = resample(np.take(sample.image, int(n), axis), spacing, side)
+                image = np.rint(plane).astype(sample.image.dtype)
             _write_cellpose_pair(folder / "train" / f"{_name(number)}_{name}{int(n):03d}", image, labels, side)
 
 
 def _write_cellpose_pair(
-    path: Path, image: npt.NDArray[Any], labels: npt.NDArray[Any], spacing_um: tuple[float, ...]
+    path: Path, image: npt.NDArray[Any] | None, labels: npt.NDArray[Any], spacing_um: tuple[float, ...]
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_tiff(path.with_name(f"{path.name}.tif"), image, spacing_um)
+    if image is not None:
+        write_tiff(path.with_name(f"{path.name}.tif"), image, spacing_um)
     write_tiff(path.with_name(f"{path.name}_masks.tif"), labels, spacing_um)
 
 
 def write_stardist(sample: Sample, number: int, folder: Path) -> None:
     """`images/` and `masks/` with equal names, as in StarDist's examples."""
     for kind, array in (("images", sample.image), ("masks", sample.labels)):
+        if array is None:
+            continue
         (folder / kind).mkdir(parents=True, exist_ok=True)
         write_tiff(folder / kind / f"{_name(number)}.tif", array, sample.spacing_um)
 
@@ -55,6 +59,8 @@ def write_stardist(sample: Sample, number: int, folder: Path) -> None:
 def write_ome(sample: Sample, number: int, folder: Path) -> None:
     """`images/` and `labels/` as OME-TIFF."""
     for kind, array in (("images", sample.image), ("labels", sample.labels)):
+        if array is None:
+            continue
         (folder / kind).mkdir(parents=True, exist_ok=True)
         write_ome_tiff(folder / kind / f"{_name(number)}.ome.tif", array, sample.spacing_um, _name(number))
 
@@ -69,9 +75,11 @@ def write_nnunet(sample: Sample, number: int, folder: Path) -> None:
     classes = np.where(border, 2, sample.labels > 0).astype(np.uint8)
     named = (("imagesTr", "_0000", sample.image), ("labelsTr", "", classes), ("instancesTr", "", sample.labels))
     for kind, suffix, array in named:
+        if array is None:
+            continue
         (folder / kind).mkdir(parents=True, exist_ok=True)
         write_tiff(folder / kind / f"{_name(number)}{suffix}.tif", array, sample.spacing_um)
-        if sample.image.ndim == 3:  # its TIFF reader takes the spacing from a file beside the image
+        if sample.labels.ndim == 3:  # its TIFF reader takes the spacing from a file beside the image
             spacing = json.dumps({"spacing": list(sample.spacing_um)})
             (folder / kind / f"{_name(number)}.json").write_text(spacing)
 

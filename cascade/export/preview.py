@@ -62,14 +62,18 @@ def image_grid(images: npt.NDArray[Any], path: str | Path, columns: int = 16) ->
 
 
 def sample_preview(sample: Sample, path: str | Path) -> None:
-    """A sample as a person would look at it, each view twice: the image, and the image with its label outlines.
+    """A sample as a person would look at it, each view twice: the image, and the image with its label outlines; without
+    an image once, every cell in a colour.
 
     2D: the plane. 3D: sections xy, xz and yz through the middle of the most populated planes, at their true
     proportions, and the maximum projection along z.
     """
-    low, high = np.percentile(sample.image, [1, 99.7])
-    window = Window(float(low), float(max(high, low + 1)), 0.7)
-    grey, labels = window.stretch(sample.image), sample.labels
+    labels = sample.labels
+    if sample.image is None:
+        grey = np.zeros(labels.shape, np.float32)
+    else:
+        low, high = np.percentile(sample.image, [1, 99.7])
+        grey = Window(float(low), float(max(high, low + 1)), 0.7).stretch(sample.image)
     if grey.ndim == 2:
         panels = [(grey, labels)]
     else:
@@ -82,15 +86,52 @@ def sample_preview(sample: Sample, path: str | Path) -> None:
             (grey.max(0), labels.max(0)),
         ]
     zoom = max(int(np.ceil(420 / max(panels[0][0].shape))), 1)
+    if sample.image is None:
+        return write_png(path, _beside([_enlarge(_coloured(label), zoom) for _, label in panels]))
     rows = [_beside([_enlarge(g, zoom)[..., None].repeat(3, -1) for g, _ in panels])]
     rows.append(_beside([_outlined(_enlarge(g, zoom), _enlarge(label, zoom)) for g, label in panels]))
     sheet = _below(rows) if len(panels) > 1 else _beside(rows)
     write_png(path, sheet)
 
 
+def outlined_sheet(
+    pictures: Sequence[tuple[npt.NDArray[Any] | None, npt.NDArray[Any]]], path: str | Path, *, columns: int = 3
+) -> None:
+    """Images with the outlines of their labels, `columns` side by side; of stacks the slice with most cells.
+
+    pictures: (image, labels), of one shape each; image None where there are labels only, each then in a colour.
+    """
+    panels = []
+    for image, labels in pictures:
+        z = int(np.argmax((labels > 0).sum((1, 2)))) if labels.ndim == 3 else 0
+        plane = labels[z] if labels.ndim == 3 else labels
+        zoom = max(int(np.ceil(420 / max(plane.shape))), 1)
+        if image is None:
+            panels.append(_enlarge(_coloured(plane), zoom))
+            continue
+        low, high = np.percentile(image, [1, 99.7])
+        grey = Window(float(low), float(max(high, low + 1)), 0.5).stretch(image[z] if image.ndim == 3 else image)
+        panels.append(_outlined(_enlarge(grey, zoom), _enlarge(plane, zoom)))
+    rows = [_beside(panels[start : start + columns]) for start in range(0, len(panels), columns)]
+    width = max(row.shape[1] for row in rows)
+    write_png(
+        path, _below([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=1) for row in rows])
+    )
+
+
 def write_png(path: str | Path, image: npt.NDArray[Any]) -> None:
     """A grey (H, W) or colour (H, W, 3) image in [0, 1] as an 8-bit PNG."""
     Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(path)
+
+
+def _coloured(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Every cell in a colour, dark where it meets another one."""
+    colour = np.where((labels > 0)[..., None], _COLOURS[labels % len(_COLOURS)], 0.0)
+    for axis in (0, 1):
+        rows = np.moveaxis(labels, axis, 0)
+        met = (rows[1:] != rows[:-1]) & (rows[1:] > 0) & (rows[:-1] > 0)
+        np.moveaxis(colour, axis, 0)[1:][met] = 0
+    return colour
 
 
 def _outlined(grey: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -29,7 +29,8 @@ class SampleRecord:
     def of(cls, sample: Sample, number: int) -> "SampleRecord":
         """Of a sample that is written under a number."""
         spacing, time = sample.spacing_um, sample.annotation.time
-        return cls(number, sample.seed, sample.index, len(sample.cells), spacing, sample.counts, sample.cells, time)
+        counts = {**sample.annotation.counts, **sample.counts}
+        return cls(number, sample.seed, sample.index, len(sample.cells), spacing, counts, sample.cells, time)
 
     def provenance(self) -> dict[str, Any]:
         """The sample itself, as one line of `provenance.jsonl`."""
@@ -66,7 +67,7 @@ def write_cells(records: Iterable[SampleRecord], path: Path) -> None:
         for cell in record.cells:
             row = {"sample": record.number, "seed": str(record.seed)}
             for key, value in cell.row(len(record.spacing_um)).items():
-                if isinstance(value, list):
+                if isinstance(value, list) and key.endswith("_um"):
                     row |= {f"{key}_{axis}": v for axis, v in zip("zyx"[-len(value) :], value, strict=True)}
                 else:
                     row[key] = value

@@ -22,7 +22,13 @@ def ellipsoid_region(
     axes = [
         ((np.arange(n) - 0.5 * (n - 1)) * s / a) ** 2 for n, s, a in zip(shape, spacing_um, semi_axes_um, strict=True)
     ]
-    return np.asarray(sum(np.meshgrid(*axes, indexing="ij", sparse=True)) <= 1)
+    inside = [np.flatnonzero(axis <= 1) for axis in axes]
+    region = np.zeros(shape, bool)
+    if all(map(len, inside)):
+        box = tuple(slice(int(part[0]), int(part[-1]) + 1) for part in inside)
+        within = [axis[part] for axis, part in zip(axes, box, strict=True)]
+        region[box] = sum(np.meshgrid(*within, indexing="ij", sparse=True)) <= 1
+    return region
 
 
 def disc(radius: float) -> npt.NDArray[Any]:

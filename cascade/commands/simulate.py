@@ -1,0 +1,123 @@
+"""`cascade simulate`: annotations of an organism, or of labels that exist, here or among processes."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from cascade.annotation import Annotation
+from cascade.data.label_sets import LabelFile, find_labels
+from cascade.data.like import like
+from cascade.entry import UsageError
+from cascade.generation import shards
+from cascade.generation.painting import Source
+from cascade.generation.simulation import SimulateSettings, simulated, simulation_job, unpainted
+from cascade.ownership import check_outside
+from cascade.reading import DataError
+from cascade.simulators.catalogue import ORGANISMS
+from cascade.simulators.labels import LabelsSettings, layered, over_time, repeated, whole
+
+FITTED = ("nuclei", "auto")  # whose settings `--like` fits
+
+
+def simulate(organism: str, own: Any, settings: SimulateSettings) -> None:
+    """Make a data set of annotations, or what is left of it; own: settings of the organism.
+
+    Raises ValueError for settings that cannot be, FileExistsError for a folder that holds something else, both before
+    anything is made.
+    """
+    if isinstance(own, LabelsSettings):
+        check_outside(settings.output_dir, own.source, "the labels")
+        files = find_labels(own.source, own.truth, own.sequences)
+        source, there = labels_source(own, files)
+        wanted = settings.num_images or there
+        if wanted > there:
+            raise ValueError(f"num_images asks for {wanted}, and {own.source} holds labels for {there}")
+        settings = replace(settings, num_images=wanted)
+        job = simulation_job(settings, organism, own, source, files=[file.path for file in files])
+    else:
+        source = simulated(ORGANISMS[organism].simulate(), own)
+        job = simulation_job(settings, organism, own, source)
+    output, make = settings.output_dir, unpainted(source)
+    if settings.only is not None:
+        made = shards.again(output, shards.load_job(output), make, settings.only)
+        print(f"annotation {settings.only} is the same, byte for byte: see {made}")
+        return
+    shards.start(output, job)
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if not shards.run(output, job, make, rank, world):
+        done, count = shards.progress(output, job)
+        print(f"{done} of {count} shards are done; other processes, or the same command again, make the rest")
+        return
+    print(f"{job.num_images} annotations in {output} ({' and '.join(job.formats)}); look at {output / 'preview.png'}")
+
+
+def settings_of(organism: str, settings: SimulateSettings, given: dict[str, Any]) -> tuple[str, Any]:
+    """The organism, and its settings: those that are given, and of `nuclei` and `auto` the others fitted to images.
+
+    Raises ValueError for `auto` without images, and for images with an organism that has numbers of its own.
+    """
+    if settings.like is None:
+        if organism == "auto":
+            raise UsageError("auto needs --like FOLDER, images to choose a simulator for")
+        return organism, ORGANISMS[organism].settings_class()(**given)
+    if organism not in FITTED:
+        raise UsageError(f"--like goes with {' and '.join(FITTED)}; {organism} has the numbers of its paper")
+    return fitted(organism, settings.like, settings.output_dir, given)
+
+
+def fitted(organism: str, folder: Path, output_dir: Path, given: dict[str, Any]) -> tuple[str, Any]:
+    """The simulator for images like those in a folder, with numbers and sizes fitted to them; what is given wins.
+
+    What was measured is printed, and a picture of what was seen lies beside the output folder.
+    """
+    seen = like(folder, spacing_um=given.get("spacing_um", ()))
+    chosen = seen.organism if organism == "auto" else "nuclei"
+    print(seen.table())
+    picture = output_dir.with_name(f"{output_dir.name}_like.png")
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    seen.draw(picture)
+    print(f"{chosen}; look at what was seen: {picture}")
+    canvas_size = given.get("canvas_size")
+    own = seen.settings(canvas_size=canvas_size) if chosen == "nuclei" else seen.tissue_settings(canvas_size)
+    strange = sorted(given.keys() - {one.name for one in fields(own)})
+    if strange:
+        raise UsageError(f"--{strange[0]} is none of {chosen}, which these images show: leave it out, or give nuclei")
+    return chosen, replace(own, **given)
+
+
+def labels_source(settings: LabelsSettings, files: Sequence[LabelFile]) -> tuple[Source, int]:
+    """Labels that exist as a source, and how many annotations they are."""
+
+    def one(seed: int, index: int) -> Annotation:
+        file = files[index]
+        try:
+            return _read(file, settings)
+        except DataError:
+            raise
+        except ValueError as error:
+            raise DataError(f"{file.path}: {error}") from error
+
+    def sequence(seed: int, index: int) -> Annotation:
+        frames = [file.annotation(settings.spacing_um)[0] for file in files]
+        try:
+            return over_time(frames, settings.step_um or frames[0].spacing_um[0])
+        except ValueError as error:
+            raise DataError(f"{settings.source}: {error}") from error
+
+    return (sequence, 1) if settings.reading == "time" else (one, len(files))
+
+
+def _read(file: LabelFile, settings: LabelsSettings) -> Annotation:
+    if settings.reading == "layers":
+        flat = len(settings.spacing_um) == 2  # the layers of a file have no distance from each other
+        annotation, _ = file.annotation((1.0, *settings.spacing_um) if flat else settings.spacing_um)
+        return layered(annotation.labels, annotation.spacing_um[-2:])  # type: ignore[arg-type]
+    annotation, _ = file.annotation(settings.spacing_um)
+    if settings.reading == "slice":
+        step = settings.step_um or file.step_um(settings.spacing_um) or annotation.spacing_um[0]
+        return repeated(whole(annotation), settings.slices, step)
+    if file.frame.z is not None:
+        raise ValueError("labels of one slice of a stack: give reading slice, or the stack's own labels")
+    return whole(annotation)

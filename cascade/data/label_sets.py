@@ -1,0 +1,114 @@
+"""Labels, with or without images: found by layout, and read as annotations with their voxel size."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from cascade.annotation import Annotation
+from cascade.data.frames import Frame, find_frames
+from cascade.data.spacing import spacing_of
+from cascade.export.annotations import load_annotation
+from cascade.reading import DataError, is_image, read_labels
+
+_FOLDERS = {"masks": "images", "labels": "images", "instancesTr": "imagesTr"}  # of StarDist, OME-TIFF, nnU-Net
+_TAGS = ("_masks", "_cp_masks")
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """Labels of one plane or stack, in a file of their own."""
+
+    source: Path
+    """Folder of the data set, whose dataset.json may say the voxel size."""
+    frame: Frame
+    """Of labels without an image, its image is the labels themselves."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.frame.label_path
+
+    def annotation(self, spacing_um: tuple[float, ...] = ()) -> tuple[Annotation, str]:
+        """With what is known of the cells, and where the voxel size is from, see `spacing_of`.
+
+        Labels of one slice of a stack are a plane. Raises DataError for files that hold no labels.
+        """
+        if self.path.suffix == ".safetensors":
+            try:
+                return load_annotation(self.path), "annotation"
+            except ValueError as error:
+                raise DataError(str(error)) from error
+        labels = _unsigned(read_labels(self.path))
+        spacing, origin = self._spacing(labels.ndim, spacing_um)
+        return Annotation.of_labels(labels, spacing[-labels.ndim :]), origin
+
+    def step_um(self, spacing_um: tuple[float, ...] = ()) -> float | None:
+        """From one slice to the next, of the stack that the labels are a slice of; None if that is not known."""
+        if self.frame.z is None and len(spacing_um) < 3:
+            return None
+        spacing, origin = self._spacing(2, spacing_um)
+        return None if origin == "assumed" else spacing[0]
+
+    def _spacing(self, ndim: int, spacing_um: tuple[float, ...]) -> tuple[tuple[float, ...], str]:
+        deep = self.frame.z is not None or len(spacing_um) == 3
+        return spacing_of(self.source, [self.frame], 3 if deep else ndim, spacing_um)
+
+
+def find_labels(source: Path, truth: str = "gt", sequences: tuple[str, ...] = ()) -> list[LabelFile]:
+    """Label files under `source`, whether or not there are images of them.
+
+    Layouts: those of `bare_labels`, and those of `find_frames`. Raises DataError where nothing is found.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder; name the folder that holds the labels")
+    bare = bare_labels(source, truth, sequences)
+    frames = [] if bare else find_frames(source, truth, list(sequences) or None)[0]
+    return bare or [LabelFile(source, frame) for frame in frames]
+
+
+def bare_labels(source: Path, truth: str = "gt", sequences: tuple[str, ...] = ()) -> list[LabelFile]:
+    """Label files without images under `source`; none in a folder of images.
+
+    Layouts: annotations as this package writes them (`annotations/sample_000000.safetensors`), the Cell Tracking
+    Challenge's truth (`01_GT/SEG/man_seg000.tif`), Cellpose's masks (`x_masks.tif`, also in `train/`), StarDist's
+    `masks/`, `labels/` of OME-TIFFs and nnU-Net's `instancesTr/`.
+    """
+    for folder in (source / "annotations", source):
+        paths = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+        if paths:
+            return [_bare(source, path) for path in paths]
+    truths = [p for p in sorted(source.iterdir()) if re.fullmatch(rf"\d{{2,}}_{truth.upper()}", p.name)]
+    if truths and not any((source / p.name[:-3]).is_dir() for p in truths):
+        kept = [p for p in truths if not sequences or p.name[:-3] in sequences]
+        if not kept:
+            known = ", ".join(p.name[:-3] for p in truths)
+            raise DataError(f"{source}: no sequence {', '.join(sequences)}; there are {known}")
+        return [_bare(source, path) for p in kept for path in _images(p / "SEG") if path.stem.startswith("man_seg")]
+    for folder in (source, source / "stacks", source / "train"):
+        paths = list(_images(folder))
+        if paths and all(path.stem.endswith(_TAGS) for path in paths):
+            return [_bare(folder, path) for path in paths]
+    for name, images in _FOLDERS.items():
+        paths = list(_images(source / name))
+        if paths and not (source / images).is_dir():
+            return [_bare(source, path) for path in paths]
+    return []
+
+
+def _bare(source: Path, path: Path) -> LabelFile:
+    return LabelFile(source, Frame(path.stem, path, path))
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    return (p for p in sorted(folder.iterdir()) if is_image(p)) if folder.is_dir() else iter(())
+
+
+def _unsigned(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Of the narrowest unsigned type that holds them; narrow ones stay."""
+    if labels.dtype.kind == "u" and labels.dtype.itemsize <= 4:
+        return labels
+    return labels.astype("uint16" if labels.max(initial=0) < 2**16 else "uint32")

@@ -1,0 +1,122 @@
+"""Data sets of annotations without images: what a simulator makes of seed and number, in shards."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cascade import __version__
+from cascade.annotation import Annotation, Sample
+from cascade.export import ctc
+from cascade.generation.jobs import Job
+from cascade.generation.painting import Make, Source
+from cascade.generation.settings import Format
+from cascade.ownership import file_sha256
+from cascade.rng import stream
+from cascade.settings import at_least, check_fields
+from cascade.simulators.catalogue import Simulator
+
+_SPARE = 2  # times the cells of the first image that any other is taken to have at most
+_LONGEST = 400  # frames of a sequence in the Cell Tracking Challenge's layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateSettings:
+    """One data set of annotations to be simulated, or to be gone on with."""
+
+    output_dir: Path
+    """Folder of the data set."""
+    num_images: int | None = None
+    """How many annotations; default 1, of labels that exist as many as there are."""
+    seed: int = 0
+    """Annotation n depends on it and on n alone."""
+    format: tuple[Format, ...] = ("annotations",)
+    """annotations, which keeps all that is known of the cells, ctc, cellpose, stardist, nnunet, ome-tiff, ome-zarr,
+    coco or huggingface, each without images; several may be given."""
+    like: Path | None = None
+    """Folder of images, raw or labelled, that numbers and sizes are fitted to; for nuclei and auto."""
+    shard_size: int = 4
+    """Annotations between two points to resume from."""
+    only: int | None = None
+    """Make this annotation again and compare it."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        at_least(self, num_images=1, seed=0, shard_size=1, only=0)
+
+
+def simulated(simulator: Simulator, settings: Any) -> Source:
+    """A simulator as a source: annotation n of a seed is drawn from a stream of its own."""
+
+    def source(seed: int, index: int) -> Annotation:
+        return simulator(stream(seed, "simulate", index), settings)
+
+    return source
+
+
+def unpainted(source: Source) -> Make[Sample]:
+    """Samples without an image, one for each annotation."""
+
+    def make(seed: int, numbers: Iterable[int]) -> Iterator[Sample]:
+        for index in numbers:
+            yield Sample(None, source(seed, index), seed, index)
+
+    return make
+
+
+def simulation_job(
+    settings: SimulateSettings, organism: str, own: Any, source: Source, *, files: Sequence[Path] | None = None
+) -> Job:
+    """What a data set of annotations is made of: the organism, its settings, and the bytes of files.
+
+    files: of labels that exist; default those that the settings name. Raises ValueError for files that are not there,
+    and formats that cannot hold the annotations.
+    """
+    plain = {name: _plain(value) for name, value in dataclasses.asdict(own).items()}
+    if files is None:
+        files = [value for value in dataclasses.asdict(own).values() if isinstance(value, Path)]
+    frames = _LONGEST
+    if {"ctc", "coco"} & set(settings.format):
+        first = source(settings.seed, 0)
+        if "coco" in settings.format and first.ndim == 3:
+            raise ValueError("COCO describes planes, and these are stacks: give another `format`")
+        frames = _frames_per_sequence(max((cell.label for cell in first.cells), default=1))
+    return Job(
+        model=f"simulate {organism}",
+        model_sha256=_sha256(files),
+        version=__version__,
+        seed=settings.seed,
+        num_images=settings.num_images or 1,
+        shard_size=settings.shard_size,
+        formats=settings.format,
+        frames_per_sequence=frames,
+        meshes=False,
+        settings={"organism": organism, **plain},
+    )
+
+
+def _frames_per_sequence(highest: int) -> int:
+    if highest > ctc.TRACK_IDS:
+        raise ValueError(
+            f"images of {highest} cells are too many for the {ctc.TRACK_IDS} numbers of the Cell Tracking Challenge's "
+            "layout: give another `format`, ome-zarr for one"
+        )
+    return min(_LONGEST, max(ctc.TRACK_IDS // (_SPARE * highest), 1))
+
+
+def _sha256(files: Sequence[Path]) -> str:
+    """One hash of files, by content."""
+    digest = hashlib.sha256()
+    for path in files:
+        if not path.is_file():
+            raise ValueError(f"{path}: there is no such file")
+        digest.update(file_sha256(path).encode())
+    return digest.hexdigest() if files else ""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.resolve())
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value

@@ -1,0 +1,137 @@
+"""Nuclei of any tissue, by their numbers: sizes, shapes, how many, and how crowded they lie."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cascade.annotation import Annotation
+from cascade.settings import check_fields
+from cascade.simulators.bodies import Body, ellipsoid_bodies, turned
+from cascade.simulators.checks import check_all_placed, check_canvas, check_share
+from cascade.simulators.crowd import Crowd, Site
+from cascade.simulators.draws import at_rank, check_quantiles, draw
+
+
+@dataclass(frozen=True, kw_only=True)
+class NucleiSettings:
+    """Numbers of a population; what is drawn is given by its quantiles: one number, a range, or evenly spaced ones.
+
+    >>> NucleiSettings(radius_um=(0.0, 3.0))
+    Traceback (most recent call last):
+    ValueError: radius_um must be above 0, got 0 3
+    """
+
+    canvas_size: tuple[int, ...] = (512, 512)
+    """Voxels y x, or z y x."""
+    spacing_um: tuple[float, ...] = (0.65, 0.65)
+    """Voxel size y x, or z y x."""
+    num_cells: tuple[float, ...] = (40.0, 80.0)
+    """Cells of an image."""
+    radius_um: tuple[float, ...] = (4.0, 6.0)
+    """Of the disc or ball of equal size."""
+    elongation: tuple[float, ...] = (1.0, 1.4)
+    """Longest over shortest semi-axis, in 3D of those in the plane."""
+    axial_elongation: tuple[float, ...] = (1.0,)
+    """In 3D, extent along z over the mean one in the plane."""
+    deformation: float = 0.08
+    """Standard deviation of the B-spline displacements, in radii: how irregular the outlines are."""
+    touching: float = 0.0
+    """Share of cells that touch another one."""
+    clustering: float = 0.0
+    """0: spread at random; 1: as near to others as they fit; -1: as far from them."""
+    inside: bool = False
+    """No cell is cut by the border of the canvas."""
+    brightness: tuple[float, ...] | None = None
+    """Wanted mean of a cell, camera units; default left to who paints."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_canvas(self.canvas_size, self.spacing_um)
+        check_quantiles("num_cells", self.num_cells, least=0)
+        check_quantiles("radius_um", self.radius_um, above=0)
+        check_quantiles("elongation", self.elongation, least=1)
+        check_quantiles("axial_elongation", self.axial_elongation, above=0)
+        if not 0 <= self.deformation <= 0.5:
+            raise ValueError(f"deformation must be between 0 and 0.5 radii, got {self.deformation:g}")
+        check_share(self, "touching")
+        check_share(self, "clustering", least=-1.0)
+        if self.brightness is not None:
+            check_quantiles("brightness", self.brightness, least=0)
+
+
+def nuclei(rng: np.random.Generator, settings: NucleiSettings | None = None) -> Annotation:
+    """Nuclei at random places: each in one piece, none on another, none left out unseen.
+
+    Cells that touch do so in groups of two and more, the others keep two pixels of background around them. Raises
+    ValueError if fewer fit than `num_cells` asks for at least; between its least and what was drawn, those that did not
+    fit are counted in `Annotation.counts`.
+
+    >>> annotation = nuclei(np.random.default_rng(0), NucleiSettings(canvas_size=(128, 128), num_cells=(9.0,)))
+    >>> len(annotation.cells), annotation.split_ids()
+    (9, [])
+    """
+    settings = settings or NucleiSettings()
+    count = round(float(draw(rng, settings.num_cells, 1)[0]))
+    bodies = bodies_of(rng, settings, count)
+    crowd = Crowd(
+        settings.canvas_size, settings.spacing_um, float(at_rank(settings.radius_um, 0.1)), inside=settings.inside
+    )
+    fill(rng, crowd, bodies, touching=settings.touching, clustering=settings.clustering)
+    check_all_placed(crowd, count, settings.num_cells[0])
+    brightness = None if settings.brightness is None else draw(rng, settings.brightness, count)
+    return crowd.annotation(brightness)
+
+
+def bodies_of(rng: np.random.Generator, settings: NucleiSettings, count: int) -> list[Body]:
+    """Deformed ellipsoids of the wanted sizes, upright, turned at random around z: cells that lie nowhere yet."""
+    ndim = len(settings.canvas_size)
+    radius = draw(rng, settings.radius_um, count)
+    ratio = np.sqrt(draw(rng, settings.elongation, count))
+    flat = radius
+    semi = []
+    if ndim == 3:
+        axial = draw(rng, settings.axial_elongation, count)
+        flat = radius / np.cbrt(axial)
+        semi = [flat * axial]
+    semi_axes = np.stack([*semi, flat * ratio, flat / ratio], 1)
+    frames = turned(rng, count, ndim, upright=True)
+    return ellipsoid_bodies(rng, semi_axes, frames, settings.spacing_um, deformation=settings.deformation)
+
+
+def fill(
+    rng: np.random.Generator, crowd: Crowd, bodies: list[Body], *, touching: float = 0.0, clustering: float = 0.0
+) -> list[Site]:
+    """Put bodies on a canvas, so that this share of them touches another.
+
+    Groups that touch come first, the larger bodies before the smaller: later cells have to keep away from them, or
+    squeeze in between. What had to touch for want of room, or could not, is counted.
+    """
+    sites: list[Site] = []
+    order = rng.permutation(len(bodies))
+    groups = _groups(rng, 2 * int(rng.binomial(len(bodies) // 2, touching)) if touching < 1 else len(bodies))
+    start = 0
+    for size in groups:
+        group: list[Site] = []
+        for n in order[start : start + size]:
+            site = crowd.put_beside(rng, bodies[n], group) if group else None
+            site = site or crowd.put(rng, bodies[n], clustering=clustering)
+            group += [site] if site else []
+        sites += group
+        start += size
+    alone = sorted(order[start:], key=lambda n: -bodies[n].voxels)
+    for n in alone:
+        site = crowd.put(rng, bodies[n], gap=True, clustering=clustering)
+        if site is None and (site := crowd.put(rng, bodies[n])):
+            crowd.count("touching_for_want_of_room")
+        sites += [site] if site else []
+    return sites
+
+
+def _groups(rng: np.random.Generator, count: int) -> list[int]:
+    """Sizes, of two and more, of groups with so many members together; a single one has nobody to touch."""
+    sizes: list[int] = []
+    while count - sum(sizes) > 1:
+        sizes.append(min(1 + int(rng.geometric(0.5)), count - sum(sizes)))
+    if sizes:
+        sizes[-1] += count - sum(sizes)
+    return sizes
