@@ -13,6 +13,7 @@ from cascade.data.axial import Census, fit_axial, measure_axial
 from cascade.data.camera import fit_camera
 from cascade.data.crops import Plane
 from cascade.data.frames import Frame
+from cascade.data.glow import around, fit_glow, least_lit
 from cascade.evenly import evenly
 from cascade.geometry.masks import ellipsoid_region, one_piece
 from cascade.optics.axial import Axial
@@ -26,6 +27,7 @@ from cascade.population.placement import place
 from cascade.rng import stream
 
 _MANY = 24  # images looked at for background and noise
+_MANY_LEVELS = 120  # images looked at for their level
 _EDGE_PX = 2.0  # standard deviation of the blur of simulated cells' edges
 
 
@@ -63,11 +65,18 @@ def fit_statistics(
     masks = [background_mask(array, cover, halo.radius_px) for array, cover in zip(arrays, covers, strict=True)]
     areas = np.concatenate([_areas(plane.labels) for plane in planes])
     diameter_px = float(np.median(2 * np.sqrt(areas / np.pi)))
-    background, noise = fit_camera(arrays, masks, covers, 2 * diameter_px)
+    axial, glow = None, None
     if len(spacing_um) == 3:
         axial, found = _fit_depth(images, planes, spacing_um)
+        share, length_um = axial.glow, axial.glow_um
     else:
-        axial, found = None, _count_plane_cells(planes, spacing_um)
+        found = _count_plane_cells(planes, spacing_um)
+        glow = fit_glow(arrays, masks, diameter_px * spacing_um[-1], 2 * diameter_px, spacing_um)
+        share, length_um = (glow.share, glow.length_um) if glow else (0.0, 1.0)
+    lit = [around(array, mask, length_um, spacing_um) for array, mask in zip(arrays, masks, strict=True)]
+    quiet = [least_lit(spread, mask) for spread, mask in zip(lit, masks, strict=True)]
+    strays = [np.float32(share) * spread for spread in lit]
+    background, noise = fit_camera(arrays, quiet, covers, 2 * diameter_px, strays)
     shape = tuple(int(n) for n in np.median([array.shape for array in arrays], 0))
     region = _region(found, np.array(shape) * np.array(spacing_um))
     gap_px = 0.1 * diameter_px
@@ -96,11 +105,30 @@ def fit_statistics(
         region_um=region,
         clustering_probability=float(np.mean(clustering)),
         image_clustering=clustering if axial else [],
+        image_level=_levels(images, halo.radius_px, share, length_um, spacing_um) if share else [],
+        cut_by_border=region is None,
+        glow=glow,
         cell_area_um2=[],
         cell_brightness=[],
         cell_image=[],
     )
     return statistics, found
+
+
+def _levels(
+    images: list[Annotated], margin_px: int, share: float, length_um: float, spacing_um: tuple[float, ...]
+) -> list[float]:
+    """Background level of the image of each annotated frame, without stray light; of many images, some are measured and
+    stand for their neighbours in time."""
+    measured = evenly(len(images), _MANY_LEVELS)
+    levels = []
+    for n in measured:
+        array = images[n].image()
+        mask = background_mask(array, images[n].cover(array.shape), margin_px)
+        spread = around(array, mask, length_um, spacing_um)
+        levels.append(float((array - share * spread)[least_lit(spread, mask)].mean()))
+    nearest = [int(np.argmin(np.abs(np.array(measured) - n))) for n in range(len(images))]
+    return [round(levels[nearest[n]], 3) for n, image in enumerate(images) for _ in image.frames]
 
 
 def _fit_depth(

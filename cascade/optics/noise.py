@@ -10,19 +10,25 @@ from scipy import ndimage, special
 
 @dataclass(frozen=True)
 class Noise:
-    """Camera noise: variance = read_variance + gain · (signal − offset), correlated over a few pixels.
+    """Camera noise: variance = read_variance + gain · (signal − offset) + read_sd², correlated over a few pixels.
 
-    Its marginal is a gamma distribution, which has a photon count's variance and skew; its spatial correlation is
-    that of the real background, carried as a unit-energy kernel (K, K) on the last two axes. Slices are independent.
+    Its marginal is a gamma distribution, which has a photon count's variance and skew, and never falls below the
+    offset, plus Gaussian read-out noise of `read_sd`, which does. Its spatial correlation is that of the real
+    background, carried as a unit-energy kernel (K, K) on the last two axes. Slices are independent.
     """
 
     offset: float
     read_variance: float
     gain: float
     kernel: list[list[float]]
+    read_sd: float = 0.0
 
     def variance(self, signal: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Variance at a noise-free signal, both in camera units."""
+        return self.read_sd**2 + self._skewed(signal)
+
+    def _skewed(self, signal: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Variance of the gamma distribution."""
         return self.read_variance + self.gain * np.maximum(signal - self.offset, 0)
 
     def gaussian(self, shape: tuple[int, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
@@ -36,7 +42,7 @@ class Noise:
     def add(self, signal: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
         """One noisy exposure of a noise-free image (Y, X) or stack (Z, Y, X), camera units, float32."""
         mean = np.maximum(signal - self.offset, 1e-3).astype(np.float32)
-        variance = np.maximum(self.variance(signal), 1e-6).astype(np.float32)
+        variance = np.maximum(self._skewed(signal), 1e-6).astype(np.float32)
         k = mean**2 / variance  # the gamma's shape
         z = self.gaussian(signal.shape, rng)
         # Wilson & Hilferty (1931): the cube root of a gamma variable is nearly normal, unless k is small.
@@ -46,7 +52,10 @@ class Noise:
         few &= ~dark
         relative[few] = _few_counts(k[few], z[few])
         relative[dark] = 1 + z[dark] / np.sqrt(k[dark])
-        return (self.offset + mean * relative).astype(np.float32)
+        noisy = self.offset + mean * relative
+        if self.read_sd > 0:
+            noisy += np.float32(self.read_sd) * self.gaussian(signal.shape, rng)
+        return noisy.astype(np.float32)
 
 
 _FEW_COUNTS = (0.05, 4.0)
