@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft, ndimage
+from scipy import fft, ndimage, signal
 
 from cascade.optics.background import Background
 from cascade.optics.foreground import background_field
@@ -22,6 +22,7 @@ _SHARES = 41  # of the variance that may be read-out noise, which are tried
 _DARKEST = (1.0, 5.0)  # percentiles of the background's pixels
 _SOME = 500  # pixels of a plane that are looked at for it
 _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+_SEEN = signal.correlate2d(_LAPLACIAN, _LAPLACIAN)  # what it answers to noise of a given covariance, lag by lag
 
 
 def fit_camera(
@@ -38,8 +39,8 @@ def fit_camera(
     Background pixels give levels, slow field and, through the covariance of what is left, the noise (lags below 2
     pixels) and the haze (what stays correlated beyond). How the noise grows with brightness comes from inside the
     cells, by the 3×3 Laplacian-of-noise estimator (Immerkær, CVIU 64, 1996), which does not see smooth structure; what
-    it misses of correlated noise is calibrated on the background, where the variance is known.
-    Of it so much is read-out noise as the darkest pixels ask for.
+    it misses of correlated noise follows from the covariance. Of the background's noise, read-out takes the share at
+    which the darkest pixels are as dark as real ones.
     """
     covariance, pairs = np.zeros((2 * LAG + 1,) * 2), np.zeros((2 * LAG + 1,) * 2)
     spreads, levels, laplacians, known, pixels = [], [], [], [], []
@@ -69,7 +70,9 @@ def fit_camera(
     variance = float(camera[LAG, LAG])
 
     level, seen = np.mean(known, axis=0)
-    gain = float(_slope(np.concatenate(levels), np.concatenate(laplacians), level, seen) * variance / max(seen, 1e-9))
+    missed = variance * 36 / float((_SEEN * camera[LAG - 2 : LAG + 3, LAG - 2 : LAG + 3]).sum())
+    gain = missed * _slope(np.concatenate(levels), np.concatenate(laplacians), level, seen)
+    variance = missed * seen
     background = Background(
         levels=[float((image - stray)[mask].mean()) for image, mask, stray in zip(images, masks, strays, strict=True)],
         field_sd=float(np.median(spreads)),

@@ -13,11 +13,12 @@ from cascade.data.axial import Census, fit_axial, measure_axial
 from cascade.data.camera import fit_camera
 from cascade.data.crops import Plane
 from cascade.data.frames import Frame
-from cascade.data.glow import around, fit_glow, least_lit
+from cascade.data.glow import around, cell_light, fit_glow, fit_haze, least_lit
 from cascade.evenly import evenly
 from cascade.geometry.masks import ellipsoid_region, one_piece
 from cascade.optics.axial import Axial
 from cascade.optics.foreground import background_mask
+from cascade.optics.glow import Glow
 from cascade.optics.halo import Halo
 from cascade.optics.statistics import Statistics
 from cascade.optics.window import Window
@@ -68,14 +69,12 @@ def fit_statistics(
     axial, glow = None, None
     if len(spacing_um) == 3:
         axial, found = _fit_depth(images, planes, spacing_um)
-        share, length_um = axial.glow, axial.glow_um
+        axial = fit_haze(axial, arrays, masks, covers, spacing_um)
     else:
         found = _count_plane_cells(planes, spacing_um)
         glow = fit_glow(arrays, masks, diameter_px * spacing_um[-1], 2 * diameter_px, spacing_um)
-        share, length_um = (glow.share, glow.length_um) if glow else (0.0, 1.0)
-    lit = [around(array, mask, length_um, spacing_um) for array, mask in zip(arrays, masks, strict=True)]
-    quiet = [least_lit(spread, mask) for spread, mask in zip(lit, masks, strict=True)]
-    strays = [np.float32(share) * spread for spread in lit]
+    strays = [_stray(*seen, axial, glow, spacing_um) for seen in zip(arrays, masks, covers, strict=True)]
+    quiet = [least_lit(stray, mask) for stray, mask in zip(strays, masks, strict=True)]
     background, noise = fit_camera(arrays, quiet, covers, 2 * diameter_px, strays)
     shape = tuple(int(n) for n in np.median([array.shape for array in arrays], 0))
     region = _region(found, np.array(shape) * np.array(spacing_um))
@@ -105,7 +104,7 @@ def fit_statistics(
         region_um=region,
         clustering_probability=float(np.mean(clustering)),
         image_clustering=clustering if axial else [],
-        image_level=_levels(images, halo.radius_px, share, length_um, spacing_um) if share else [],
+        image_level=_levels(images, halo.radius_px, axial, glow, spacing_um),
         cut_by_border=region is None,
         glow=glow,
         cell_area_um2=[],
@@ -115,8 +114,24 @@ def fit_statistics(
     return statistics, found
 
 
+def _stray(
+    array: npt.NDArray[Any],
+    mask: npt.NDArray[Any],
+    cover: npt.NDArray[Any],
+    axial: Axial | None,
+    glow: Glow | None,
+    spacing_um: tuple[float, ...],
+) -> npt.NDArray[Any]:
+    """Light of an image that is neither background nor in cells, camera units."""
+    if axial is not None:
+        return axial.stray(cell_light(array, mask, cover)[0], spacing_um)
+    if glow is None:
+        return np.zeros(array.shape, np.float32)
+    return np.float32(glow.share) * around(array, mask, glow.length_um, spacing_um)
+
+
 def _levels(
-    images: list[Annotated], margin_px: int, share: float, length_um: float, spacing_um: tuple[float, ...]
+    images: list[Annotated], margin_px: int, axial: Axial | None, glow: Glow | None, spacing_um: tuple[float, ...]
 ) -> list[float]:
     """Background level of the image of each annotated frame, without stray light; of many images, some are measured and
     stand for their neighbours in time."""
@@ -124,9 +139,10 @@ def _levels(
     levels = []
     for n in measured:
         array = images[n].image()
-        mask = background_mask(array, images[n].cover(array.shape), margin_px)
-        spread = around(array, mask, length_um, spacing_um)
-        levels.append(float((array - share * spread)[least_lit(spread, mask)].mean()))
+        cover = images[n].cover(array.shape)
+        mask = background_mask(array, cover, margin_px)
+        stray = _stray(array, mask, cover, axial, glow, spacing_um)
+        levels.append(float((array - stray)[least_lit(stray, mask)].mean()))
     nearest = [int(np.argmin(np.abs(np.array(measured) - n))) for n in range(len(images))]
     return [round(levels[nearest[n]], 3) for n, image in enumerate(images) for _ in image.frames]
 

@@ -93,7 +93,8 @@ class Statistics:
             tuples["region_um"] = tuple(found.region_um)
         if found.axial:
             mean, spread = found.axial.elongation
-            tuples["axial"] = replace(found.axial, elongation=(mean, spread))
+            z_um, plane_um = found.axial.haze_um
+            tuples["axial"] = replace(found.axial, elongation=(mean, spread), haze_um=(z_um, plane_um))
         return replace(found, **tuples)
 
     def save(self, folder: str | Path) -> None:
@@ -140,7 +141,8 @@ def check_statistics(found: Statistics) -> None:
         check_numbers("axial.elongation", axial.elongation, count=2, least=0)
         check_numbers("axial.u", axial.u, least=0)
         check_numbers("axial.profile", axial.profile, count=len(axial.u))
-        for name in ("diameter_um", "section", "glow", "glow_um"):
+        check_numbers("axial.haze_um", axial.haze_um, count=2, least=0)
+        for name in ("diameter_um", "section", "glow", "glow_um", "haze"):
             check_numbers(f"axial.{name}", [getattr(axial, name)], least=0)
     for name in ("share", "length_um", "roughness", "roughness_px") if found.glow else ():
         check_numbers(f"glow.{name}", [getattr(found.glow, name)], least=0)
