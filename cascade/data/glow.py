@@ -55,37 +55,46 @@ def fit_glow(
     camera noise does not, once a smooth field of `field_px` is taken off: stray light's structure is taken to be
     proportional to it. Medians over images, since few have no debris. None where nothing is seen.
     """
-    length_um, found = _REACH * diameter_um, []
+    length_um, rises, seen = _REACH * diameter_um, [], []
     for image, mask in zip(images, masks, strict=True):
         spread = around(image, mask, length_um, spacing_um)
         low, high = np.percentile(spread[mask], _THIRDS)
         parts = [mask & (spread <= low), mask & (spread >= high)]
-        if min(part.sum() for part in parts) < _FEW_PX or high <= low:
-            continue
-        residual = np.where(mask, image - background_field(image, mask, field_px), 0)
-        seen = []
-        for part in parts:
-            own = residual[part]
-            part &= np.abs(residual) < _OUTLIER * 1.5 * np.median(np.abs(own))
-            covariance = correlate(np.where(part, residual, 0)) / np.maximum(correlate(part.astype(np.float32)), 1)
-            light = spread[part]
-            seen.append(
-                [np.median(image[part]), np.median(light), (light**2).mean(), *(ring(covariance, n) for n in (2, LAG))]
-            )
-        found.append(np.subtract(seen[1], seen[0]))
-    if not found:
-        return None
-    rows = np.array(found)
-    share = float(np.clip(np.median(rows[:, 0] / np.maximum(rows[:, 1], 1e-6)), 0, _MAX_SHARE))
-    near, far = (float(np.median(rows[:, n] / np.maximum(rows[:, 2], 1e-6))) for n in (3, 4))
+        if min(part.sum() for part in parts) >= _FEW_PX and high > low:
+            seen.append((image, mask, spread, parts))
+            dark, lit = ((np.median(image[part]), np.median(spread[part])) for part in parts)
+            rises.append((lit[0] - dark[0]) / (lit[1] - dark[1]))
+    share = float(np.clip(np.median(rises), 0, _MAX_SHARE)) if rises else 0.0
     if share == 0:
         return None
+    near, far = np.median([_structure(*one, share, field_px) for one in seen], 0)
     if near <= 0:
         return Glow(share, length_um)
     decay = float(np.clip(far / near, 0.01, 0.95))
     # exp(−d²/4ℓ²) is the correlation of white noise smoothed by a Gaussian of length ℓ.
     length_px = float(np.sqrt((LAG**2 - 2**2) / (-4 * np.log(decay))))
     return Glow(share, length_um, float(np.sqrt(near * np.exp(1 / length_px**2))) / share, length_px)
+
+
+def _structure(
+    image: npt.NDArray[Any],
+    mask: npt.NDArray[Any],
+    spread: npt.NDArray[Any],
+    parts: list[npt.NDArray[Any]],
+    share: float,
+    field_px: float,
+) -> npt.NDArray[Any]:
+    """By how much more the pixels of the second part covary than those of the first, at two and at four pixels, for
+    each unit of squared light around."""
+    smooth = image - np.float32(share) * spread
+    residual = np.where(mask, smooth - background_field(smooth, mask, field_px), 0)
+    found = []
+    for part in parts:
+        kept = part & (np.abs(residual) < _OUTLIER * 1.5 * np.median(np.abs(residual[part])))
+        covariance = correlate(np.where(kept, residual, 0)) / np.maximum(correlate(kept.astype(np.float32)), 1)
+        found.append([ring(covariance, 2), ring(covariance, LAG), (spread[kept] ** 2).mean()])
+    near, far, light = np.subtract(found[1], found[0])
+    return np.array([near, far]) / light
 
 
 def cell_light(
