@@ -102,3 +102,15 @@ def test_images_have_the_background_of_the_one_they_are_like():
     levels = [100.0 + n for n in range(count)]
     scenes = [plan_scene(replace(statistics, image_level=levels), CascadeSettings(), 0, n) for n in range(2 * count)]
     assert all(scene.level == levels[scene.like] for scene in scenes)
+
+
+@pytest.mark.parametrize("light", [3.0, 13.0, 60.0])
+def test_an_avalanche_is_a_poisson_number_of_exponentials(light):
+    rng = np.random.default_rng(0)
+    drawn = Noise(100.0, 0.0, 25.0, [[1.0]], avalanche=True).add(np.full((500, 500), 100 + light, np.float32), rng)
+    photons = rng.poisson(light / 12.5, 250_000)
+    truth = 100 + rng.gamma(np.maximum(photons, 1e-9), 12.5) * (photons > 0)
+    assert drawn.mean() == pytest.approx(100 + light, abs=0.02 * light + 0.05)
+    assert drawn.var() == pytest.approx(25 * light, rel=0.03)
+    share = [0.05, 0.3, 0.6, 0.9, 0.99]
+    np.testing.assert_allclose(np.quantile(drawn, share), np.quantile(truth, share), atol=0.05 * truth.std())

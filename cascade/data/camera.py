@@ -1,6 +1,5 @@
 """Fitting background and camera noise to real images."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -19,7 +18,7 @@ LAG = 4
 
 
 _SHARES = 41  # of the variance that may be read-out noise, which are tried
-_DARKEST = (1.0, 5.0)  # percentiles of the background's pixels
+_DARKEST = (1.0, 5.0, 50.0)  # percentiles of the background's pixels
 _SOME = 500  # pixels of a plane that are looked at for it
 _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 _SEEN = signal.correlate2d(_LAPLACIAN, _LAPLACIAN)  # what it answers to noise of a given covariance, lag by lag
@@ -85,21 +84,19 @@ def fit_camera(
 
 
 def _fit_read_out(pixels: npt.NDArray[Any], level: float, variance: float, gain: float, haze_sd: float) -> Noise:
-    """Noise of a known variance at the background's level, shared between photons and read-out so that the darkest
-    pixels are as dark as real ones: `pixels` are real values and the light that is thought to be there, (2, N)."""
+    """Noise of a known variance at the background's level, shared between photons and read-out, and the photons'
+    distribution, so that the darkest and the middle pixels are as dark as real ones: `pixels` are real values and the
+    light that is thought to be there, (2, N)."""
     values, light = pixels
-    noise = Noise(0.0, 0.0, gain, [[1.0]])
-    best = math.inf
-    for share in np.linspace(0, 1, _SHARES):
-        read = share * variance
-        offset = level - (variance - read) / gain if gain > 0 else float(values.min())
-        tried = replace(noise, offset=float(offset), read_sd=float(np.sqrt(read)))
-        rng = stream(0, "read-out noise")
-        drawn = tried.add(light + haze_sd * rng.standard_normal(len(light)), rng)
-        miss = np.abs(np.percentile(drawn, _DARKEST) - np.percentile(values, _DARKEST)).sum()
-        if miss < best:
-            best, found = miss, tried
-    return found
+    wanted, tried = np.percentile(values, _DARKEST), []
+    for avalanche in (False, True):
+        for read in variance * np.linspace(0, 1, _SHARES):
+            offset = float(level - (variance - read) / gain) if gain > 0 else float(values.min())
+            noise = Noise(offset, 0.0, gain, [[1.0]], float(np.sqrt(read)), avalanche)
+            rng = stream(0, "read-out noise")
+            drawn = noise.add(light + haze_sd * rng.standard_normal(len(light)), rng)
+            tried.append((float(np.abs(np.percentile(drawn, _DARKEST) - wanted).sum()), noise))
+    return min(tried, key=lambda one: one[0])[1]
 
 
 def _planes(

@@ -132,6 +132,8 @@ def check_statistics(found: Statistics) -> None:
     check_numbers("noise.offset", [noise.offset])
     for name in ("read_variance", "gain", "read_sd"):
         check_numbers(f"noise.{name}", [getattr(noise, name)], least=0)
+    if not isinstance(noise.avalanche, bool):
+        raise ValueError(f"noise.avalanche must be true or false, got {noise.avalanche!r}")
     check_rows("noise.kernel", noise.kernel)
     if found.halo.profile != []:  # no halo
         check_numbers("halo.profile", found.halo.profile)
