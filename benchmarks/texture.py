@@ -3,8 +3,9 @@
     python benchmarks/texture.py [--quick] [--output_dir DIR]
 
 Needs CASCADE_DATA with BBBC039 and BBBC050. Prints one JSON object on its last line. Masks and real crops are those of
-validation sequences; dense labels of BBBC050 are only used to measure. FID and KID are on features of the embedded
-autoencoder (all eight orientations of each crop), not on Inception's, whose weights are not part of this package.
+validation sequences; dense labels of BBBC050 are only used to measure. fid and kid are on features of the embedded
+autoencoder (all eight orientations of each crop), not on Inception's, whose weights are not part of this package;
+fid_scattering and kid_scattering on features that nobody trained. Each has a floor: two halves of the real crops.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from cascade.evaluation.distribution import (
     kernel_distance,
     spectrum_distance,
 )
+from cascade.evaluation.scattering import scattering, scattering_features
 from cascade.export.preview import image_grid, sample_preview
 from cascade.optics.grain import Grain
 
@@ -85,12 +87,13 @@ def realism(pipeline, train: CropDataset, test: CropDataset, count: int, folder:
         folder.mkdir(parents=True, exist_ok=True)
         image_grid(np.stack([real, made], 1)[:96].reshape(-1, *made.shape[1:]), folder / f"crops_{name}.png", 24)
     scale = float(real.std())
-    found = {"crops": len(real)}
+    found = {"crops": len(real)} | floor(seen["real"].reshape(8, len(real), -1), real)
     for key, images in (("r2r", other), ("r2s", made)):
         features_of = seen["other" if key == "r2r" else "made"]
         found |= {
             f"fid_{key}": round(frechet_distance(features_of, seen["real"]), 5),
             f"kid_{key}": round(kernel_distance(features_of, seen["real"]), 6),
+            **independent(images, real, key),
             f"histogram_{key}": round(histogram_distance(images, real) / scale, 4),
             f"spectrum_{key}": round(spectrum_distance(images, real), 4),
         }
@@ -98,6 +101,25 @@ def realism(pipeline, train: CropDataset, test: CropDataset, count: int, folder:
         found |= {f"nearest_training_rms_{key}": round(float(distances.mean()), 4)}
         found |= {f"nearest_training_rms_{key}_least": round(float(distances.min()), 4)}
     return found
+
+
+def independent(images: np.ndarray, real: np.ndarray, key: str) -> dict:
+    """Distances by wavelet scattering; FID needs more crops than its 127 features."""
+    made, like = (scattering(crops) for crops in (images, real))
+    pair = scattering_features(made, like), scattering_features(like, like)
+    found = {f"kid_scattering_{key}": round(kernel_distance(*pair), 5)}
+    if min(map(len, pair)) > made.shape[1]:
+        found[f"fid_scattering_{key}"] = round(frechet_distance(*pair), 3)
+    return found
+
+
+def floor(seen: np.ndarray, real: np.ndarray) -> dict:
+    """Of two halves of the real crops; features are (8, N, D)."""
+    mixed = np.random.default_rng(0).permutation(len(real))
+    halves = mixed[::2], mixed[1::2]
+    parts = [seen[:, half].reshape(-1, seen.shape[-1]) for half in halves]
+    found = {"fid_floor": round(frechet_distance(*parts), 5), "kid_floor": round(kernel_distance(*parts), 6)}
+    return found | independent(real[halves[0]], real[halves[1]], "floor")
 
 
 def _nearest(images: np.ndarray, bank: np.ndarray) -> np.ndarray:
@@ -114,7 +136,7 @@ def speed(pipeline, crops: CropDataset, quick: bool) -> dict:
     masks, real, light = pick(crops, 32 if quick else 256)
     draw(pipeline, masks[:8], light[:8], 2)  # warm up
     rate, made = _rate(pipeline, masks, light, 20)
-    slices = 2 if quick else 128  # enough for a Fréchet distance; a slice takes as long as any other
+    slices = 2 if quick else 160  # enough for a Fréchet distance; a slice takes as long as any other
     start = time.perf_counter()
     stock = _stock(pipeline, masks[:slices], wanted(pipeline, light[:slices]))
     theirs = slices / (time.perf_counter() - start)
@@ -133,7 +155,13 @@ def speed(pipeline, crops: CropDataset, quick: bool) -> dict:
         return round(frechet_distance(features(pipeline, seen), target), 5)
 
     texture_stage = pipeline.texture
+
+    def fid_scattering(images: np.ndarray) -> float:
+        seen = shown(pipeline, photographed(pipeline, images, masks, light))
+        return independent(seen, shown(pipeline, real[:slices]), "r2s")["fid_scattering_r2s"]
+
     report |= {"fid_this": fid(made[:slices]), "fid_stock": fid(stock)}
+    report |= {"fid_scattering_this": fid_scattering(made[:slices]), "fid_scattering_stock": fid_scattering(stock)}
     schedule = texture_stage.scheduler
     for name, scheduler in (
         ("ddim", schedule),

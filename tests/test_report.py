@@ -80,6 +80,9 @@ def test_cells_without_neighbours_and_empty_images_leave_dashes(tmp_path):
         tmp_path, "", seg, facts | {"odd": float("inf")}, labelled_images(0), made, test, fields
     ).read_text()
     assert "<td>–</td>" in page
+    assert "<tr><td>real (training)</td><td>–</td><td>–</td><td>–</td>" in page
+    judged = "| distance to test images | FID | KID | FID, scattering | KID, scattering |"
+    assert judged in (tmp_path / "table.md").read_text()
     text = (tmp_path / "report.json").read_text()
     assert not {"NaN", "Infinity"} & set(re.findall("[A-Za-z]+", text))
     record = json.loads(text)

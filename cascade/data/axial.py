@@ -103,8 +103,8 @@ def measure_axial(
         return None
     spread = _SD_OF_IQR * float(np.subtract(*np.percentile(ratios, [75, 25])))
     elongation, diameter = (float(np.median(ratios)), spread), float(np.median(diameters))
-    glow = {"glow": float(np.median(glows)), "glow_um": _GLOW_REACH * diameter}
-    return Axial(elongation, _U.tolist(), _profile(columns)[0], diameter, **glow), found
+    profile, glow = _profile(columns)[0], float(np.median(glows))
+    return Axial(elongation, _U.tolist(), profile, diameter, glow=glow, glow_um=_GLOW_REACH * diameter), found
 
 
 def fit_axial(

@@ -1,99 +1,131 @@
 """Fitting background and camera noise to real images."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft, ndimage
+from scipy import fft, ndimage, signal
 
 from cascade.optics.background import Background
 from cascade.optics.foreground import background_field
 from cascade.optics.noise import Noise
+from cascade.rng import stream
 
-_LAG = 4  # noise correlation is measured up to this many pixels
+LAG = 4
+"""Noise correlation is measured up to this many pixels."""
 
 
+_SHARES = 41  # of the variance that may be read-out noise, which are tried
+_DARKEST = (1.0, 5.0, 50.0)  # percentiles of the background's pixels
+_SOME = 500  # pixels of a plane that are looked at for it
 _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+_SEEN = signal.correlate2d(_LAPLACIAN, _LAPLACIAN)  # what it answers to noise of a given covariance, lag by lag
 
 
 def fit_camera(
-    images: list[npt.NDArray[Any]], masks: list[npt.NDArray[Any]], covers: list[npt.NDArray[Any]], length_px: float
+    images: list[npt.NDArray[Any]],
+    masks: list[npt.NDArray[Any]],
+    covers: list[npt.NDArray[Any]],
+    length_px: float,
+    strays: list[npt.NDArray[Any]] | None = None,
 ) -> tuple[Background, Noise]:
-    """Background and camera noise of real images; `masks` as from `background_mask`, `length_px` of the slow field.
+    """Background and camera noise of real images; `masks` where there is background, `length_px` of the slow field.
 
-    covers: where annotated cells are, bool, as large as the images.
+    covers: where annotated cells are, bool, as large as the images. strays: light there that is not background.
 
     Background pixels give levels, slow field and, through the covariance of what is left, the noise (lags below 2
     pixels) and the haze (what stays correlated beyond). How the noise grows with brightness comes from inside the
     cells, by the 3×3 Laplacian-of-noise estimator (Immerkær, CVIU 64, 1996), which does not see smooth structure; what
-    it misses of correlated noise is calibrated on the background, where the variance is known.
+    it misses of correlated noise follows from the covariance. Of the background's noise, read-out takes the share at
+    which the darkest pixels are as dark as real ones.
     """
-    covariance, pairs = np.zeros((2 * _LAG + 1,) * 2), np.zeros((2 * _LAG + 1,) * 2)
-    spreads, levels, laplacians, known = [], [], [], []
-    for plane, inside, within in _planes(images, masks, covers):
-        field = background_field(plane, inside, length_px)
-        residual = np.where(inside, plane - field, 0)
+    covariance, pairs = np.zeros((2 * LAG + 1,) * 2), np.zeros((2 * LAG + 1,) * 2)
+    spreads, levels, laplacians, known, pixels = [], [], [], [], []
+    strays = strays or [np.zeros(image.shape, np.float32) for image in images]
+    for plane, inside, within, stray in _planes(images, masks, covers, strays):
+        field = background_field(plane - stray, inside, length_px)
+        residual = np.where(inside, plane - stray - field, 0)
         inside = inside & (np.abs(residual) < 10 * residual[inside].std() + 1e-6)
         residual = np.where(inside, residual, 0)
         spreads.append(field[inside].std())
-        covariance += _correlate(residual)
-        pairs += _correlate(inside.astype(np.float32))
+        pixels.append(np.stack([plane[inside], (field + stray)[inside]])[:, :: max(inside.sum() // _SOME, 1)])
+        covariance += correlate(residual)
+        pairs += correlate(inside.astype(np.float32))
         laplacian = ndimage.convolve(plane, _LAPLACIAN) ** 2 / 36
         known.append((plane[inside].mean(), laplacian[inside].mean()))
         pieces, count = ndimage.label(ndimage.binary_erosion(within, iterations=2))
         levels.append(ndimage.mean(plane, pieces, np.arange(count) + 1))
         laplacians.append(ndimage.mean(laplacian, pieces, np.arange(count) + 1))
     covariance /= np.maximum(pairs, 1)
-    haze = max(float(_ring(covariance, 2)), 0.0)
-    decay = float(np.clip(_ring(covariance, _LAG) / haze, 0.01, 0.95)) if haze > 0 else 0.5
+    haze = max(float(ring(covariance, 2)), 0.0)
+    decay = float(np.clip(ring(covariance, LAG) / haze, 0.01, 0.95)) if haze > 0 else 0.5
     # exp(−d²/4ℓ²) is the correlation of white noise smoothed by a Gaussian of length ℓ.
-    haze_px = float(np.sqrt((_LAG**2 - 2**2) / (-4 * np.log(decay))))
+    haze_px = float(np.sqrt((LAG**2 - 2**2) / (-4 * np.log(decay))))
     camera = covariance - haze
-    lags = np.abs(np.arange(-_LAG, _LAG + 1))
+    lags = np.abs(np.arange(-LAG, LAG + 1))
     camera[np.maximum(lags[:, None], lags[None]) >= 2] = 0
-    variance = float(camera[_LAG, _LAG])
+    variance = float(camera[LAG, LAG])
 
     level, seen = np.mean(known, axis=0)
-    offset = float(min(image.min() for image in images))
-    gain = float(_slope(np.concatenate(levels), np.concatenate(laplacians), level, seen) * variance / max(seen, 1e-9))
-    if gain * (level - offset) > variance:  # the darkest pixels are dark by read noise, too small to tell otherwise
-        offset = float(level - variance / gain)
+    missed = variance * 36 / float((_SEEN * camera[LAG - 2 : LAG + 3, LAG - 2 : LAG + 3]).sum())
+    gain = missed * _slope(np.concatenate(levels), np.concatenate(laplacians), level, seen)
+    variance = missed * seen
     background = Background(
-        levels=[float(image[mask].mean()) for image, mask in zip(images, masks, strict=True)],
+        levels=[float((image - stray)[mask].mean()) for image, mask, stray in zip(images, masks, strays, strict=True)],
         field_sd=float(np.median(spreads)),
         field_px=float(length_px),
         haze_sd=float(np.sqrt(haze)),
         haze_px=haze_px,
     )
-    read_variance = max(float(variance - gain * (level - offset)), 0.0)
-    return background, Noise(offset, read_variance, gain, _kernel(camera).tolist())
+    seen = _fit_read_out(np.concatenate(pixels, 1), level, variance, gain, background.haze_sd)
+    return background, replace(seen, kernel=_kernel(camera).tolist())
+
+
+def _fit_read_out(pixels: npt.NDArray[Any], level: float, variance: float, gain: float, haze_sd: float) -> Noise:
+    """Noise of a known variance at the background's level, shared between photons and read-out, and the photons'
+    distribution, so that the darkest and the middle pixels are as dark as real ones: `pixels` are real values and the
+    light that is thought to be there, (2, N)."""
+    values, light = pixels
+    wanted, tried = np.percentile(values, _DARKEST), []
+    for avalanche in (False, True):
+        for read in variance * np.linspace(0, 1, _SHARES):
+            offset = float(level - (variance - read) / gain) if gain > 0 else float(values.min())
+            noise = Noise(offset, 0.0, gain, [[1.0]], float(np.sqrt(read)), avalanche)
+            rng = stream(0, "read-out noise")
+            drawn = noise.add(light + haze_sd * rng.standard_normal(len(light)), rng)
+            tried.append((float(np.abs(np.percentile(drawn, _DARKEST) - wanted).sum()), noise))
+    return min(tried, key=lambda one: one[0])[1]
 
 
 def _planes(
-    images: list[npt.NDArray[Any]], masks: list[npt.NDArray[Any]], covers: list[npt.NDArray[Any]]
-) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]:
+    images: list[npt.NDArray[Any]],
+    masks: list[npt.NDArray[Any]],
+    covers: list[npt.NDArray[Any]],
+    strays: list[npt.NDArray[Any]],
+) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]]:
     """Planes with enough background; of stacks every fifth, and those with annotated cells."""
-    for image, mask, cover in zip(images, masks, covers, strict=True):
+    for image, *others in zip(images, masks, covers, strays, strict=True):
         shape = (-1, *image.shape[-2:])
-        for n, (plane, inside, within) in enumerate(
-            zip(*(a.reshape(shape) for a in (image, mask, cover)), strict=True)
+        for n, (plane, inside, within, stray) in enumerate(
+            zip(*(a.reshape(shape) for a in (image, *others)), strict=True)
         ):
             if (n % 5 == 0 or within.any()) and inside.sum() > 100:
-                yield plane.astype(np.float32), inside, within
+                yield plane.astype(np.float32), inside, within, np.where(inside, stray, 0)
 
 
-def _ring(covariance: npt.NDArray[Any], lag: int) -> float:
+def ring(covariance: npt.NDArray[Any], lag: int) -> float:
     """Mean covariance at a lag along the two axes."""
-    return float(np.mean([covariance[_LAG + lag, _LAG], covariance[_LAG, _LAG + lag]]))
+    return float(np.mean([covariance[LAG + lag, LAG], covariance[LAG, LAG + lag]]))
 
 
-def _correlate(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Sums of products at every lag up to _LAG, by FFT."""
-    shape = [fft.next_fast_len(n + _LAG) for n in plane.shape]
+def correlate(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Sums of products at every lag up to LAG, by FFT."""
+    shape = [fft.next_fast_len(n + LAG) for n in plane.shape]
     spectrum = np.abs(fft.rfft2(plane, shape)) ** 2
     full = fft.irfft2(spectrum, shape)
-    lags = np.arange(-_LAG, _LAG + 1)
+    lags = np.arange(-LAG, LAG + 1)
     return full[np.ix_(lags, lags)]
 
 
@@ -109,5 +141,5 @@ def _kernel(covariance: npt.NDArray[Any]) -> npt.NDArray[Any]:
     spectrum = np.maximum(fft.fft2(fft.ifftshift(covariance)).real, 0)
     kernel = fft.fftshift(fft.ifft2(np.sqrt(spectrum)).real)
     kernel[np.abs(kernel) < 0.02 * np.abs(kernel).max()] = 0
-    kernel = kernel[_LAG - 1 : _LAG + 2, _LAG - 1 : _LAG + 2]
+    kernel = kernel[LAG - 1 : LAG + 2, LAG - 1 : LAG + 2]
     return kernel / np.sqrt((kernel**2).sum())

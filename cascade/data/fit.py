@@ -13,10 +13,12 @@ from cascade.data.axial import Census, fit_axial, measure_axial
 from cascade.data.camera import fit_camera
 from cascade.data.crops import Plane
 from cascade.data.frames import Frame
+from cascade.data.glow import around, cell_light, fit_glow, fit_haze, least_lit
 from cascade.evenly import evenly
 from cascade.geometry.masks import ellipsoid_region, one_piece
 from cascade.optics.axial import Axial
 from cascade.optics.foreground import background_mask
+from cascade.optics.glow import Glow
 from cascade.optics.halo import Halo
 from cascade.optics.statistics import Statistics
 from cascade.optics.window import Window
@@ -26,6 +28,7 @@ from cascade.population.placement import place
 from cascade.rng import stream
 
 _MANY = 24  # images looked at for background and noise
+_MANY_LEVELS = 120  # images looked at for their level
 _EDGE_PX = 2.0  # standard deviation of the blur of simulated cells' edges
 
 
@@ -63,11 +66,16 @@ def fit_statistics(
     masks = [background_mask(array, cover, halo.radius_px) for array, cover in zip(arrays, covers, strict=True)]
     areas = np.concatenate([_areas(plane.labels) for plane in planes])
     diameter_px = float(np.median(2 * np.sqrt(areas / np.pi)))
-    background, noise = fit_camera(arrays, masks, covers, 2 * diameter_px)
+    axial, glow = None, None
     if len(spacing_um) == 3:
         axial, found = _fit_depth(images, planes, spacing_um)
+        axial = fit_haze(axial, arrays, masks, covers, spacing_um)
     else:
-        axial, found = None, _count_plane_cells(planes, spacing_um)
+        found = _count_plane_cells(planes, spacing_um)
+        glow = fit_glow(arrays, masks, diameter_px * spacing_um[-1], 2 * diameter_px, spacing_um)
+    strays = [_stray(*seen, axial, glow, spacing_um) for seen in zip(arrays, masks, covers, strict=True)]
+    quiet = [least_lit(stray, mask) for stray, mask in zip(strays, masks, strict=True)]
+    background, noise = fit_camera(arrays, quiet, covers, 2 * diameter_px, strays)
     shape = tuple(int(n) for n in np.median([array.shape for array in arrays], 0))
     region = _region(found, np.array(shape) * np.array(spacing_um))
     gap_px = 0.1 * diameter_px
@@ -96,11 +104,47 @@ def fit_statistics(
         region_um=region,
         clustering_probability=float(np.mean(clustering)),
         image_clustering=clustering if axial else [],
+        image_level=_levels(images, halo.radius_px, axial, glow, spacing_um),
+        cut_by_border=region is None,
+        glow=glow,
         cell_area_um2=[],
         cell_brightness=[],
         cell_image=[],
     )
     return statistics, found
+
+
+def _stray(
+    array: npt.NDArray[Any],
+    mask: npt.NDArray[Any],
+    cover: npt.NDArray[Any],
+    axial: Axial | None,
+    glow: Glow | None,
+    spacing_um: tuple[float, ...],
+) -> npt.NDArray[Any]:
+    """Light of an image that is neither background nor in cells, camera units."""
+    if axial is not None:
+        return axial.stray(cell_light(array, mask, cover)[0], spacing_um)
+    if glow is None:
+        return np.zeros(array.shape, np.float32)
+    return np.float32(glow.share) * around(array, mask, glow.length_um, spacing_um)
+
+
+def _levels(
+    images: list[Annotated], margin_px: int, axial: Axial | None, glow: Glow | None, spacing_um: tuple[float, ...]
+) -> list[float]:
+    """Background level of the image of each annotated frame, without stray light; of many images, some are measured and
+    stand for their neighbours in time."""
+    measured = evenly(len(images), _MANY_LEVELS)
+    levels = []
+    for n in measured:
+        array = images[n].image()
+        cover = images[n].cover(array.shape)
+        mask = background_mask(array, cover, margin_px)
+        stray = _stray(array, mask, cover, axial, glow, spacing_um)
+        levels.append(float((array - stray)[least_lit(stray, mask)].mean()))
+    nearest = [int(np.argmin(np.abs(np.array(measured) - n))) for n in range(len(images))]
+    return [round(levels[nearest[n]], 3) for n, image in enumerate(images) for _ in image.frames]
 
 
 def _fit_depth(

@@ -7,9 +7,11 @@ import numpy.typing as npt
 import torch
 from scipy import linalg, ndimage, stats
 
+from cascade.evaluation.scattering import scattering, scattering_features
 from cascade.evaluation.segmenters import LabelledImage
 from cascade.evenly import evenly
 from cascade.optics.window import Window
+from cascade.rng import stream
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -29,10 +31,10 @@ def frechet_distance(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
     """
     if min(len(a), len(b)) <= a.shape[1]:
         raise ValueError(f"{len(a)} and {len(b)} samples for {a.shape[1]} features: give more samples than features")
-    ca, cb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    ca, cb = np.atleast_2d(ca), np.atleast_2d(cb)
-    root = linalg.sqrtm(ca @ cb)
-    mixed = float(np.trace(np.real(root)))
+    ca, cb = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
+    values, vectors = linalg.eigh(ca)
+    root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+    mixed = np.sqrt(np.maximum(linalg.eigvalsh(root @ cb @ root), 0)).sum()  # tr (Σ_a Σ_b)^{1/2}
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca) + np.trace(cb) - 2 * mixed)
 
 
@@ -131,6 +133,34 @@ def patches(images: list[LabelledImage], window: Window, size: int, *, limit: in
     return chosen
 
 
+def tiles(images: list[LabelledImage], size: int, *, limit: int = 600) -> npt.NDArray[Any]:
+    """Patches (N, size, size) in camera units, cut side by side from every plane, at most `limit`, evenly drawn.
+
+    Cells or none, of stacks every plane counts, also where a single slice is annotated. Planes that are smaller give
+    none.
+    """
+    places = []  # (image, plane, corner)
+    for number, one in enumerate(images):
+        stack = _planes(one)
+        rows, columns = (_starts(n, size) for n in stack.shape[1:])
+        places += [(number, z, y, x) for z in range(len(stack)) for y in rows for x in columns]
+    chosen = np.empty((min(limit, len(places)), size, size), np.float32)
+    for tile, n in zip(chosen, evenly(len(places), limit), strict=True):
+        number, z, y, x = places[n]
+        tile[:] = _planes(images[number])[z, y : y + size, x : x + size]
+    return chosen
+
+
+def _planes(one: LabelledImage) -> npt.NDArray[Any]:
+    return one.stored[None] if one.stored.ndim == 2 else one.stored
+
+
+def _starts(length: int, size: int) -> list[int]:
+    """Where tiles begin: as many as there is room for, evenly over the length."""
+    count = length // size
+    return [round((n + 0.5) * (length - count * size) / count) + n * size for n in range(count)]
+
+
 def distribution(
     real_train: list[LabelledImage],
     real_test: list[LabelledImage],
@@ -138,36 +168,57 @@ def distribution(
     vae: "AutoencoderKL",
     *,
     size: int = 64,
+    tile: int = 96,
 ) -> dict[str, Any]:
-    """FID and KID between patches of `size` pixels around cells, real to real and real to synthetic.
+    """FID and KID, real to real and real to synthetic, by two judges.
 
-    Features are those of an autoencoder's encoder (`vae`), see `encoder_features`, the mean over a patch's eight
-    orientations. Of `others`, "synthetic" gives `fid_r2s` and `kid_r2s`; all are in `distances`, by name. None where
-    there are too few patches, as where no image with cells is large enough.
+    `fid`, `kid`: features of an autoencoder's encoder (`vae`), see `encoder_features`, the mean over eight orientations
+    of patches of `size` pixels around cells. `fid_scattering`, `kid_scattering`: features that nobody trained, see
+    `scattering_features`, of `tiles` of `tile` pixels. Where they disagree, believe the second: the autoencoder has
+    part in making the images.
+
+    Each with `_r2r`, training to test images; `_r2s`, those of `others["synthetic"]` to test images; and `_floor`, two
+    random halves of the test images' patches, half as many as the others compare. `distances` holds all of `others` by
+    name. None where there are too few patches, as where no image is large enough.
     """
     window = _window(real_train)
 
-    def features(images: list[LabelledImage]) -> npt.NDArray[Any] | None:
+    def encoded(images: list[LabelledImage]) -> npt.NDArray[Any]:
         seen = patches(images, window, size)
-        return encoder_features(vae, all_orientations(seen)).reshape(8, len(seen), -1).mean(0) if len(seen) else None
+        return encoder_features(vae, all_orientations(seen)).reshape(8, len(seen), -1).mean(0) if len(seen) else seen
 
-    def compared(seen: npt.NDArray[Any] | None) -> dict[str, float | None]:
-        if seen is None or test is None:
-            return {"fid": None, "kid": None}
-        few = min(len(seen), len(test))
-        return {
-            "fid": frechet_distance(seen, test) if few > seen.shape[1] else None,
-            "kid": kernel_distance(seen, test) if few > 1 else None,
-        }
+    tested, scattered = encoded(real_test), scattering(tiles(real_test, tile))
 
-    test = features(real_test)
-    found = {name: compared(features(images)) for name, images in others.items()}
+    def compared(images: list[LabelledImage]) -> dict[str, float | None]:
+        return _distances(encoded(images), tested) | _independent(scattering(tiles(images, tile)), scattered)
+
+    halves = [part[stream(0, "halves").permutation(len(part))] for part in (tested, scattered)]
+    (first, second), (one, other) = (np.array_split(part, 2) for part in halves)
+    found = {name: compared(images) for name, images in others.items()}
+    ends = {"r2r": compared(real_train), "floor": _distances(first, second) | _independent(one, other)}
+    ends |= {"r2s": found["synthetic"]} if "synthetic" in found else {}
     return {
-        **{f"{key}_r2r": value for key, value in compared(features(real_train)).items()},
-        **{f"{key}_r2s": value for key, value in found.get("synthetic", {}).items()},
+        **{f"{key}_{end}": value for end, values in ends.items() for key, value in values.items()},
         "distances": found,
         "features": "encoder of the autoencoder of nuclei2d",
+        "features_scattering": "logarithms of wavelet scattering, in units of their spread among test tiles",
     }
+
+
+def _distances(seen: npt.NDArray[Any], test: npt.NDArray[Any]) -> dict[str, float | None]:
+    few = min(len(seen), len(test))
+    return {
+        "fid": frechet_distance(seen, test) if few > np.prod(test.shape[1:]) else None,
+        "kid": kernel_distance(seen, test) if few > 1 else None,
+    }
+
+
+def _independent(seen: npt.NDArray[Any], test: npt.NDArray[Any]) -> dict[str, float | None]:
+    """Distances of scattering coefficients, by features in units of those of the test tiles."""
+    if min(len(seen), len(test)) < 2:
+        return {"fid_scattering": None, "kid_scattering": None}
+    found = _distances(scattering_features(seen, test), scattering_features(test, test))
+    return {f"{key}_scattering": value for key, value in found.items()}
 
 
 def _window(images: list[LabelledImage]) -> Window:

@@ -38,6 +38,11 @@ _BELOW_TABLES = (
     "test of the SEG of single test images (mean over seeds) against training on Real, of ablations against "
     "Synthetic.</p>"
 )
+_JUDGES = {"fid": "FID", "kid": "KID", "fid_scattering": "FID, scattering", "kid_scattering": "KID, scattering"}
+_BELOW_DISTANCES = (
+    "<p>Features: the encoder's, which has part in making the images, and wavelet scattering, which nobody trained: "
+    "believe it where they disagree. Test images: two random halves of them.</p>"
+)
 Scores = dict[str, Any]
 """Of a condition: mean, std and n by score, and the SEG of each test image."""
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
@@ -82,11 +87,11 @@ def write_report(
                                                            for n, s in seg.items()}}  # fmt: skip
     finite = json.loads(json.dumps(record), parse_constant=lambda name: None)  # JSON knows no NaN, no Infinity
     (output / "report.json").write_text(json.dumps(finite, indent=1, allow_nan=False))
-    shown = {group: names for group, names in groups.items() if names}
-    (output / "table.md").write_text("\n".join(_markdown(_table(seg, names, group)) for group, names in shown.items()))
+    apart = _apart(facts)
+    tables = [_table(seg, names, group) for group, names in groups.items() if names]
+    (output / "table.md").write_text("\n".join(map(_markdown, filter(None, [*tables, apart]))))
     parts = [f"<h1>{html.escape(title)}</h1>"]
-    parts += [_html_table(_table(seg, names, group)) for group, names in shown.items()]
-    parts.append(_BELOW_TABLES)
+    parts += [*map(_html_table, tables), _BELOW_TABLES]
     drawn = {name: values for name, values in seg.items() if name not in groups["ratios"].values()}
     parts.append(_picture(_curves(drawn), "Average precision by IoU threshold."))
     kept = {name: output / "runs" / f"{name}.npz" for name in drawn}
@@ -98,6 +103,7 @@ def write_report(
     parts.append("<h2>Real and synthetic images</h2><p>Same scale, same grey values.</p>")
     parts.append(side_by_side(alike, synthetic))
     parts.append("<h2>Distributions</h2>")
+    parts += [_html_table(apart), _BELOW_DISTANCES] if apart else []
     parts.append(_picture(_cells(test, synthetic), "Single cells, real (test) and synthetic: shape, light across the "
                           "rim (bands: quartiles of cells), power spectrum around them."))  # fmt: skip
     caption = f"KLD {distances[0]:.3f}, Bhattacharyya distance {distances[1]:.4f}"
@@ -110,8 +116,8 @@ def write_report(
         parts.append(_html_table([list(row) for row in zip(*rows, strict=True)]))
         parts.append("<p>Wasserstein distances in units of the real spread; of the pair correlation the mean absolute "
                      "difference, of the background's spectrum in decades.</p>")  # fmt: skip
-    numbers = [(key, value) for key, value in facts.items() if isinstance(value, int | float | str | None)]
-    parts.append(_html_table([["", "value"], *[[key, _number(value)] for key, value in numbers]]))
+    numbers = [[key, _number(value)] for key, value in facts.items() if isinstance(value, int | float | str | None)]
+    parts.append(_html_table([["", "value"], *numbers]))
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
     path = output / "report.html"
     path.write_text(f"{page}<style>{_STYLE}</style>{''.join(parts)}</html>")
@@ -156,6 +162,14 @@ def _table(seg: dict[str, Scores], names: dict[str, str], group: str) -> list[li
         p = _rank_sum(seg, name)
         rows.append([_NAMES.get(short, short), *cells, "" if p is None else f"{p:.2g}"])
     return rows
+
+
+def _apart(facts: dict[str, Any]) -> list[list[str]]:
+    """Distances of every set to the test images, by either judge; nothing where they were not measured."""
+    ends = {"test images": "floor", "real (training)": "r2r"} if "distances" in facts else {}
+    sets = {name: {key: facts[f"{key}_{end}"] for key in _JUDGES} for name, end in ends.items()}
+    rows = [[_label(n), *(_number(d[key]) for key in _JUDGES)] for n, d in (sets | facts.get("distances", {})).items()]
+    return [["distance to test images", *_JUDGES.values()], *rows] if rows else []
 
 
 def _markdown(rows: list[list[str]]) -> str:

@@ -38,7 +38,8 @@ def compose_tiles(
     uses = draw_uses(bank, scene, statistics, seed, index)
     uses = [uses[n] for n in large_first([bank[use.cell] for use in uses])]
     masks = [turned(bank[use.cell], use.symmetry).mask for use in uses]
-    corners = place(masks, scene.canvas, scene.clustering_probability, stream(seed, "placement", index), scene.region)
+    draws, p = stream(seed, "placement", index), scene.clustering_probability
+    corners = place(masks, scene.canvas, p, draws, scene.region, beyond=scene.beyond)
     shown = np.flatnonzero((corners != UNPLACED).all(1))
     kind = digitise(np.zeros(1), statistics.dtype).dtype
     image, labels = ome_zarr.create(
@@ -55,6 +56,8 @@ def compose_tiles(
         light, local, placed = compose(cells, corners[near] - offset, (*leading, *(last - first)), trimmed=True)
         if statistics.axial:
             light = statistics.axial.with_glow(light, statistics.spacing_um)
+        if statistics.glow:
+            light = statistics.glow.add(light, statistics.spacing_um, seed, index, (int(first[0]), int(first[1])))
         inside = [slice(w.start - a, w.stop - a) for w, a in zip(window, first, strict=True)]
         inner: tuple[slice | EllipsisType, ...] = (..., *inside)
         light, local = light[inner], local[inner]
@@ -84,7 +87,9 @@ def compose_tiles(
 
 def _margin(statistics: Statistics) -> int:
     """How far beyond a tile there is what changes it, in pixels."""
-    return 4 * GAP_PX + (statistics.axial.glow_reach(statistics.spacing_um) if statistics.axial else 0)
+    spacing = statistics.spacing_um
+    reach = statistics.axial.glow_reach(spacing) if statistics.axial else 0
+    return 4 * GAP_PX + (statistics.glow.reach(spacing) if statistics.glow else reach)
 
 
 def _tiles(

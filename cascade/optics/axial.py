@@ -19,6 +19,7 @@ class Axial:
     profile: light at relative heights `u` as a fraction of the middle plane's; beyond u = 1 it is out-of-focus light.
     section: diameter of outlines cut in the middle half of cells, as a fraction of the middle plane's.
     glow, glow_um: share of the light that cells give to what lies around them, and how far it spreads (a Gaussian's σ).
+    haze, haze_um: the same of light that is far out of focus, with σ along z and in the plane.
     """
 
     elongation: tuple[float, float]
@@ -28,6 +29,8 @@ class Axial:
     section: float = _MIDDLE_HALF
     glow: float = 0.0
     glow_um: float = 0.0
+    haze: float = 0.0
+    haze_um: tuple[float, float] = (0.0, 0.0)
 
     def elongations(self, diameters_um: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Mean elongation of cells whose middle planes have these diameters.
@@ -46,22 +49,31 @@ class Axial:
         return np.interp(np.abs(u), self.u, self.profile, right=0.0)
 
     def with_glow(self, light: npt.NDArray[Any], spacing_um: tuple[float, ...]) -> npt.NDArray[Any]:
-        """Cells' light above background (Z, Y, X) float32, and between and around them no less than their glow.
+        """Cells' light above background (Z, Y, X) float32, and between and around them no less than stray light.
 
-        It does not add up: what was measured of cells' light, in them and around them, had the glow in it.
+        It does not add up: what was measured of cells' light, in them and around them, had the stray light in it.
         """
-        if self.glow == 0:
-            return light
-        return np.maximum(light, np.float32(self.glow) * spread_light(light, self.glow_um, spacing_um))
+        return light if self.glow == self.haze == 0 else np.maximum(light, self.stray(light, spacing_um))
+
+    def stray(self, light: npt.NDArray[Any], spacing_um: tuple[float, ...]) -> npt.NDArray[Any]:
+        """Glow and haze of cells' light (Z, Y, X), float32."""
+        z_um, plane_um = self.haze_um
+        parts = ((self.glow, (self.glow_um,) * 3), (self.haze, (z_um, plane_um, plane_um)))
+        spread = [np.float32(share) * spread_light(light, um, spacing_um) for share, um in parts if share > 0]
+        return np.sum(spread, 0) if spread else np.zeros_like(light)
 
     def glow_reach(self, spacing_um: tuple[float, ...]) -> int:
         """How many pixels in the plane the glow of a cell goes beyond it."""
-        return int(np.ceil(_GLOW_SIGMAS * self.glow_um / min(spacing_um[-2:]))) + 1 if self.glow else 0
+        far = max(self.glow_um if self.glow else 0.0, self.haze_um[1] if self.haze else 0.0)
+        return int(np.ceil(_GLOW_SIGMAS * far / min(spacing_um[-2:]))) + 1 if far else 0
 
 
 _GLOW_SIGMAS = 3  # beyond that it is nothing
 
 
-def spread_light(light: npt.NDArray[Any], length_um: float, spacing_um: Sequence[float]) -> npt.NDArray[Any]:
-    sigma = length_um / np.array(spacing_um)
+def spread_light(
+    light: npt.NDArray[Any], length_um: float | tuple[float, ...], spacing_um: Sequence[float]
+) -> npt.NDArray[Any]:
+    """Light convolved with a Gaussian of σ `length_um`, or one σ an axis."""
+    sigma = np.asarray(length_um) / np.array(spacing_um)
     return ndimage.gaussian_filter(light, sigma, mode="constant", truncate=_GLOW_SIGMAS)

@@ -9,6 +9,7 @@ import numpy as np
 
 from cascade.optics.axial import Axial
 from cascade.optics.background import Background
+from cascade.optics.glow import Glow
 from cascade.optics.halo import Halo
 from cascade.optics.noise import Noise
 from cascade.optics.numbers import check_dtype, check_numbers, check_rows
@@ -42,6 +43,9 @@ class Statistics:
     cell_brightness: list[float]  # mean over the middle plane, on the reference background
     cell_image: list[int]  # which entry of cells_per_image a cell is from
     image_clustering: list[float] = field(default_factory=list)  # of each entry of cells_per_image, where it differs
+    image_level: list[float] = field(default_factory=list)  # background of each entry of cells_per_image, where known
+    cut_by_border: bool = False  # images are windows of a larger sample: cells_per_image counts those that are cut
+    glow: Glow | None = None  # stray light of planes; that of stacks is in `axial`
 
     @property
     def ndim(self) -> int:
@@ -72,8 +76,8 @@ class Statistics:
             raise ValueError(f"statistics are a dictionary, not {str(record)[:20]}: {_MEND}")
         record = dict(record)
         kinds: dict[str, type[Any]] = {"window": Window, "background": Background, "noise": Noise, "halo": Halo}
-        if record.get("axial") is not None:
-            kinds["axial"] = Axial
+        optional: dict[str, type[Any]] = {"axial": Axial, "glow": Glow}
+        kinds |= {key: kind for key, kind in optional.items() if record.get(key) is not None}
         for key, kind in kinds.items():
             try:
                 record[key] = kind(**record[key])
@@ -89,7 +93,8 @@ class Statistics:
             tuples["region_um"] = tuple(found.region_um)
         if found.axial:
             mean, spread = found.axial.elongation
-            tuples["axial"] = replace(found.axial, elongation=(mean, spread))
+            z_um, plane_um = found.axial.haze_um
+            tuples["axial"] = replace(found.axial, elongation=(mean, spread), haze_um=(z_um, plane_um))
         return replace(found, **tuples)
 
     def save(self, folder: str | Path) -> None:
@@ -125,7 +130,10 @@ def check_statistics(found: Statistics) -> None:
     for name in ("field_sd", "field_px", "haze_sd", "haze_px"):
         check_numbers(f"background.{name}", [getattr(background, name)], least=0)
     check_numbers("noise.offset", [noise.offset])
-    check_numbers("noise.read_variance and noise.gain", [noise.read_variance, noise.gain], least=0)
+    for name in ("read_variance", "gain", "read_sd"):
+        check_numbers(f"noise.{name}", [getattr(noise, name)], least=0)
+    if not isinstance(noise.avalanche, bool):
+        raise ValueError(f"noise.avalanche must be true or false, got {noise.avalanche!r}")
     check_rows("noise.kernel", noise.kernel)
     if found.halo.profile != []:  # no halo
         check_numbers("halo.profile", found.halo.profile)
@@ -135,8 +143,11 @@ def check_statistics(found: Statistics) -> None:
         check_numbers("axial.elongation", axial.elongation, count=2, least=0)
         check_numbers("axial.u", axial.u, least=0)
         check_numbers("axial.profile", axial.profile, count=len(axial.u))
-        for name in ("diameter_um", "section", "glow", "glow_um"):
+        check_numbers("axial.haze_um", axial.haze_um, count=2, least=0)
+        for name in ("diameter_um", "section", "glow", "glow_um", "haze"):
             check_numbers(f"axial.{name}", [getattr(axial, name)], least=0)
+    for name in ("share", "length_um", "roughness", "roughness_px") if found.glow else ():
+        check_numbers(f"glow.{name}", [getattr(found.glow, name)], least=0)
     check_numbers("cells_per_image", found.cells_per_image, least=0, whole=True)
     if found.region_um is not None:
         check_numbers("region_um", found.region_um, count=ndim, above=0)
@@ -147,3 +158,5 @@ def check_statistics(found: Statistics) -> None:
     check_numbers("cell_image", found.cell_image, count=cells, least=0, most=images - 1, whole=True)
     if found.image_clustering != []:  # every image as the whole
         check_numbers("image_clustering", found.image_clustering, count=images, least=0, most=1)
+    if found.image_level != []:  # drawn from the background's levels
+        check_numbers("image_level", found.image_level, count=images)

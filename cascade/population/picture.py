@@ -28,6 +28,7 @@ def take_picture(
         stream(seed, "placement", index),
         scene.region,
         scene.max_overlap,
+        beyond=scene.beyond,
     )
     light, labels, placed = compose(cells, corners, scene.canvas)
     labels = labels.astype(label_dtype(len(placed)))
@@ -51,6 +52,8 @@ def expose(light: npt.NDArray[Any], level: float, statistics: Statistics, seed: 
     background = statistics.background.draw(light.shape, seed, index, level)
     if statistics.axial:
         light = statistics.axial.with_glow(light, statistics.spacing_um)
+    if statistics.glow:
+        light = statistics.glow.add(light, statistics.spacing_um, seed, index)
     return digitise(statistics.noise.add(background + light, stream(seed, "noise", index)), statistics.dtype)
 
 

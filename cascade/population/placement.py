@@ -18,6 +18,7 @@ def place(
     region: npt.NDArray[Any] | None = None,
     max_overlap: float = 0.0,
     max_tries: int = 60,
+    beyond: bool = False,
 ) -> npt.NDArray[Any]:
     """Find a free site for every mask, one after the other.
 
@@ -28,7 +29,8 @@ def place(
     against it along a random direction, else anywhere free (cascaded diffusion paper, §2, after Svoboda & Ulman, 2017).
     Of a cell pressed against others 1 % (a solid: 3 %) may lie on them: light then falls off between neighbours as it
     does in real images. A cell's box centre stays on the canvas, and in `region` (bool, canvas_shape) where given;
-    cells may be cut by the border.
+    cells may be cut by the border. beyond: centres may lie beyond the border of a canvas without a region, as long as a
+    tenth of the box is on it: so do those of the cells of an image that is a window of a larger sample.
 
     Returns corners (N, D) int64: where each mask's first voxel goes, possibly negative. A cell for which no site was
     found has the corner `UNPLACED`, in every axis.
@@ -40,7 +42,7 @@ def place(
     boxes = [tight_box(mask) for mask in masks]
     tight = [mask[box] for mask, box in zip(masks, boxes, strict=True)]
     widest = np.max([m.shape for m in tight] or [(1,) * len(canvas_shape)], axis=0)
-    canvas = _Canvas(canvas_shape, widest, region, max_overlap)
+    canvas = _Canvas(canvas_shape, widest, region, max_overlap, beyond and region is None)
     corners = np.full((len(masks), len(canvas_shape)), UNPLACED, np.int64)
     anchors = _Anchors()
     for n, mask in enumerate(tight):
@@ -56,6 +58,9 @@ def place(
     return corners
 
 
+_BEYOND = 0.4  # of a cell's box, from its centre: a tenth of it stays on the canvas
+
+
 UNPLACED = np.iinfo(np.int64).min
 
 
@@ -69,13 +74,19 @@ class _Canvas:
     """Which voxels are taken; padded, so that cells cut by the border need no special case."""
 
     def __init__(
-        self, shape: Sequence[int], pad: npt.NDArray[Any], region: npt.NDArray[Any] | None, max_overlap: float
+        self,
+        shape: Sequence[int],
+        pad: npt.NDArray[Any],
+        region: npt.NDArray[Any] | None,
+        max_overlap: float,
+        beyond: bool,
     ):
         if region is not None and region.shape != tuple(shape):
             raise ValueError(f"region has shape {region.shape}, the canvas {tuple(shape)}: they must be equal")
         if region is not None and not region.any():
             raise ValueError("region is empty: no cell can be placed in it")
         self.shape, self.pad, self.region, self.max_overlap = tuple(shape), pad, region, max_overlap
+        self.beyond = _BEYOND if beyond else 0.0
         self.taken = np.zeros(np.array(shape) + 2 * pad, bool)
         self.sites = None if region is None else np.flatnonzero(region)
         self.room: npt.NDArray[Any] | None = None  # distance to the nearest taken voxel when it was last computed
@@ -84,8 +95,9 @@ class _Canvas:
     def window(self, corner: npt.NDArray[Any], mask: npt.NDArray[Any]) -> tuple[slice, ...]:
         return tuple(slice(c, c + n) for c, n in zip(corner + self.pad, mask.shape, strict=True))
 
-    def allows(self, centre: npt.NDArray[Any]) -> bool:
-        inside = all(0 <= c < n for c, n in zip(centre, self.shape, strict=True))
+    def allows(self, centre: npt.NDArray[Any], mask: npt.NDArray[Any]) -> bool:
+        out = self.reach(mask)
+        inside = all(-r <= c < n + r for c, n, r in zip(centre, self.shape, out, strict=True))
         return inside and (self.region is None or bool(self.region[tuple(centre)]))
 
     def free(self, corner: npt.NDArray[Any], mask: npt.NDArray[Any], overlap: float) -> bool:
@@ -102,9 +114,14 @@ class _Canvas:
     def fill(self, corner: npt.NDArray[Any], mask: npt.NDArray[Any]) -> None:
         self.taken[self.window(corner, mask)] |= mask
 
-    def random_centre(self, rng: np.random.Generator) -> npt.NDArray[Any]:
+    def reach(self, mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """How far beyond the border a mask's centre may lie, in voxels, by axis."""
+        return (self.beyond * np.array(mask.shape)).astype(int)
+
+    def random_centre(self, mask: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
         if self.sites is None:
-            return rng.integers(0, self.shape)
+            out = self.reach(mask)
+            return rng.integers(-out, self.shape + out)
         return np.array(np.unravel_index(self.sites[rng.integers(len(self.sites))], self.shape))
 
     def roomy(self, radius: float, refresh: bool) -> npt.NDArray[Any]:
@@ -148,7 +165,7 @@ def _anywhere(
 ) -> npt.NDArray[Any] | None:
     half = np.array(mask.shape) // 2
     for _ in range(max_tries):
-        corner = canvas.random_centre(rng) - half
+        corner = canvas.random_centre(mask, rng) - half
         if canvas.free(corner, mask, canvas.max_overlap):
             return corner
     radius = _radius(mask)
@@ -203,7 +220,7 @@ def _beside(
         steps = np.arange(0.3 * reach, 1.1 * reach)  # outwards until it fits: in contact with what is there
         corners = np.rint(anchors.centres[n] + steps[:, None] * direction).astype(np.int64) - half
         for corner in corners[canvas.maybe_free(corners, probes, overlap)]:
-            if not canvas.allows(corner + half):
+            if not canvas.allows(corner + half, mask):
                 break
             if canvas.free(corner, mask, overlap):
                 return corner

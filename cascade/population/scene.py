@@ -17,7 +17,7 @@ _ENOUGH = 8  # annotated cells of an image, to draw the light and size of its ce
 @dataclass(frozen=True)
 class Scene:
     """What is decided before there is any cell. region: where cell centres may lie, bool, or None for everywhere.
-    like: the real image whose brightness it takes after."""
+    like: the real image whose brightness it takes after. beyond: cells' centres may lie beyond the border."""
 
     canvas: tuple[int, ...]
     region: npt.NDArray[Any] | None
@@ -26,6 +26,7 @@ class Scene:
     level: float
     clustering_probability: float
     max_overlap: float = 0.0
+    beyond: bool = False
 
 
 def plan_scene(
@@ -61,8 +62,8 @@ def plan_scene(
         count = max(round(statistics.cells_per_image[like] * share), 1)
     else:
         _check_room(statistics, count, canvas, settings.max_overlap)
-    level = float(rng.choice(statistics.background.levels))
-    return Scene(canvas, region, int(count), like, level, float(p), settings.max_overlap)
+    level = statistics.image_level[like] if statistics.image_level else float(rng.choice(statistics.background.levels))
+    return Scene(canvas, region, int(count), like, level, float(p), settings.max_overlap, statistics.cut_by_border)
 
 
 def _canvas(statistics: Statistics, settings: CascadeSettings, region: npt.NDArray[Any] | None) -> tuple[int, ...]:
