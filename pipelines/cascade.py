@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from cascade.annotation import Annotation, Sample
 from cascade.hub import folders as hub
 from cascade.hub.cards import write_cascade_card
+from cascade.hub.few_steps import FEW_STEPS
 from cascade.hub.statistics import saved_statistics
 from cascade.neus.settings import NeuSSettings
 from cascade.optics.statistics import Statistics
@@ -119,18 +120,22 @@ class CascadePipeline(DiffusionPipeline):
         revision: str | None = None,
         token: str | None = None,
         dtype: torch.dtype = torch.float32,
+        few_steps: bool = False,
         **kwargs: Any,
     ) -> "CascadePipeline":
         """Load a saved cascade, "nuclei2d", "nuclei3d", or a folder that the scripts filled (mask/, texture/, …).
 
         A 3D folder without its own multiview/ takes the embedded one, which was trained on harmonic shapes and fits
-        any data set. Keyword arguments `mask`, `multiview`, `texture` replace stages. Raises `hub.ModelError` if a
-        stage is missing or pickled.
+        any data set. few_steps: outlines and texture with the weights that draw in a few steps, which one of them has
+        to have. Keyword arguments `mask`, `multiview`, `texture` replace stages. Raises `hub.ModelError` if a stage is
+        missing or pickled.
         """
         folder = hub.model_folder(path_or_repo_id, revision, token)
         dtype = kwargs.pop("torch_dtype", dtype)  # as diffusers called it until 0.42
         needed = [name for name in ("mask", "texture") if name not in kwargs]
         hub.check_components(folder, cls.__name__, dict.fromkeys(needed, "model_index.json"))
+        if few_steps and not any((folder / name / FEW_STEPS).is_file() for name in needed):
+            raise hub.ModelError(f"{folder}: no stage has weights for few steps ({FEW_STEPS}): leave `few_steps` out")
         statistics = saved_statistics(folder)
         if len(statistics["spacing_um"]) == 3 and "multiview" not in kwargs:
             source = folder / "multiview"
@@ -144,7 +149,7 @@ class CascadePipeline(DiffusionPipeline):
             kwargs["multiview"] = MultiviewPipeline.from_pretrained(source, dtype=dtype)
         for name, stage in (("mask", MaskDDPMPipeline), ("texture", TexturePipeline)):
             if name not in kwargs:
-                kwargs[name] = stage.from_pretrained(folder / name, dtype=dtype)
+                kwargs[name] = stage.from_pretrained(folder / name, dtype=dtype, few_steps=few_steps)
         pipeline = cls(statistics=statistics, **kwargs)
         pipeline.register_to_config(_name_or_path=str(folder))
         return pipeline

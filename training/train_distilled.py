@@ -76,7 +76,7 @@ def _train(settings: Settings) -> None:
     crops = CropDataset(settings.data, max_relative_height=1e9 if texture else settings.max_relative_height)
     device = accelerator.device
     kind = TexturePipeline if texture else MaskDDPMPipeline
-    pipeline = kind.from_pretrained(stage_of(settings.base_model, settings.stage), few_steps=False).to(device)
+    pipeline = kind.from_pretrained(stage_of(settings.base_model, settings.stage)).to(device)
     student, encode = _texture(pipeline) if texture else _outlines(pipeline, crops)
     teacher, few = deepcopy(student), settings.num_inference_steps
     loss = ConsistencyLoss(

@@ -79,7 +79,7 @@ def _train(settings: Settings, crops: CropDataset) -> None:
     masks = crops.columns["mask"][:, 0].numpy()
     side = settings.sample_size
     if settings.base_model:
-        unet = MaskDDPMPipeline.from_pretrained(stage_of(settings.base_model, "mask"), few_steps=False).unet
+        unet = MaskDDPMPipeline.from_pretrained(stage_of(settings.base_model, "mask")).unet
         if unet.config.sample_size != side:
             raise ValueError(
                 f"{settings.base_model} draws at {unet.config.sample_size} pixels: make --sample_size {side} the same"

@@ -15,7 +15,12 @@ log = logging.getLogger(__name__)
 
 
 def load(
-    folder: str | Path, device: str | None = None, dtype: str = "float32", compile: bool = False
+    folder: str | Path,
+    device: str | None = None,
+    dtype: str = "float32",
+    *,
+    compile: bool = False,
+    few_steps: bool = False,
 ) -> CascadePipeline:
     """A cascade on the best device there is, whose stages leave the progress bar to the whole.
 
@@ -27,7 +32,7 @@ def load(
         log.warning(
             "%s emulates bfloat16, several times slower than float32: `dtype` auto chooses what is fast", device
         )
-    pipeline = CascadePipeline.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
+    pipeline = CascadePipeline.from_pretrained(folder, dtype=getattr(torch, dtype), few_steps=few_steps).to(device)
     for stage in pipeline.stages:
         stage.set_progress_bar_config(disable=True)
     if compile:

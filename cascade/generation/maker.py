@@ -57,7 +57,8 @@ class CascadeMaker:
 
     def _ready(self) -> CascadePipeline:
         if self._pipeline is None:
-            pipeline = load(self.model, self.device, self.recipe.dtype, compile=self.recipe.compile)
+            recipe = self.recipe
+            pipeline = load(self.model, self.device, recipe.dtype, compile=recipe.compile, few_steps=recipe.few_steps)
             pipeline.set_progress_bar_config(disable=True)
             self._region = region_of(self.recipe)
             if self.recipe.bank:

@@ -10,7 +10,7 @@ from cascade.generation.settings import Dtype, GenerationSettings
 from cascade.generation.shards import file_sha256
 from cascade.population.settings import CascadeSettings
 
-_OPTIONAL = ("tiles", "micro_batch_size")  # recorded only where they are given
+_OPTIONAL = ("tiles", "micro_batch_size", "few_steps")  # recorded only where they are given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,7 @@ class Recipe:
     bank: int | None = None
     tiles: bool = False
     dtype: Dtype = "float32"
+    few_steps: bool = False
     compile: bool = False
 
     @classmethod
@@ -36,6 +37,7 @@ class Recipe:
             bank=settings.bank,
             tiles=settings.tiles,
             dtype=settings.dtype,
+            few_steps=settings.few_steps,
             compile=settings.compile,
         )
 

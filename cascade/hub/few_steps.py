@@ -11,7 +11,7 @@ from cascade.files import replacing
 from cascade.hub.folders import ModelError
 from cascade.hub.low_rank import add_difference, low_rank_difference
 
-FILE = "few_steps.safetensors"
+FEW_STEPS = "few_steps.safetensors"
 _STEPS = "num_inference_steps"
 
 
@@ -27,7 +27,7 @@ def save_few_steps(base: DiffusionPipeline, distilled: DiffusionPipeline, folder
             if any(not torch.equal(value, before[key]) for key, value in network.state_dict().items()):
                 difference = low_rank_difference(before, network.state_dict(), rank)
                 found |= {f"{name}/{key}": value for key, value in difference.items()}
-    path = Path(folder) / FILE
+    path = Path(folder) / FEW_STEPS
     with replacing(path) as temporary:
         save_file(found, temporary, metadata={_STEPS: str(distilled.config.num_inference_steps)})
     return path
@@ -36,7 +36,7 @@ def save_few_steps(base: DiffusionPipeline, distilled: DiffusionPipeline, folder
 def add_few_steps(pipeline: DiffusionPipeline, folder: Path) -> None:
     """Make a stage that was loaded from a folder draw in few steps, if the folder says how; `hub.ModelError` if what it
     says is of another stage."""
-    path = folder / FILE
+    path = folder / FEW_STEPS
     if not path.is_file():
         return
     try:

@@ -28,13 +28,12 @@ class HubStage:
         revision: str | None = None,
         token: str | None = None,
         *,
-        few_steps: bool = True,
+        few_steps: bool = False,
         **options: Any,
     ) -> Self:
         """Load from a folder or a Hub repository; `options` are those of diffusers, and components to use instead.
 
-        few_steps: with the weights that draw in a few steps, where the folder has them; those that a training goes on
-        from are the others.
+        few_steps: with the weights that draw in a few steps; where the folder has none, those that it has.
 
         Raises `hub.ModelError`, naming the file, if something is missing or pickled, is cut or of another encoding, or
         if weights do not fit their network or are not finite.
