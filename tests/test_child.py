@@ -14,7 +14,8 @@ from cascade.commands.settings import FitSettings
 
 SLEEPER = "import os, pathlib, sys, time\npathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\ntime.sleep(60)\n"
 ASKER = (
-    "import sys, os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nfrom cascade.commands.child import run_child\n"
+    "import sys, os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where pytest is
+    "from cascade.commands.child import run_child\n"
     "try:\n    run_child('sleeper', [sys.argv[1]], launched=sys.argv[2] == 'launched')\n"
     "except KeyboardInterrupt:\n    sys.exit(130)\n"
 )
