@@ -4,7 +4,10 @@ import shutil
 
 import pytest
 import torch
+from diffusers import UNet2DModel
 
+from cascade.commands.cli import main
+from cascade.generation.shards import folder_sha256, load_job
 from cascade.hub.embedded import embedded
 from cascade.hub.few_steps import FEW_STEPS, save_few_steps
 from cascade.hub.folders import ModelError
@@ -46,3 +49,31 @@ def test_what_belongs_to_another_stage_is_refused(folder):
         (folder / FEW_STEPS).write_bytes(spoilt)
         with pytest.raises(ModelError, match=rf"{FEW_STEPS}: does not belong to this stage"):
             MaskDDPMPipeline.from_pretrained(folder, few_steps=True)
+
+
+def test_a_data_set_is_drawn_in_few_steps(tmp_path, monkeypatch, capsys):
+    calls = []
+    call = UNet2DModel.forward
+
+    def counted(self, *given, **more):
+        calls.append(1)
+        return call(self, *given, **more)
+
+    monkeypatch.setattr(UNet2DModel, "forward", counted)
+    small = ["--canvas_size", "128", "128", "--cells_per_image", "4"]
+    arguments = ["generate", *small, "--output_dir", str(tmp_path / "set")]
+    assert main([*arguments, "--few_steps"]) == 0
+    assert len(calls) == 2
+    assert load_job(tmp_path / "set").settings["few_steps"] is True
+    assert main(arguments) == 1  # twenty steps make another data set
+    assert "made with other model, few_steps" in capsys.readouterr().err
+
+
+def test_a_model_without_weights_for_few_steps_says_so(tmp_path, capsys):
+    shutil.copytree(embedded("nuclei2d"), tmp_path / "model", ignore=shutil.ignore_patterns(FEW_STEPS))
+    arguments = ["generate", "--model", str(tmp_path / "model"), "--few_steps", "--output_dir", str(tmp_path / "set")]
+    assert main(arguments) == 1
+    assert "no stage has weights for few steps" in capsys.readouterr().err
+    assert folder_sha256(tmp_path / "model") == folder_sha256(
+        embedded("nuclei2d")
+    )  # sets begun without are gone on with

@@ -45,7 +45,7 @@ def generate(settings: GenerationSettings, images: CascadeSettings) -> None:
     _check(statistics, settings, recipe)
     job = Job(
         model=settings.model,
-        model_sha256=model_sha256(folder),
+        model_sha256=model_sha256(folder, few_steps=settings.few_steps),
         version=__version__,
         seed=settings.seed,
         num_images=settings.num_images,
@@ -81,9 +81,9 @@ def _dtype(settings: GenerationSettings) -> Dtype:
     return begun
 
 
-def model_sha256(folder: Path) -> str:
+def model_sha256(folder: Path, *, few_steps: bool = False) -> str:
     """Of all that a model makes cells with: one of stacks takes the embedded multiview stage if it has none."""
-    own = shards.folder_sha256(folder)
+    own = shards.folder_sha256(folder, few_steps=few_steps)
     deep = len(saved_statistics(folder)["spacing_um"]) == 3
     if not deep or (folder / "multiview").is_dir():
         return own
@@ -129,7 +129,7 @@ def _make_again(settings: GenerationSettings, folder: Path, number: int) -> None
     """One sample of a data set, whose own settings hold, whatever else is given now."""
     output = settings.output_dir
     job = shards.load_job(output)
-    if job.model_sha256 != model_sha256(folder):
+    if job.model_sha256 != model_sha256(folder, few_steps=job.settings.get("few_steps", False)):
         raise ValueError(f"{output} was made with another model ({job.model}): give it as --model")
     make, write = making(CascadeMaker(folder, job, output, device=settings.device))
     print(f"sample {number} is the same, byte for byte: see {shards.again(output, job, make, number, write)}")

@@ -143,5 +143,5 @@ def _text(job: Job) -> str:
 def _changed(before: Job, job: Job) -> list[str]:
     """Names of what differs, as users call it."""
     new, old = ({**record.pop("settings"), **record} for record in (asdict(job), asdict(before)))
-    names = [name.removesuffix("_sha256") for name in new if new[name] != old.get(name) and name != "model"]
+    names = [name.removesuffix("_sha256") for name in new | old if new.get(name) != old.get(name) and name != "model"]
     return list(dict.fromkeys(names))

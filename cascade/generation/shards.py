@@ -19,6 +19,7 @@ from cascade.files import STATE, BrokenRecord, read_record, replacing
 from cascade.generation.jobs import Job, check_same, load_job, start
 from cascade.generation.marks import SHOWN, Mark, faults
 from cascade.generation.painting import Made, Make, Write
+from cascade.hub.few_steps import FEW_STEPS
 from cascade.locks import one_at_a_time, remove_dead, scratch, shared
 from cascade.ownership import (
     UNKNOWN,
@@ -154,11 +155,12 @@ def again(
     return folder
 
 
-def folder_sha256(folder: str | Path) -> str:
+def folder_sha256(folder: str | Path, *, few_steps: bool = False) -> str:
     """One hash of a model's files, configs and weights, by name and content; what a training left beside it is not
-    looked at."""
+    looked at, and weights for few steps only where they are used."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in Path(folder).rglob("*") if p.suffix in (".json", ".safetensors")):
+    files = (p for p in Path(folder).rglob("*") if p.suffix in (".json", ".safetensors"))
+    for path in sorted(p for p in files if few_steps or p.name != FEW_STEPS):
         if any(part.startswith(("checkpoint-", "training_", STATE)) for part in path.relative_to(folder).parts):
             continue
         digest.update(str(path.relative_to(folder)).encode())
