@@ -12,7 +12,7 @@ from skimage import measure
 from cascade.annotation import Annotation
 from cascade.data.measures import touching_ids
 from cascade.shapes.harmonics import HarmonicShapes
-from cascade.simulators.bodies import ellipsoid_bodies, turned
+from cascade.simulators.bodies import ellipsoid_bodies, random_frames
 from cascade.simulators.catalogue import ORGANISMS
 from cascade.simulators.celegans import CElegansSettings, celegans
 from cascade.simulators.detections import read_detections
@@ -174,7 +174,7 @@ def test_a_fitted_distribution_is_drawn():
 def test_bodies_are_ellipsoids(ndim):
     """Their voxels lie where (x / semi-axis)² sums to less than 1, to a voxel of the surface."""
     rng, spacing = np.random.default_rng(0), (0.4, 0.5, 0.25)[-ndim:]
-    semi, frames = rng.uniform(3, 6, (4, ndim)), turned(rng, 4, ndim)
+    semi, frames = rng.uniform(3, 6, (4, ndim)), random_frames(rng, 4, ndim)
     np.testing.assert_allclose(
         frames @ np.swapaxes(frames, 1, 2), np.broadcast_to(np.eye(ndim), (4, ndim, ndim)), atol=1e-12
     )

@@ -2,7 +2,8 @@
 
 accelerate launch training/train_distilled.py --base_model model --stage texture --data crops --output_dir fast/texture
 
-What comes out is a stage like any other, which knows how many steps it draws with.
+What comes out is the stage as it was, and beside it, small, what makes it draw in a few steps where that is asked for
+(`few_steps=True`, `cascade generate --few_steps`).
 """
 
 if __name__ == "__main__":  # Ctrl-C during the imports below ends in one line, too
@@ -24,6 +25,7 @@ from cascade.diffusion.networks import Controlled, Outlines
 from cascade.diffusion.sampling import denoise
 from cascade.evenly import evenly
 from cascade.hub.embedded import stage_of
+from cascade.hub.few_steps import save_few_steps
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
 from cascade.pipelines.texture import TexturePipeline, decode_latents
 from cascade.rng import torch_stream
@@ -52,6 +54,8 @@ class Settings(TrainingSettings):
     """Of the student."""
     substeps: int = 10
     """Steps of the teacher for each of them."""
+    rank: int = 16
+    """Of the difference to the teacher that is kept of each weight."""
     max_relative_height: float = 0.5
     """For outlines, of slices through cells in stacks: only those this near to the middle."""
 
@@ -60,7 +64,7 @@ class Settings(TrainingSettings):
         if not self.base_model:
             raise ValueError("--base_model is missing: the stage that is to be made faster")
         check_folders(self.output_dir, self.data, self.base_model)
-        at_least(self, num_inference_steps=1, substeps=1)
+        at_least(self, num_inference_steps=1, substeps=1, rank=1)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -103,7 +107,9 @@ def _train(settings: Settings) -> None:
         }
         title = f"{'Texture' if texture else 'Outlines'} of cells, distilled to {few} steps"
         base = settings.base_model
-        save_stage(pipeline, settings, step, title=title, data=crops.statistics, base_model=base, metrics=metrics)
+        stage = kind.from_pretrained(stage_of(base, settings.stage))
+        save_few_steps(stage, pipeline, settings.output_dir, rank=settings.rank)
+        save_stage(stage, settings, step, title=title, data=crops.statistics, base_model=base, metrics=metrics)
     accelerator.end_training()
 
 

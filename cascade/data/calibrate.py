@@ -17,7 +17,7 @@ _CELLS = {2: 160, 3: 60}  # of scenes that are compared with the real ones
 _SHAPES = 120  # single cells that are
 _MOST_SCENES = 8
 _LONGEST = 3.0  # that a tissue's cells can be
-_SHAPE_ROUNDS, _CROWD_ROUNDS = 2, 2
+_SHAPE_ROUNDS, _CROWD_ROUNDS, _SOLIDITY_ROUNDS = 2, 2, 4
 _BISECTIONS = 4
 _DEFORMATIONS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)  # radii: beyond, cells come to pieces
 
@@ -45,7 +45,8 @@ def nuclei_like(
     Sizes, elongations, brightness and numbers are taken as they are distributed, numbers in proportion to the canvas.
     Then cells and a few scenes are simulated: `deformation` is what makes cells as solid, elongations are corrected for
     what deformation adds to them, `clustering` is bisected until the next cell is as far, and `touching` corrected
-    until as many touch.
+    until as many touch. Cells that touch take from each other, so that they are less solid in scenes than alone, by
+    which `deformation` is corrected.
 
     Raises ValueError where no whole cell was measured, and where more cells are asked for than fit.
     """
@@ -62,8 +63,15 @@ def nuclei_like(
         axial_elongation=quantiles(real.axial_elongation) if len(canvas) == 3 else (1.0,),
         brightness=quantiles(real.brightness) or None,
     )
-    settings = _with_shapes(settings, real, seed)
-    return _with_crowding(settings, real, seed)
+    solidity = _mean(real.solidity)
+    settings = _with_crowding(_with_shapes(settings, real, solidity, seed), real, seed)
+    for _ in range(_SOLIDITY_ROUNDS):
+        made = _simulated(settings, seed, "solidity", shapes=True)
+        if not len(made.solidity):
+            break
+        solidity += _mean(real.solidity) - _mean(made.solidity)
+        settings = _with_shapes(settings, real, solidity, seed)
+    return settings
 
 
 def tissue_like(real: Measures, canvas_size: Sequence[int], spacing_um: Sequence[float]) -> TissueSettings:
@@ -82,8 +90,8 @@ def tissue_like(real: Measures, canvas_size: Sequence[int], spacing_um: Sequence
     )
 
 
-def _with_shapes(settings: NucleiSettings, real: Measures, seed: int) -> NucleiSettings:
-    """Deformation, and what it makes of elongations, by cells that lie nowhere."""
+def _with_shapes(settings: NucleiSettings, real: Measures, solidity: float, seed: int) -> NucleiSettings:
+    """Deformation, at which cells that lie nowhere have this solidity, and what it makes of elongations."""
 
     def made_at(settings: NucleiSettings) -> Measures:
         cells = bodies_of(stream(seed, "likeness", "shapes"), settings, _SHAPES)
@@ -91,7 +99,7 @@ def _with_shapes(settings: NucleiSettings, real: Measures, seed: int) -> NucleiS
 
     solid = [_mean(made_at(replace(settings, deformation=d)).solidity) for d in _DEFORMATIONS]
     falling = np.minimum.accumulate(solid)  # as deformation grows
-    deformation = float(np.interp(_mean(real.solidity), falling[::-1], _DEFORMATIONS[::-1]))
+    deformation = float(np.interp(solidity, falling[::-1], _DEFORMATIONS[::-1]))
     settings = replace(settings, deformation=round(deformation, 4))
     for _ in range(_SHAPE_ROUNDS):
         made = made_at(settings)
@@ -120,12 +128,12 @@ def _with_crowding(settings: NucleiSettings, real: Measures, seed: int) -> Nucle
     return replace(settings, touching=round(touching, 4), clustering=round(clustering, 4))
 
 
-def _simulated(settings: NucleiSettings, seed: int, what: str) -> Measures:
-    """How crowded a few scenes are, the same random numbers for the same `what`."""
+def _simulated(settings: NucleiSettings, seed: int, what: str, *, shapes: bool = False) -> Measures:
+    """How crowded a few scenes are, the same random numbers for the same `what`; shapes: and their cells' shapes."""
     cells = max(float(np.mean(settings.num_cells)), 1.0)
     scenes = int(np.clip(np.ceil(_CELLS[len(settings.canvas_size)] / cells), 2, _MOST_SCENES))
     labels = (nuclei(stream(seed, "likeness", what, n), settings).labels for n in range(scenes))
-    return measure_labels(labels, settings.spacing_um, shapes=False)
+    return measure_labels(labels, settings.spacing_um, shapes=shapes)
 
 
 def _corrected(

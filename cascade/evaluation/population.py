@@ -86,18 +86,22 @@ def field_distances(a: FieldStatistics, b: FieldStatistics) -> dict[str, float |
     """How far `a` is from `b`: Wasserstein distances in units of the spread of `b`, mean absolute differences of the
     pair correlations, and of the spectra in decades. None where either has no value, or `b` no spread: of cells that
     are alone in their image there are no pairs, and a single image does not vary."""
-    found = {name: _in_spreads(values, b.scalars()[name]) for name, values in a.scalars().items()}
+    found = {name: in_spreads(values, b.scalars()[name]) for name, values in a.scalars().items()}
     paired = len(a.nearest_neighbour) and len(b.nearest_neighbour)
     found["pair_correlation"] = float(np.abs(a.pair_correlation - b.pair_correlation).mean()) if paired else None
     found["background_spectrum"] = float(np.abs(np.log10(a.background_spectrum / b.background_spectrum)).mean())
     return found
 
 
-def _in_spreads(values: npt.NDArray[Any], others: npt.NDArray[Any]) -> float | None:
-    """Wasserstein distance in units of the spread of `others`."""
-    if not len(values) or not len(others) or np.ptp(others) == 0:
+def in_spreads(
+    values: npt.NDArray[Any], others: npt.NDArray[Any], spread: npt.NDArray[Any] | None = None
+) -> float | None:
+    """Wasserstein distance in standard deviations of `spread`, default `others`; None where either has no value, or
+    that no spread."""
+    spread = others if spread is None else spread
+    if not len(values) or not len(others) or np.ptp(spread) == 0:
         return None
-    return float(stats.wasserstein_distance(values, others) / others.std())
+    return float(stats.wasserstein_distance(values, others) / spread.std())
 
 
 def _random_pairs(extent: npt.NDArray[Any], edges: npt.NDArray[Any], draws: int = 40_000) -> npt.NDArray[Any]:

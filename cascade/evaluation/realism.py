@@ -1,12 +1,9 @@
 """How far simulated populations are from real ones, statistic by statistic, in units of the real spread."""
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
-from scipy import stats
 
 from cascade.data.measures import Measures
+from cascade.evaluation.population import in_spreads
 from cascade.rng import stream
 
 STATISTICS = {
@@ -49,12 +46,6 @@ def realism_floor(real: Measures, *, seed: int = 0, draws: int = 20) -> dict[str
 
 def _distances(a: Measures, b: Measures, spread: Measures) -> dict[str, float | None]:
     return {
-        name: _in_spreads(getattr(a, field), getattr(b, field), getattr(spread, field))
+        name: in_spreads(getattr(a, field), getattr(b, field), getattr(spread, field))
         for name, field in STATISTICS.items()
     }
-
-
-def _in_spreads(a: npt.NDArray[Any], b: npt.NDArray[Any], spread: npt.NDArray[Any]) -> float | None:
-    if not len(a) or not len(b) or np.ptp(spread) == 0:
-        return None
-    return float(stats.wasserstein_distance(a, b) / spread.std())

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from cascade.geometry.grid import Grid, SignedDistance
 from cascade.shapes.deformation import BSplineField, random_displacements
-from cascade.shapes.ellipsoid import ellipsoid
+from cascade.shapes.ellipsoid import ellipsoid, random_axes
 
 FEWEST_VOXELS = 4  # of a cell: in less, no shape can be seen
 _ROOM = 1.3  # of a window, in half-widths of the cell: what a cell loses to neighbours it gains elsewhere
@@ -54,22 +54,13 @@ def in_one_piece(mask: npt.NDArray[Any]) -> bool:
     return bool(ndimage.label(mask)[1] == 1)
 
 
-def turned(rng: np.random.Generator, count: int, ndim: int, *, upright: bool = False) -> npt.NDArray[Any]:
+def random_frames(rng: np.random.Generator, count: int, ndim: int, *, upright: bool = False) -> npt.NDArray[Any]:
     """Random frames (count, n, n), whose rows are the axes of a cell; upright: the first of three is z."""
-    if ndim == 3 and not upright:
-        q = rng.standard_normal((count, 4))
-        w, x, y, z = (q / np.linalg.norm(q, axis=1, keepdims=True)).T
-        rows = [
-            1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w),
-            2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w),
-            2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y),
-        ]  # fmt: skip
-        return np.stack(rows, 1).reshape(count, 3, 3)
-    angle = rng.uniform(0, np.pi, count)
-    frames = np.zeros((count, ndim, ndim))
+    if not upright or ndim == 2:
+        return random_axes(rng, ndim, count)
+    frames = np.zeros((count, 3, 3))
     frames[:, 0, 0] = 1
-    frames[:, -2, -2], frames[:, -2, -1] = np.cos(angle), np.sin(angle)
-    frames[:, -1, -2], frames[:, -1, -1] = -np.sin(angle), np.cos(angle)
+    frames[:, 1:, 1:] = random_axes(rng, 2, count)
     return frames
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from cascade.annotation import Annotation
 from cascade.geometry.masks import ellipsoid_region
 from cascade.settings import check_fields
-from cascade.simulators.bodies import ellipsoid_bodies, turned
+from cascade.simulators.bodies import ellipsoid_bodies, random_frames
 from cascade.simulators.checks import check_all_placed, check_canvas, check_share
 from cascade.simulators.crowd import Crowd
 from cascade.simulators.draws import check_quantiles, draw
@@ -85,7 +85,9 @@ def celegans(rng: np.random.Generator, settings: CElegansSettings | None = None)
     mitotic = rng.random(count) < settings.elongated
     shrunk = np.where(mitotic, draw(rng, settings.mitotic_elongation, count), draw(rng, settings.elongation, count))
     axes = np.stack([radius, radius / shrunk, radius / shrunk], 1)
-    bodies = ellipsoid_bodies(rng, axes, turned(rng, count, 3), settings.spacing_um, deformation=settings.deformation)
+    bodies = ellipsoid_bodies(
+        rng, axes, random_frames(rng, count, 3), settings.spacing_um, deformation=settings.deformation
+    )
 
     crowd = Crowd(settings.canvas_size, settings.spacing_um, usual, region=embryo)
     for body in sorted(bodies, key=lambda body: -body.voxels):

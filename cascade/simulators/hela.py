@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from cascade.annotation import Annotation
 from cascade.settings import check_fields
-from cascade.simulators.bodies import ellipsoid_bodies, turned
+from cascade.simulators.bodies import ellipsoid_bodies, random_frames
 from cascade.simulators.checks import check_all_placed, check_canvas
 from cascade.simulators.crowd import Crowd
 from cascade.simulators.draws import check_quantiles, draw
@@ -73,7 +73,7 @@ def hela(rng: np.random.Generator, settings: HeLaSettings | None = None) -> Anno
     radius = draw(rng, settings.radius_um, count)
     elongation = 1 + (draw(rng, settings.elongation, count) - 1) * settings.radius_um[0] / radius
     axes = np.stack([radius, radius / elongation], 1)
-    frames = turned(rng, count, 2)
+    frames = random_frames(rng, count, 2)
     bodies = ellipsoid_bodies(
         rng, axes, frames, settings.spacing_um, deformation=settings.deformation, control_points=CONTROL_POINTS
     )

@@ -6,7 +6,7 @@ import numpy as np
 
 from cascade.annotation import Annotation
 from cascade.settings import check_fields
-from cascade.simulators.bodies import Body, ellipsoid_bodies, turned
+from cascade.simulators.bodies import Body, ellipsoid_bodies, random_frames
 from cascade.simulators.checks import check_all_placed, check_canvas, check_share
 from cascade.simulators.crowd import Crowd, Site
 from cascade.simulators.draws import at_rank, check_quantiles, draw
@@ -94,7 +94,7 @@ def bodies_of(rng: np.random.Generator, settings: NucleiSettings, count: int) ->
         flat = radius / np.cbrt(axial)
         semi = [flat * axial]
     semi_axes = np.stack([*semi, flat * ratio, flat / ratio], 1)
-    frames = turned(rng, count, ndim, upright=True)
+    frames = random_frames(rng, count, ndim, upright=True)
     return ellipsoid_bodies(rng, semi_axes, frames, settings.spacing_um, deformation=settings.deformation)
 
 
