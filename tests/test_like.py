@@ -45,7 +45,8 @@ def test_what_is_simulated_has_the_measures_of_what_it_is_like():
     distances = realism(made, real)
     assert distances.pop("axial_elongation") is None
     assert all(value <= 0.6 for value in distances.values()), distances
-    assert max(distances["size"], distances["elongation"]) <= 0.3, distances
+    assert max(distances["size"], distances["elongation"], distances["solidity"]) <= 0.3, distances
+    assert settings.deformation == pytest.approx(0.12, abs=0.02)
     assert np.mean(made.nearest_um) == pytest.approx(np.mean(real.nearest_um), rel=0.1)
     assert nuclei_like(real, (200, 220), SPACING) == settings
 

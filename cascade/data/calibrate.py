@@ -1,6 +1,6 @@
 """The simulators' numbers at which what they make has the measures of real cells."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ _CELLS = {2: 160, 3: 60}  # of scenes that are compared with the real ones
 _SHAPES = 120  # single cells that are
 _MOST_SCENES = 8
 _LONGEST = 3.0  # that a tissue's cells can be
-_SHAPE_ROUNDS, _CROWD_ROUNDS, _SOLIDITY_ROUNDS = 2, 2, 4
+_SHAPE_ROUNDS, _CROWD_ROUNDS = 2, 2
 _BISECTIONS = 4
 _DEFORMATIONS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)  # radii: beyond, cells come to pieces
 
@@ -45,8 +45,8 @@ def nuclei_like(
     Sizes, elongations, brightness and numbers are taken as they are distributed, numbers in proportion to the canvas.
     Then cells and a few scenes are simulated: `deformation` is what makes cells as solid, elongations are corrected for
     what deformation adds to them, `clustering` is bisected until the next cell is as far, and `touching` corrected
-    until as many touch. Cells that touch take from each other, so that they are less solid in scenes than alone, by
-    which `deformation` is corrected.
+    until as many touch. Cells that touch take from each other and are less solid than alone, so `deformation` is looked
+    for once more in scenes.
 
     Raises ValueError where no whole cell was measured, and where more cells are asked for than fit.
     """
@@ -63,14 +63,13 @@ def nuclei_like(
         axial_elongation=quantiles(real.axial_elongation) if len(canvas) == 3 else (1.0,),
         brightness=quantiles(real.brightness) or None,
     )
-    solidity = _mean(real.solidity)
-    settings = _with_crowding(_with_shapes(settings, real, solidity, seed), real, seed)
-    for _ in range(_SOLIDITY_ROUNDS):
-        made = _simulated(settings, seed, "solidity", shapes=True)
-        if not len(made.solidity):
-            break
-        solidity += _mean(real.solidity) - _mean(made.solidity)
-        settings = _with_shapes(settings, real, solidity, seed)
+    settings = _with_elongations(settings, real, seed)
+    alone = replace(settings, deformation=_deformation(lambda one: _alone(one, seed), settings, real))
+    settings = _with_crowding(alone, real, seed)
+    deformation = _deformation(lambda one: _simulated(one, seed, "shapes", shapes=True), settings, real)
+    settings = replace(settings, deformation=deformation)
+    for _ in range(_SHAPE_ROUNDS):
+        settings = _with_elongations(settings, real, seed)
     return settings
 
 
@@ -90,25 +89,27 @@ def tissue_like(real: Measures, canvas_size: Sequence[int], spacing_um: Sequence
     )
 
 
-def _with_shapes(settings: NucleiSettings, real: Measures, solidity: float, seed: int) -> NucleiSettings:
-    """Deformation, at which cells that lie nowhere have this solidity, and what it makes of elongations."""
+def _alone(settings: NucleiSettings, seed: int) -> Measures:
+    """Shapes of cells that lie nowhere, the same random numbers whatever the settings."""
+    cells = bodies_of(stream(seed, "likeness", "shapes"), settings, _SHAPES)
+    return measure_masks((cell.mask for cell in cells), settings.spacing_um)
 
-    def made_at(settings: NucleiSettings) -> Measures:
-        cells = bodies_of(stream(seed, "likeness", "shapes"), settings, _SHAPES)
-        return measure_masks((cell.mask for cell in cells), settings.spacing_um)
 
+def _deformation(made_at: Callable[[NucleiSettings], Measures], settings: NucleiSettings, real: Measures) -> float:
+    """At which what is made is as solid as what is real, on average; solidity falls as deformation grows."""
     solid = [_mean(made_at(replace(settings, deformation=d)).solidity) for d in _DEFORMATIONS]
-    falling = np.minimum.accumulate(solid)  # as deformation grows
-    deformation = float(np.interp(solidity, falling[::-1], _DEFORMATIONS[::-1]))
-    settings = replace(settings, deformation=round(deformation, 4))
-    for _ in range(_SHAPE_ROUNDS):
-        made = made_at(settings)
-        settings = replace(
-            settings,
-            elongation=_corrected(settings.elongation, made.elongation, real.elongation, 1.0),
-            axial_elongation=_corrected(settings.axial_elongation, made.axial_elongation, real.axial_elongation, 0.2),
-        )
-    return settings
+    falling = np.minimum.accumulate(solid)
+    return round(float(np.interp(_mean(real.solidity), falling[::-1], _DEFORMATIONS[::-1])), 4)
+
+
+def _with_elongations(settings: NucleiSettings, real: Measures, seed: int) -> NucleiSettings:
+    """Elongations less what deformation makes of them."""
+    made = _alone(settings, seed)
+    return replace(
+        settings,
+        elongation=_corrected(settings.elongation, made.elongation, real.elongation, 1.0),
+        axial_elongation=_corrected(settings.axial_elongation, made.axial_elongation, real.axial_elongation, 0.2),
+    )
 
 
 def _with_crowding(settings: NucleiSettings, real: Measures, seed: int) -> NucleiSettings:
