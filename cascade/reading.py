@@ -30,6 +30,7 @@ class _Stored:
     array: npt.NDArray[Any]
     channels: int = 1  # that are surely channels, not slices
     times: int = 1
+    axes: str = ""  # of the array, as "ZCYX", where that is known
 
 
 def is_image(path: Path) -> bool:
@@ -69,6 +70,27 @@ def read_image(path: Path) -> npt.NDArray[Any]:
     if array.dtype.kind not in "uif" or not np.isfinite(array).all():
         raise DataError(f"{path}: {array.dtype} with values that are no intensities; save it as uint16")
     return array
+
+
+def read_channels(path: Path, channels: int) -> npt.NDArray[Any]:
+    """An image of so many channels, (C, Y, X) or (C, Z, Y, X), in the file's own dtype; one of colours has three.
+
+    Which axis the channels are is what the file says, else the first or the last that is so long. Raises DataError
+    where none is, and what `read_image` does for one channel.
+    """
+    if channels == 1:
+        return read_image(path)[None]
+    stored = _read(path)
+    array, axes = stored.array, stored.axes
+    told = [axes.index(name) for name in "CS" if name in axes] if len(axes) == array.ndim else []
+    found = [at for at in (*told, 0, array.ndim - 1) if array.shape[at] == channels]
+    if array.ndim not in (3, 4) or not found:
+        raise DataError(
+            f"{path}: of shape {array.shape}, which has no axis of {channels} channels; see what was exported"
+        )
+    if array.dtype.kind not in "uif" or not np.isfinite(array).all():
+        raise DataError(f"{path}: {array.dtype} with values that are no intensities; save it as uint16")
+    return np.moveaxis(array, found[0], 0)
 
 
 def read_labels(path: Path) -> npt.NDArray[Any]:
@@ -118,7 +140,7 @@ def _read(path: Path, lossless: bool = False) -> _Stored:
         if lossless and page.compression in _JPEG and page.bitspersample <= _LOSSY_BITS:
             raise DataError(f"{path}: JPEG, which changes ids; save the labels anew, without compression or with zlib")
         array = tiff.asarray()
-        return _Stored(array, *_channels_and_times(tiff, array))
+        return _Stored(array, *_channels_and_times(tiff, array), axes=tiff.series[0].axes)
 
 
 def _channels_and_times(tiff: tifffile.TiffFile, array: npt.NDArray[Any]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 
 from cascade.export.preview import image_grid
 from cascade.hub import folders as hub
-from cascade.hub.cards import write_card
+from cascade.hub.cards import Origin, write_card
 from cascade.optics.statistics import Statistics
 from cascade.training.loop import Step
 from cascade.training.settings import TrainingSettings
@@ -32,13 +32,13 @@ def save_stage(
     step: Step,
     *,
     title: str,
-    data: Sequence[Statistics],
+    data: Sequence[Statistics | Origin],
     base_model: str | None = None,
     metrics: Mapping[str, float] | None = None,
 ) -> None:
     """Save a trained stage with its card, and upload it where that was asked for; one process only.
 
-    step: the last one, whose sheet the card shows. data: statistics of the crops. metrics: of the samples drawn last.
+    step: the last one, whose sheet the card shows. data: statistics of the crops, or the origin of images. metrics: of the samples drawn last.
     """
     output = Path(settings.output_dir)
     pipeline.save_pretrained(output)
@@ -48,7 +48,7 @@ def save_stage(
         output,
         title,
         type(pipeline).__name__,
-        list(data),
+        data,
         asdict(settings),
         step.loss,
         base_model,

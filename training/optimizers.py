@@ -22,6 +22,8 @@ def make_optimizer(settings: OptimizerSettings, parameters: Iterable[torch.nn.Pa
         except ImportError as error:
             raise ValueError("optimizer adamw8bit needs bitsandbytes and a GPU: pip install bitsandbytes") from error
         return AdamW8bit(parameters, lr=rate, weight_decay=decay)
+    if settings.optimizer == "radam":
+        return torch.optim.RAdam(parameters, lr=rate, weight_decay=decay, decoupled_weight_decay=True)
     return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, get_args, get_origin
 
 from cascade.entry import exit_code
 from cascade.training.loop import TrainingDiverged
@@ -24,10 +24,12 @@ def parse(settings: type[Made], description: str | None, argv: list[str] | None 
 
     parser = ArgumentParser(description=(description or "").partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
-    lists = {f.name for f in dataclasses.fields(settings) if f.type == tuple[str, ...]}
-    parser.add_class_arguments(settings, skip=lists)
-    for name in sorted(lists):  # --data A B, as well as a YAML list
-        parser.add_argument(f"--{name}", nargs="+", type=str, required=True)
+    lists = {f.name: get_args(f.type)[0] for f in dataclasses.fields(settings) if get_origin(f.type) is tuple}
+    defaults = {f.name: f.default for f in dataclasses.fields(settings)}
+    parser.add_class_arguments(settings, skip=set(lists))
+    for name, kind in sorted(lists.items()):  # --data A B, as well as a YAML list
+        given = {"required": True} if name == "data" else {"default": list(defaults[name])}
+        parser.add_argument(f"--{name}", nargs="+", type=kind, **given)
     parser.error = _told  # type: ignore[method-assign,assignment]
     switches = {f"--{f.name}" for f in dataclasses.fields(settings) if f.type is bool}
     values = parser.parse_args(_switched_on(sys.argv[1:] if argv is None else argv, switches)).as_dict()

@@ -8,7 +8,7 @@ from typing import Literal
 
 from cascade.settings import at_least, check_fields, positive
 
-Optimizer = Literal["adamw", "adamw8bit", "adafactor"]
+Optimizer = Literal["adamw", "radam", "adamw8bit", "adafactor"]
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 Precision = Literal["no", "fp16", "bf16"]
 Tracker = Literal[
@@ -26,7 +26,8 @@ class OptimizerSettings:
     lr_warmup_steps: int = 200
     weight_decay: float = 0.0
     optimizer: Optimizer = "adamw"
-    """adamw; on small GPUs adamw8bit (a quarter of its memory, needs bitsandbytes) or adafactor (nearly none)."""
+    """adamw, or radam (Liu et al., ICLR 2020); on small GPUs adamw8bit (a quarter of its memory, needs bitsandbytes) or
+    adafactor (nearly none)."""
     max_grad_norm: float = 1.0
     use_ema: bool = True
     ema_decay: float = 0.999

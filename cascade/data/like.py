@@ -1,7 +1,6 @@
 """A folder of images, raw or annotated, and what is to be simulated like it: `cascade simulate --like`."""
 
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,13 @@ from cascade.data.calibrate import nuclei_like, tissue_like
 from cascade.data.detection import detect
 from cascade.data.frame_checks import check_labels, some
 from cascade.data.frames import Frame
+from cascade.data.images import find_images
 from cascade.data.label_sets import LabelFile, find_labels
 from cascade.data.measures import Measures, measure_labels
 from cascade.data.spacing import needed_spacing, tiff_spacing
 from cascade.evenly import evenly
 from cascade.export.preview import outlined_sheet
-from cascade.reading import DataError, is_image, read_image
+from cascade.reading import DataError, read_image
 from cascade.simulators.nuclei import NucleiSettings
 from cascade.simulators.tissue import TissueSettings
 
@@ -29,7 +29,6 @@ _MOST_RAW, _MOST_LABELLED = 24, 100  # images looked at, spread over the folder
 _SHOWN = 6
 _COMPARED, _UNLABELLED = 3, 2.0  # images of which cells are counted, and so many times the labels are too many
 _SAME_SIZE = 0.01  # relative difference of voxel sizes that rounding makes
-_MASK = re.compile(r"_(cp_)?masks$")
 _TISSUE_TOUCHING = 0.9  # share of cells that touch another one, in stacks: of nuclei fewer do
 
 _Picture = tuple[npt.NDArray[Any] | None, npt.NDArray[Any]]
@@ -109,7 +108,8 @@ def like(
     files = [] if raw else _label_files(source, truth, tuple(sequences))
     if files and not _are_sparse(files, spacing_um):
         return _of_labels(source, files, spacing_um)
-    return _of_images(source, _raw_images(source, tuple(sequences)), spacing_um)
+    paths = [path for sequence in find_images(source, sequences) for path in sequence]
+    return _of_images(source, paths, spacing_um)
 
 
 def _of_images(source: Path, paths: list[Path], given: Sequence[float]) -> Likeness:
@@ -197,19 +197,6 @@ def _are_sparse(files: list[LabelFile], given: Sequence[float]) -> bool:
         log.warning("%d cells are labelled where %d are seen: going by the raw images", labelled, seen)
         return True
     return False
-
-
-def _raw_images(source: Path, sequences: tuple[str, ...]) -> list[Path]:
-    folders = sorted(p for p in source.iterdir() if p.is_dir() and re.fullmatch(r"\d{2,}", p.name))
-    missing = sorted(set(sequences) - {p.name for p in folders})
-    if missing:
-        raise DataError(f"{source}: no sequence {', '.join(missing)}; there are {', '.join(p.name for p in folders)}")
-    folders = [p for p in folders if not sequences or p.name in sequences] or [source]
-    files = (path for folder in folders for path in sorted(folder.iterdir()))
-    paths = [path for path in files if is_image(path) and not _MASK.search(path.stem.removesuffix(".ome"))]
-    if not paths:
-        raise DataError(f"{source}: no images (.tif, .tiff, .png); name the folder that holds them")
-    return paths
 
 
 def _spacing(source: Path, paths: list[Path], axes: list[int], given: Sequence[float]) -> tuple[float, ...]:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from cascade.data.frames import DataError, read_image
+from cascade.data.images import read_scenes
 from cascade.optics.window import Window
+from cascade.reading import DataError
 from cascade.rng import stream
 
-_SUFFIXES = (".tif", ".tiff", ".png")
 _MANY = 1 << 20  # patches of an epoch
 _LOOKED_AT = 200_000  # voxels of an image that its window is fitted to
 
@@ -22,9 +22,9 @@ Array = np.ndarray[Any, Any]
 class PatchDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     """Patches of one or more images in memory; indexed by a list, it gives a batch.
 
-    Batches hold image (B, 1, *patch_size) float32 in [−1, 1] after `window`. Patch n is the same whenever it is asked
-    for: it depends on `seed` and n alone, and every place in every image is as likely as any other. `fingerprint` is a
-    hash of all that batches are made of.
+    Batches hold image (B, C, *patch_size) float32 in [−1, 1] after each channel's window. Patch n is the same whenever
+    it is asked for: it depends on `seed` and n alone, and every place in every image is as likely as any other.
+    `fingerprint` is a hash of all that batches are made of.
 
     >>> import tempfile, tifffile
     >>> folder = tempfile.TemporaryDirectory()
@@ -37,8 +37,11 @@ class PatchDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     Args:
         source: a folder of images, TIFF or PNG, or their files; planes, or stacks.
         patch_size: (Y, X) or (Z, Y, X) in pixels; of stacks, as many axes as they have.
+        sequences, channels, time_as_depth: what is read, see `read_scenes`.
         seed: of the places.
-        window: of intensities, in the images' units; by default from the dark end to the bright one of all images.
+        windows: of intensities, in the images' units, one of each channel; by default from the dark end to the bright
+            one of all images.
+        gamma: of those that are fitted.
         length: how many patches are an epoch.
 
     Raises DataError where there is no image, one cannot be read, has other axes than the patch or is smaller.
@@ -49,8 +52,12 @@ class PatchDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         source: str | Path | Sequence[str | Path],
         patch_size: Sequence[int],
         *,
+        sequences: Sequence[str] = (),
+        channels: int = 1,
+        time_as_depth: bool = False,
         seed: int = 0,
-        window: Window | None = None,
+        windows: Sequence[Window] = (),
+        gamma: float = 0.5,
         length: int = _MANY,
     ):
         self.patch_size = tuple(int(n) for n in patch_size)
@@ -58,15 +65,17 @@ class PatchDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
             raise ValueError(f"patch_size must be (Y, X) or (Z, Y, X) of at least 1 pixel each, got {patch_size}")
         if length < 1:
             raise ValueError(f"length must be at least 1, got {length}")
-        self.paths = _paths(source)
-        self.images = [read_image(path) for path in self.paths]
+        self.paths, self.images = read_scenes(
+            source, sequences=sequences, channels=channels, time_as_depth=time_as_depth
+        )
         for path, image in zip(self.paths, self.images, strict=True):
             _check(path, image, self.patch_size)
         self.seed, self.length = seed, length
-        self.window = window or fit_window(self.images)
-        self._corners = [_corners(image, self.patch_size) for image in self.images]
+        fitted = windows or [fit_window([image[c] for image in self.images], gamma) for c in range(channels)]
+        self.windows = list(fitted)
+        self._corners = [_corners(image[0], self.patch_size) for image in self.images]
         self._ends = np.cumsum([np.prod(corners, dtype=np.int64) for corners in self._corners])
-        digest = hashlib.sha256(repr((self.patch_size, seed, self.window, length)).encode())
+        digest = hashlib.sha256(repr((self.patch_size, seed, self.windows, length)).encode())
         for image in self.images:
             digest.update(repr((image.shape, image.dtype)).encode())
             digest.update(np.ascontiguousarray(image).data)
@@ -76,8 +85,7 @@ class PatchDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return self.length
 
     def __getitem__(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        patches = [2 * self.window.stretch(self._patch(int(index))) - 1 for index in indices]
-        return {"image": torch.from_numpy(np.stack(patches))[:, None]}
+        return {"image": torch.from_numpy(np.stack([self._patch(int(index)) for index in indices]))}
 
     def place(self, index: int) -> tuple[int, tuple[slice, ...]]:
         """Where patch `index` lies: the number of its image in `paths`, and its region there."""
@@ -89,41 +97,30 @@ class PatchDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
     def _patch(self, index: int) -> Array:
         number, region = self.place(index)
-        return self.images[number][region]
+        image = self.images[number]
+        return np.stack([2 * w.stretch(one[region]) - 1 for w, one in zip(self.windows, image, strict=True)])
 
 
-def fit_window(images: Sequence[Array]) -> Window:
-    """The window from the dark end to the bright one of images, all but a thousandth of their voxels at each.
+def fit_window(images: Sequence[Array], gamma: float = 0.5) -> Window:
+    """The window from the dark end of images, all but a thousandth of their voxels, to the bright one of all but the
+    brightest twentieth of them.
 
-    Every image counts alike. Raises DataError for images without contrast.
+    Raises DataError for images without contrast.
     """
     some = [image.ravel()[:: max(image.size // _LOOKED_AT, 1)] for image in images]
-    low, high = np.mean([np.quantile(values, [0.001, 0.999]) for values in some], 0)
+    low = float(np.mean([np.quantile(values, 0.001) for values in some]))
+    high = float(np.quantile([np.quantile(values, 0.9995) for values in some], 0.95))
     if not high > low:
         raise DataError(f"the images have no contrast: all their voxels are {low:g}; or give a window")
-    return Window(low=float(low), high=float(high))
-
-
-def _paths(source: str | Path | Sequence[str | Path]) -> list[Path]:
-    if not isinstance(source, str | Path):
-        paths = [Path(path) for path in source]
-    elif Path(source).is_dir():
-        paths = sorted(Path(source).iterdir())
-        paths = [p for p in paths if p.suffix.lower() in _SUFFIXES and not p.name.startswith(".")]
-    else:
-        paths = [Path(source)]
-    if not paths:
-        raise DataError(f"{source}: holds no images (TIFF or PNG); name the folder that they lie in, or the files")
-    return paths
+    return Window(low=low, high=high, gamma=gamma)
 
 
 def _check(path: Path, image: Array, patch_size: tuple[int, ...]) -> None:
-    if image.ndim != len(patch_size):
-        raise DataError(f"{path}: of shape {image.shape}, for patches of {patch_size}: give as many axes as it has")
-    if any(have < want for have, want in zip(image.shape, patch_size, strict=True)):
-        raise DataError(
-            f"{path}: of shape {image.shape}, smaller than a patch of {patch_size}: make patch_size smaller"
-        )
+    shape = image.shape[1:]
+    if len(shape) != len(patch_size):
+        raise DataError(f"{path}: of shape {shape}, for patches of {patch_size}: give as many axes as it has")
+    if any(have < want for have, want in zip(shape, patch_size, strict=True)):
+        raise DataError(f"{path}: of shape {shape}, smaller than a patch of {patch_size}: make patch_size smaller")
 
 
 def _corners(image: Array, patch_size: tuple[int, ...]) -> tuple[int, ...]:

@@ -68,10 +68,32 @@ class LatentEncoder:
         return latents, {**batch, "condition": conditioning_image(masks, batch["brightness"])}
 
 
-def random_symmetry(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """One of the eight flips and quarter turns of a square for every sample, (B, C, H, H) -> the same shape."""
-    kinds = torch.randint(0, 8, (len(batch),), generator=generator, device=generator.device).view(-1, 1, 1, 1)
+class PatchEncoder:
+    """x_0 of a diffusion of whole scenes: patches of raw images as they are, flipped and turned in the plane.
+
+    turns: by quarters as well, where patches are square. Never along z: a stack's top is not like its bottom.
+    """
+
+    def __init__(self, *, turns: bool = True):
+        self.turns = turns
+
+    def __call__(
+        self, batch: dict[str, torch.Tensor], generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return random_symmetry(batch["image"], generator, turns=self.turns), {}
+
+
+def random_symmetry(batch: torch.Tensor, generator: torch.Generator, *, turns: bool = True) -> torch.Tensor:
+    """One of the eight flips and quarter turns of a square for every sample, (B, C, …, H, H) -> the same shape.
+
+    Without turns, and where planes are not square, one of the four flips.
+    """
+    shape = (-1,) + (1,) * (batch.ndim - 1)
+    kinds = torch.randint(0, 8, (len(batch),), generator=generator, device=generator.device).view(shape)
     quarter, flip = kinds % 4, kinds >= 4
+    if not turns or batch.shape[-1] != batch.shape[-2]:
+        turned = torch.where(quarter >= 2, batch.flip(-2), batch)
+        return torch.where(flip, turned.flip(-1), turned)
     # Quarter turns are a transposition and flips; chosen by `where`, nothing has to be known of the kinds on the CPU.
     turned = torch.where(quarter % 2 == 1, batch.transpose(-2, -1), batch)
     turned = torch.where((quarter == 1) | (quarter == 2), turned.flip(-2), turned)

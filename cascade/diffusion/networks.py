@@ -3,6 +3,7 @@
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel, UNet2DModel
 
+from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
 from cascade.diffusion.prompt import EmptyPrompt
 from cascade.diffusion.sampling import Batch
 
@@ -16,6 +17,17 @@ class Outlines(torch.nn.Module):
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: Batch) -> torch.Tensor:
         return self.unet(noisy, timesteps).sample
+
+
+class Scenes(torch.nn.Module):
+    """The U-Net that paints sketches as the denoising loss calls it."""
+
+    def __init__(self, unet: PixelShuffleUNet):
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return self.unet(noisy, timesteps).sample  # type: ignore[no-any-return]
 
 
 class Unconditional(torch.nn.Module):

@@ -1,17 +1,25 @@
 """Model cards: what a stage was trained on and how, as the Hub shows it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cascade.optics.statistics import Statistics
+
+
+class Origin(NamedTuple):
+    """Of images without statistics: the data set, and its licence."""
+
+    source: str
+    licence: str
 
 
 def write_card(
     folder: Path,
     title: str,
     load: str | None,
-    data: list[Statistics],
+    data: Sequence[Statistics | Origin],
     settings: dict[str, Any],
     loss: float,
     base_model: str | None = None,
@@ -21,7 +29,7 @@ def write_card(
     """Write `README.md` with front matter into a stage's folder.
 
     load: the name of the pipeline class; None for a base model of `train_controlnet.py`.
-    data: statistics of the crops, whose source and licence are carried over.
+    data: statistics of the crops, or the origin of images, whose source and licence are carried over.
     settings: of the training; loss: the last that was logged. preview: a picture in `folder`. metrics: of the samples
     drawn at the end.
     """

@@ -1,0 +1,84 @@
+"""Raw images of a folder, whatever else lies there."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.data.frames import Frame
+from cascade.data.spacing import needed_spacing
+from cascade.reading import DataError, is_image, read_channels
+
+_MASK = re.compile(r"_(cp_)?masks$")
+
+
+def find_images(source: Path, sequences: Sequence[str] = ()) -> list[list[Path]]:
+    """The images of a folder, TIFF or PNG: of sequences as in the Cell Tracking Challenge (`01/t000.tif`) a list each,
+    in the order of time, of any other folder one list. Cellpose's masks are passed over.
+
+    Raises DataError where there are none, or not the sequences that are asked for.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder; name the folder that holds the images")
+    folders = sorted(p for p in source.iterdir() if p.is_dir() and re.fullmatch(r"\d{2,}", p.name))
+    missing = sorted(set(sequences) - {p.name for p in folders})
+    if missing:
+        there = f"there are {', '.join(p.name for p in folders)}" if folders else "there are none"
+        raise DataError(f"{source}: no sequence {', '.join(missing)}; {there}")
+    folders = [p for p in folders if not sequences or p.name in sequences] or [source]
+    found = [[path for path in sorted(folder.iterdir()) if is_raw(path)] for folder in folders]
+    if not any(found):
+        raise DataError(f"{source}: no images (.tif, .tiff, .png); name the folder that holds them")
+    return [paths for paths in found if paths]
+
+
+def is_raw(path: Path) -> bool:
+    """Is this, by its name, an image and no mask?
+
+    >>> [is_raw(Path(name)) for name in ("x.tif", "x_masks.tif", "x_cp_masks.ome.tif", "x.txt")]
+    [True, False, False, False]
+    """
+    return is_image(path) and not _MASK.search(path.stem.removesuffix(".ome"))
+
+
+def read_scenes(
+    source: str | Path | Sequence[str | Path],
+    *,
+    sequences: Sequence[str] = (),
+    channels: int = 1,
+    time_as_depth: bool = False,
+) -> tuple[list[Path], list[npt.NDArray[Any]]]:
+    """Raw images (C, Y, X) or (C, Z, Y, X) of a folder, see `find_images`, or of files, and the file of each.
+
+    time_as_depth: planes of one sequence, or folder, are one volume (C, T, Y, X), named by its first file. Raises
+    DataError for images of other numbers of channels or axes than the others, and frames of several sizes.
+    """
+    if isinstance(source, str | Path):
+        groups = find_images(Path(source), sequences) if not Path(source).is_file() else [[Path(source)]]
+    else:
+        groups = [[Path(path) for path in source]]
+    paths: list[Path] = []
+    images: list[npt.NDArray[Any]] = []
+    for group in groups:
+        own = [read_channels(path, channels) for path in group]
+        if time_as_depth:
+            odd = next((n for n, one in enumerate(own) if one.ndim != 3 or one.shape != own[0].shape), None)
+            if odd is not None:
+                raise DataError(f"{group[odd]}: of shape {own[odd].shape[1:]}, no plane like {group[0]}: leave it out")
+            own, group = [np.stack(own, 1)], group[:1]
+        paths, images = paths + group, images + own
+    odd = next((n for n, one in enumerate(images) if one.ndim != images[0].ndim), None)
+    if odd is not None:
+        raise DataError(f"{paths[odd]}: another number of axes than {paths[0]}; train on planes and stacks apart")
+    return paths, images
+
+
+def images_spacing(
+    source: Path, paths: Sequence[Path], ndim: int, given: Sequence[float] | None = None
+) -> tuple[float, ...]:
+    """Voxel size of raw images in µm, from where `needed_spacing` has it; raises DataError for stacks that have none."""
+    folder = source if source.is_dir() else source.parent
+    return needed_spacing(folder, [Frame(path.stem, path, path) for path in paths[:1]], ndim, given)

@@ -1,0 +1,103 @@
+"""A network's answer for a whole image, put together from overlapping tiles."""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+
+Predict = Callable[[torch.Tensor], torch.Tensor]
+"""(B, C, *size) -> (B, C', *size), whatever the size."""
+
+_SHARP = 8  # standard deviations of the weights that a tile is wide
+
+
+def in_tiles(
+    predict: Predict,
+    sample: torch.Tensor,
+    tile_size: Sequence[int],
+    overlap: int,
+    *,
+    align: int = 1,
+    at_once: int = 1,
+) -> torch.Tensor:
+    """What `predict` makes of (B, C, *size) images, from tiles averaged with Gaussian weights, highest in the middle.
+
+    Tiles begin at multiples of `align`, the pixels that a network's coarsest level has, so that what lies farther from
+    a tile's border than the network reaches is what it makes of the whole image. They share at least `overlap` pixels
+    with the next one, and `at_once` of them are given to the network together. An image as small as a tile is given as
+    it is.
+
+    Raises ValueError for tiles that are no larger than the overlap, or no multiple of `align`.
+
+    >>> image = torch.arange(40.0).reshape(1, 1, 5, 8)
+    >>> bool(torch.allclose(in_tiles(lambda x: 2 * x, image, (4, 4), 2), 2 * image))
+    True
+    """
+    size = sample.shape[2:]
+    _check(size, tile_size, overlap, align)
+    if all(n <= t for n, t in zip(size, tile_size, strict=True)):
+        return predict(sample)
+    sample = reflected(sample, align)
+    shape = [min(t, n) for t, n in zip(tile_size, sample.shape[2:], strict=True)]
+    axes = [_origins(n, t, overlap, align) for n, t in zip(sample.shape[2:], shape, strict=True)]
+    windows = [
+        (..., *(slice(a, a + t) for a, t in zip(corner, shape, strict=True))) for corner in itertools.product(*axes)
+    ]
+    weights = _weights(shape, sample)
+    total = torch.zeros_like(sample[:1, :1])
+    for window in windows:
+        total[window] += weights
+    count, made = len(sample), None
+    for start in range(0, len(windows), at_once):
+        part = windows[start : start + at_once]
+        found = predict(torch.cat([sample[window] for window in part]))
+        if made is None:
+            made = torch.zeros(count, found.shape[1], *sample.shape[2:], dtype=found.dtype, device=found.device)
+        for window, one in zip(part, found.split(count), strict=True):
+            made[window] += weights * one
+    assert made is not None
+    return (made / total)[(..., *(slice(n) for n in size))]
+
+
+def reflected(sample: torch.Tensor, factor: int) -> torch.Tensor:
+    """Sizes of (B, C, *size) up to a multiple of `factor`: pixels are mirrored beyond the far ends, as often as needed.
+
+    >>> reflected(torch.arange(3.0).reshape(1, 1, 3), 8).tolist()
+    [[[0.0, 1.0, 2.0, 1.0, 0.0, 1.0, 2.0, 1.0]]]
+    """
+    for axis in range(2, sample.ndim):
+        size = sample.shape[axis]
+        if size % factor:
+            period = max(2 * size - 2, 1)
+            at = torch.arange(size + -size % factor, device=sample.device) % period
+            sample = sample.index_select(axis, torch.where(at < size, at, period - at))
+    return sample
+
+
+def _check(size: Sequence[int], tile_size: Sequence[int], overlap: int, align: int) -> None:
+    if len(tile_size) != len(size):
+        raise ValueError(f"tile_size has {len(tile_size)} sides, the images have {len(size)}")
+    if overlap < 0 or any(tile <= overlap for tile in tile_size):
+        raise ValueError(f"tiles of {tuple(tile_size)} pixels must be larger than their overlap, which is {overlap}")
+    if any(tile % align for tile in tile_size):
+        raise ValueError(f"tile_size must be multiples of {align} for this network, got {tuple(tile_size)}")
+
+
+def _origins(size: int, tile: int, overlap: int, align: int) -> list[int]:
+    """Where tiles begin along an axis: at multiples of `align`, as evenly as these allow."""
+    if size <= tile:
+        return [0]
+    step = max((tile - overlap) // align * align, align)
+    last = size - tile
+    count = -(-last // step) + 1
+    return [last * n // (count - 1) // align * align for n in range(count - 1)] + [last]
+
+
+def _weights(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    """A Gaussian around the middle of a tile, an eighth of it wide, and nowhere nought."""
+    weights = torch.ones((), dtype=like.dtype, device=like.device)
+    for axis, n in enumerate(shape):
+        at = (torch.arange(n, device=like.device) - 0.5 * (n - 1)) / n * _SHARP
+        along = torch.exp(-0.5 * at.square()).clamp(min=1e-4).to(like.dtype)
+        weights = weights * along.reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    return weights

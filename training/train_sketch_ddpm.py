@@ -1,0 +1,178 @@
+"""Train a DDPM on raw images, without annotations, that paints sketches of whole scenes.
+
+accelerate launch training/train_sketch_ddpm.py --config configs/sketch_ddpm_nuclei2d.yaml --data IMAGES --output_dir model
+"""
+
+if __name__ == "__main__":  # Ctrl-C during the imports below ends in one line, too
+    from cascade.entry import end_in_one_line
+
+    end_in_one_line()
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import DDPMScheduler
+from scipy import ndimage
+
+from cascade.data.images import images_spacing
+from cascade.data.patches import PatchDataset
+from cascade.diffusion.encoders import PatchEncoder
+from cascade.diffusion.losses import DenoisingLoss
+from cascade.diffusion.networks import Scenes
+from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
+from cascade.evenly import evenly
+from cascade.hub.cards import Origin
+from cascade.pipelines.sketch_ddpm import SketchPipeline
+from cascade.settings import check_spacing
+from cascade.training.finish import draw_preview, save_stage
+from cascade.training.loop import training_loop
+from cascade.training.script import parse, run
+from cascade.training.settings import Prediction, TrainingSettings, check_folders, check_levels
+from cascade.training.start import claimed, make_accelerator
+from cascade.training.update import Update
+
+_SCHEDULES = {"cosine": "squaredcos_cap_v2", "linear": "linear", "quadratic": "scaled_linear", "sigmoid": "sigmoid"}
+_SHOWN, _SHOWN_AT = 6, (200, 400, 600)  # images of a preview, and t_start of what is painted
+_SMOOTH_PX = 3.0
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(TrainingSettings):
+    """Settings of the DDPM from sketches."""
+
+    data: tuple[str, ...] = ()
+    """A folder of raw images, planes or stacks, or files."""
+    sequences: tuple[str, ...] = ()
+    """Which of a Cell Tracking Challenge folder's; default all."""
+    channels: int = 1
+    """Of the images."""
+    time_as_depth: bool = False
+    """Learn the planes of a sequence as one volume, time along z."""
+    spacing_um: tuple[float, ...] = ()
+    """Voxel size y x or z y x; default as stored with the images."""
+    sketch: Literal["raw", "gt", "st", "none"] = "raw"
+    """What sketches are fitted to: the raw images alone, their gold or silver truth or masks, or nothing."""
+    licence: str = "not stated"
+    """Of the images, and whom to cite."""
+    base_model: str = ""
+    """A trained model to go on from. `unet` and `noise_schedule` are then not looked at."""
+    patch_size: tuple[int, ...] = (128, 128)
+    """Pixels of the patches that are learnt, y x or z y x."""
+    gamma: float = 0.5
+    """Of the intensity window; at 0.5 dim cells are learnt like bright ones."""
+    turns: bool = True
+    """Also turn patches by quarters: not where light comes from one side."""
+    unet: dict[str, Any] = field(default_factory=lambda: dict(block_out_channels=[32, 64, 128], stem=2))
+    """Arguments of `PixelShuffleUNet`."""
+    noise_schedule: Literal["cosine", "linear", "quadratic", "sigmoid"] = "cosine"
+    prediction_type: Prediction = "epsilon"
+    learning_rate: float = 1e-3
+    optimizer: Literal["adamw", "radam", "adamw8bit", "adafactor"] = "radam"
+    train_batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_folders(self.output_dir, self.data, self.base_model)
+        check_spacing("spacing_um", self.spacing_um)
+        check_levels(self, "unet")
+        if self.sketch in ("gt", "st") and len(self.data) > 1:
+            raise ValueError("sketch gt or st needs one folder as `data`, whose labels lie in it")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    settings = parse(Settings, __doc__, argv)
+    with claimed(settings):
+        base = SketchPipeline.from_pretrained(settings.base_model) if settings.base_model else None
+        source = settings.data[0] if len(settings.data) == 1 else settings.data
+        patches = PatchDataset(
+            source,
+            settings.patch_size,
+            sequences=settings.sequences,
+            channels=settings.channels,
+            time_as_depth=settings.time_as_depth,
+            gamma=settings.gamma,
+            seed=settings.seed,
+        )
+        _train(settings, patches, base)
+
+
+def _train(settings: Settings, patches: PatchDataset, base: SketchPipeline | None) -> None:
+    accelerator = make_accelerator(settings)
+    pipeline, examples = _pipeline(settings, patches, base)
+    unet, scheduler = pipeline.unet, pipeline.scheduler
+    loss = DenoisingLoss(Scenes(unet), PatchEncoder(turns=settings.turns), scheduler)
+    fixed = ("prediction_type", "noise_schedule", "turns")
+    update = Update(loss=loss, identity={name: getattr(settings, name) for name in fixed})
+    for step in training_loop([update], patches, settings, accelerator):
+        if step.preview and accelerator.is_main_process:
+            pipeline.to(accelerator.device)
+            draw_preview(_preview(pipeline, examples), settings, step, columns=len(_SHOWN_AT) + 2)
+    if accelerator.is_main_process:
+        source = Path(settings.data[0])
+        origin = Origin((source if source.is_dir() else source.parent).resolve().name, settings.licence)
+        title, base_model = "Scenes painted from sketches (DDPM)", settings.base_model or None
+        save_stage(pipeline.to("cpu"), settings, step, title=title, data=[origin], base_model=base_model)
+    accelerator.end_training()
+
+
+def _pipeline(
+    settings: Settings, patches: PatchDataset, base: SketchPipeline | None
+) -> tuple[SketchPipeline, list[tuple[Array, Array]]]:
+    """The pipeline that is trained, and some sketches in camera units, each with the real image that it is of."""
+    axes = len(settings.patch_size)
+    spacing = images_spacing(Path(settings.data[0]), patches.paths, axes, settings.spacing_um or None)
+    torch.manual_seed(settings.seed)
+    unet = (
+        base.unet
+        if base
+        else PixelShuffleUNet(
+            dimensions=axes, in_channels=settings.channels, out_channels=settings.channels, **settings.unet
+        )
+    )
+    scheduler = (
+        base.scheduler
+        if base
+        else DDPMScheduler(beta_schedule=_SCHEDULES[settings.noise_schedule], prediction_type=settings.prediction_type)
+    )
+    pipeline = SketchPipeline(
+        unet,
+        scheduler,
+        spacing_um=spacing,
+        windows=[asdict(window) for window in patches.windows],
+        dtype=str(patches.images[0].dtype),
+    )
+    return pipeline, _examples(patches)
+
+
+def _examples(patches: PatchDataset) -> list[tuple[Array, Array]]:
+    """Parts of some of the images, smoothed until nothing but a sketch is left, and as they are."""
+    found = []
+    for image in (patches.images[n] for n in evenly(len(patches.images), _SHOWN)):
+        part = tuple(
+            slice((n - m) // 2, (n + m) // 2) for n, m in zip(image.shape[1:], patches.patch_size, strict=True)
+        )
+        real = image[(slice(None), *part)].astype(np.float32)
+        smooth = np.stack([ndimage.gaussian_filter(one, _SMOOTH_PX) for one in real])
+        found.append((smooth, real))
+    return found
+
+
+def _preview(pipeline: SketchPipeline, examples: list[tuple[Array, Array]]) -> Array:
+    """Rows of a sketch, what is painted of it from several times, and the real image: (N, H, W) in [0, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    sketches = [sketch for sketch, _ in examples]
+    painted = [pipeline(sketches=sketches, t_start=t, generator=generator).images for t in _SHOWN_AT]
+    rows = [[sketch, *(images[n] for images in painted), real] for n, (sketch, real) in enumerate(examples)]
+    window = pipeline.windows[0]
+    planes = [one[0] if one[0].ndim == 2 else one[0][len(one[0]) // 2] for row in rows for one in row]
+    return np.stack([window.stretch(plane) for plane in planes])
+
+
+if __name__ == "__main__":
+    run(main)
