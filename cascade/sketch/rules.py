@@ -1,6 +1,6 @@
 """The rules by which the sketch DDPM papers draw: factors and amounts of light on the voxels of an annotation."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -124,40 +124,38 @@ def organism(labels: npt.NDArray[Any], spacing_um: Sequence[float], reach_um: fl
     return interpolated(closed.astype(np.float32), labels.shape, steps.tolist()) > 0.5
 
 
-def relative_depth(place: npt.NDArray[np.int32], spacing_um: Sequence[float]) -> npt.NDArray[np.float32]:
-    """How deep each voxel lies in its cell: 0 at the rim, 1 at its deepest place, 0 outside of cells.
+def depth_um(place: npt.NDArray[np.int32], spacing_um: Sequence[float]) -> npt.NDArray[np.float32]:
+    """Distance of each voxel's middle from the rim of its cell in µm, which runs half-way between voxels; 0 outside.
 
     place: cells called 1, 2, …; the border of the image is no rim.
     """
-    depth = depth_um(place, spacing_um)
-    deepest = np.maximum(maxima(place, depth), 1e-6)
-    deepest[0] = 1
-    return np.asarray(depth / deepest.astype(np.float32)[place], np.float32)
-
-
-def depth_um(place: npt.NDArray[np.int32], spacing_um: Sequence[float]) -> npt.NDArray[np.float32]:
-    """Distance of each voxel's middle from the rim of its cell in µm, which runs half-way between voxels; 0 outside."""
     depth = np.zeros(place.shape, np.float32)
+    for box, own, found in _depths(place, spacing_um):
+        depth[box][own] = found
+    return depth
+
+
+def relative_depth(place: npt.NDArray[np.int32], spacing_um: Sequence[float]) -> npt.NDArray[np.float32]:
+    """How deep each voxel lies in its cell: 0 at the rim, 1 at its deepest place, 0 outside of cells."""
+    depth = np.zeros(place.shape, np.float32)
+    for box, own, found in _depths(place, spacing_um):
+        least = found.min()
+        depth[box][own] = (found - least) / max(found.max() - least, 1e-6)
+    return depth
+
+
+def _depths(
+    place: npt.NDArray[np.int32], spacing_um: Sequence[float]
+) -> Iterator[tuple[tuple[slice, ...], npt.NDArray[np.bool_], npt.NDArray[Any]]]:
+    """Of every cell a box, its mask in it, and the depths of its voxels in µm."""
     half = 0.5 * min(spacing_um)
     for number, box in enumerate(ndimage.find_objects(place), 1):
         if box is None:
             continue
         wide = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
         own = place[wide] == number
-        if own.all():
-            depth[wide] = half
-            continue
-        found = ndimage.distance_transform_edt(own, sampling=spacing_um)
-        depth[wide][own] = found[own] - half
-    return depth
-
-
-def maxima(place: npt.NDArray[np.int32], values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Largest value in each cell, (N + 1,), the first for what is no cell."""
-    found = np.zeros(int(place.max(initial=0)) + 1)
-    inside = np.flatnonzero(place)
-    np.maximum.at(found, place.ravel()[inside], values.ravel()[inside])
-    return found
+        found = np.full(own.shape, 2 * half) if own.all() else ndimage.distance_transform_edt(own, sampling=spacing_um)
+        yield wide, own, found[own] - half
 
 
 def rim(depth: npt.NDArray[Any], profile: Sequence[float]) -> npt.NDArray[np.float32]:

@@ -100,7 +100,7 @@ class Scene:
             scaled = self.contrast if self.decay is None else self.contrast / self._decay_of_cells()
             return membrane_light(self.place, wall, spacing, settings, scaled, scaled * self.interior, self.decay)
         relative = self._relative(whole=exact)
-        light = np.append(0, self.contrast).astype(np.float32)[self.place]
+        light = np.take(np.append(0, self.contrast).astype(np.float32), self.place)
         if relative is not None:
             light *= relative
         if not any(settings.glow):
@@ -122,13 +122,15 @@ class Scene:
         if self.decay is not None:
             found *= self.decay
         dark_spots(found, self.place, self.annotation.spacing_um, self.spots)
-        means = _means(self.place, found)
+        count = len(self.contrast) + 1
+        means = _means(self.place, found, count)
         if self.place.ndim == 3 and not whole:
-            middle = np.append(-1, _middles(self.annotation)[:, 0]).astype(np.int32)
+            middle = np.append(-1, _middles(self.annotation)[:, 0])
             z = np.arange(len(self.place), dtype=np.int32)[:, None, None]
-            means = np.nan_to_num(_means(np.where(middle[self.place] == z, self.place, 0), found, len(means)), nan=0)
-            means = np.where(means > 0, means, _means(self.place, found))
-        return np.asarray(found / np.where(means > 0, means, 1).astype(np.float32)[self.place])
+            central = _means(np.where(np.take(middle, self.place) == z, self.place, 0), found, count)
+            means = np.where(central > 0, central, means)
+        means = np.where(means > 0, means, 1).astype(np.float32)
+        return found / np.take(means, self.place)
 
     def _decay_of_cells(self) -> npt.NDArray[Any]:
         assert self.decay is not None
@@ -137,8 +139,10 @@ class Scene:
 
 def _means(place: npt.NDArray[Any], values: npt.NDArray[Any], count: int = 0) -> npt.NDArray[np.float64]:
     """Means over cells, (N + 1,); 0 of those without a voxel."""
-    sums = np.bincount(place.ravel(), values.ravel(), count)
-    return np.asarray(sums / np.maximum(np.bincount(place.ravel(), minlength=count), 1))
+    inside = np.flatnonzero(place)
+    at = place.ravel()[inside]
+    sums = np.bincount(at, values.ravel()[inside], count)
+    return sums / np.maximum(np.bincount(at, minlength=count), 1)
 
 
 def _middles(annotation: Annotation) -> npt.NDArray[np.intp]:
