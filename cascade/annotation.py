@@ -218,6 +218,18 @@ def measured(labels: npt.NDArray[Any], spacing_um: tuple[float, ...]) -> tuple[l
     return [tuple(row) for row in centroids.tolist()], [float(count * np.prod(spacing_um)) for count in counts]
 
 
+def overlapping(annotation: Annotation) -> npt.NDArray[Any]:
+    """How many cells lie on each pixel (Y, X), of an annotation that `layered` made: what a painter darkens them by."""
+    found = np.zeros(annotation.labels.shape, np.uint8)
+    for cell in annotation.cells:
+        if cell.outline is None or cell.origin_um is None:
+            raise ValueError(f"cell {cell.label} has no outline of its own: these annotations hold no layers")
+        corner = np.rint(np.array(cell.origin_um) / annotation.spacing_um).astype(int)
+        window = tuple(slice(c, c + n) for c, n in zip(corner, cell.outline.shape, strict=True))
+        found[window] += cell.outline
+    return found
+
+
 def _ids_and_counts(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     if int(labels.max(initial=0)) > 4 * labels.size + 1024:  # few cells with ids such as 10**9
         ids, counts = np.unique(labels, return_counts=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from cascade.annotation import Annotation, Sample
+from cascade.annotation import Annotation, Sample, overlapping
 from cascade.commands.cli import main
 from cascade.commands.simulate import labels_source
 from cascade.data.label_sets import find_labels
@@ -19,7 +19,7 @@ from cascade.export.formats import FORMATS
 from cascade.export.save import save_samples
 from cascade.generation import shards
 from cascade.generation.simulation import SimulateSettings, simulated, simulation_job, unpainted
-from cascade.simulators.labels import LabelsSettings, layered, over_time, overlapping, repeated
+from cascade.simulators.labels import LabelsSettings, layered, over_time, repeated
 from cascade.simulators.nuclei import NucleiSettings, nuclei
 
 DEEP_WORDS = ["--canvas_size", "9", "64", "64", "--spacing_um", "2", "1", "1", "--num_cells", "2"]

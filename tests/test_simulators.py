@@ -11,12 +11,12 @@ from skimage import measure
 
 from cascade.annotation import Annotation
 from cascade.data.measures import touching_ids
+from cascade.draws import draw
 from cascade.shapes.harmonics import HarmonicShapes
 from cascade.simulators.bodies import ellipsoid_bodies, random_frames
 from cascade.simulators.catalogue import ORGANISMS
 from cascade.simulators.celegans import CElegansSettings, celegans
 from cascade.simulators.detections import read_detections
-from cascade.simulators.draws import draw
 from cascade.simulators.hela import HeLaSettings, hela
 from cascade.simulators.nuclei import NucleiSettings, nuclei
 from cascade.simulators.stemcells import StemCellSettings, stemcells

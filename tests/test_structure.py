@@ -6,11 +6,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-BASE = {"geometry", "rng", "files", "locks", "ownership", "memory", "processor", "evenly", "settings", "reading"}
-PARTS = BASE | {"annotation", "shapes", "optics", "population", "diffusion", "neus", "multiview"}
+BASE = {
+    "geometry", "rng", "draws", "files", "locks", "ownership", "memory", "processor", "evenly", "settings", "reading"
+}  # fmt: skip
+PARTS = BASE | {"annotation", "shapes", "optics", "population", "sketch", "diffusion", "neus", "multiview"}
 ALLOWED = {
     "geometry": set(),
     "rng": set(),
+    "draws": set(),
     "locks": set(),
     "files": {"locks"},
     "ownership": {"files", "locks"},
@@ -30,7 +33,8 @@ ALLOWED = {
     "diffusion": BASE | {"optics"},
     "population": BASE | {"annotation", "shapes", "optics", "neus"},
     "simulators": BASE | {"annotation", "shapes", "optics"},
-    "data": BASE | {"annotation", "optics", "population", "simulators", "export", "hub"},
+    "sketch": BASE | {"annotation", "shapes", "optics"},
+    "data": BASE | {"annotation", "shapes", "optics", "population", "simulators", "sketch", "export", "hub"},
     "pipelines": PARTS | {"hub", "export"},
     "generation": PARTS | {"simulators", "pipelines", "export", "hub"},
     "evaluation": BASE | {"annotation", "optics", "data", "hub", "export"},

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from cascade.annotation import Annotation
+from cascade.draws import check_quantiles, draw
 from cascade.geometry.masks import ellipsoid_region
 from cascade.settings import check_fields
 from cascade.simulators.bodies import ellipsoid_bodies, random_frames
 from cascade.simulators.checks import check_all_placed, check_canvas, check_share
 from cascade.simulators.crowd import Crowd
-from cascade.simulators.draws import check_quantiles, draw
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.annotation import Annotation
+from cascade.draws import check_quantiles, draw
 from cascade.settings import check_fields
 from cascade.simulators.bodies import ellipsoid_bodies, random_frames
 from cascade.simulators.checks import check_all_placed, check_canvas
 from cascade.simulators.crowd import Crowd
-from cascade.simulators.draws import check_quantiles, draw
 
 _MORE_COLONIES = 1000  # after which nothing is left to be covered
 

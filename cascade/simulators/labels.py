@@ -87,11 +87,11 @@ def over_time(frames: Sequence[Annotation], step_um: float) -> Annotation:
 def layered(planes: npt.NDArray[Any], spacing_um: tuple[float, float]) -> Annotation:
     """Cells that overlap, as in cervical cytology: of label planes (L, Y, X), in each of which some of them lie.
 
-    Each cell's whole mask is kept as its record's `outline`, at `origin_um`; `overlapping` gives them back. In the
-    labels, where every pixel has one id, smaller cells lie on larger ones, and a cell that would be cut in pieces lies
-    on those that cut it; where no order leaves all in one piece, a cell's largest is kept (`counts["cut_by_others"]`).
-    An id that is in several planes is one cell in each. Raises ValueError for cells in several pieces, and for cells
-    that others hide whole.
+    Each cell's whole mask is kept as its record's `outline`, at `origin_um`; `cascade.annotation.overlapping` gives
+    them back. In the labels, where every pixel has one id, smaller cells lie on larger ones, and a cell that would be
+    cut in pieces lies on those that cut it; where no order leaves all in one piece, a cell's largest is kept
+    (`counts["cut_by_others"]`). An id that is in several planes is one cell in each. Raises ValueError for cells in
+    several pieces, and for cells that others hide whole.
     """
     if planes.ndim != 3 or planes.dtype.kind not in "ui":
         raise ValueError(f"layers must be (L, Y, X) integer labels, got {planes.dtype} {planes.shape}")
@@ -131,18 +131,6 @@ def _painted(masks: Sequence[npt.NDArray[Any]], order: Sequence[int]) -> npt.NDA
     for n in order:
         labels[masks[n]] = n + 1
     return labels
-
-
-def overlapping(annotation: Annotation) -> npt.NDArray[Any]:
-    """How many cells lie on each pixel (Y, X), of an annotation that `layered` made: what a painter darkens them by."""
-    found = np.zeros(annotation.labels.shape, np.uint8)
-    for cell in annotation.cells:
-        if cell.outline is None or cell.origin_um is None:
-            raise ValueError(f"cell {cell.label} has no outline of its own: these annotations hold no layers")
-        corner = np.rint(np.array(cell.origin_um) / annotation.spacing_um).astype(int)
-        window = tuple(slice(c, c + n) for c, n in zip(corner, cell.outline.shape, strict=True))
-        found[window] += cell.outline
-    return found
 
 
 def _with_outline(cell: CellRecord, mask: npt.NDArray[Any], spacing_um: tuple[float, float]) -> CellRecord:

@@ -10,11 +10,11 @@ from scipy import ndimage
 from skimage import measure
 
 from cascade.annotation import Annotation
+from cascade.draws import check_quantiles, draw
 from cascade.geometry.islands import islands_to_neighbours
 from cascade.geometry.masks import tight_box
 from cascade.settings import at_least, positive
 from cascade.shapes.tessellation import weighted_voronoi
-from cascade.simulators.draws import check_quantiles, draw
 
 _FINE = 5  # points of the lattice that positions are sought on, along a cell
 _FEWEST = 8  # voxels of a cell

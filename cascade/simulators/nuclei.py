@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from cascade.annotation import Annotation
+from cascade.draws import at_rank, check_quantiles, draw
 from cascade.settings import check_fields
 from cascade.simulators.bodies import Body, ellipsoid_bodies, random_frames
 from cascade.simulators.checks import check_all_placed, check_canvas, check_share
 from cascade.simulators.crowd import Crowd, Site
-from cascade.simulators.draws import at_rank, check_quantiles, draw
 
 
 @dataclass(frozen=True, kw_only=True)

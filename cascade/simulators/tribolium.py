@@ -8,10 +8,10 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from cascade.annotation import Annotation, CellRecord
+from cascade.draws import check_quantiles, draw
 from cascade.settings import check_fields
 from cascade.simulators.bodies import in_one_piece
 from cascade.simulators.checks import check_canvas
-from cascade.simulators.draws import check_quantiles, draw
 
 _DARTS = 4096  # that are thrown at the sphere at a time
 _IN_VAIN = 20  # rounds of darts without one that finds room, after which there is none

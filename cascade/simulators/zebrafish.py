@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from cascade.annotation import Annotation
+from cascade.draws import at_rank, check_quantiles, draw
 from cascade.geometry.grid import Grid
 from cascade.settings import check_fields
 from cascade.shapes.ellipsoid import ellipsoid
@@ -19,7 +20,6 @@ from cascade.simulators.checks import check_all_placed, check_canvas
 from cascade.simulators.contest import contest
 from cascade.simulators.crowd import Crowd
 from cascade.simulators.detections import check_detections, read_detections
-from cascade.simulators.draws import at_rank, check_quantiles, draw
 
 _TOGETHER = 1024  # shapes of which all radii are tabulated at a time
 
