@@ -21,7 +21,7 @@ from cascade.memory import micro_batch
 from cascade.optics.camera import digitise
 from cascade.optics.window import Window
 from cascade.rng import seed_from, stream, torch_stream
-from cascade.sketch.draw import draw_sketch
+from cascade.sketch.draw import asked, draw_sketch
 from cascade.sketch.settings import SketchSettings
 
 Array = npt.NDArray[Any]
@@ -154,6 +154,7 @@ class SketchPipeline(HubStage, DiffusionPipeline):
         if sketches is None:
             own = settings or self.sketch_settings
             drawings = [draw_sketch(scene, own, stream(seed, "sketch", n)) for n, scene in enumerate(scenes)]
+            scenes = [asked(scene, own, stream(seed, "sketch", n)) for n, scene in enumerate(scenes)]
         else:
             drawings = [sketches] if isinstance(sketches, np.ndarray) else list(sketches)
         images = self._painted(drawings, [(seed, n) for n in range(len(drawings))], how, micro_batch_size)
@@ -167,9 +168,10 @@ class SketchPipeline(HubStage, DiffusionPipeline):
     def paint(self, annotation: Annotation, seed: int, index: int, how: PaintingSettings | None = None) -> Sample:
         """An annotation's sample, which depends on the annotation, seed and index alone."""
         self.check(annotation)
+        told = asked(annotation, self.sketch_settings, stream(seed, "sketch", index))
         sketch = draw_sketch(annotation, self.sketch_settings, stream(seed, "sketch", index))
         image = self._painted([sketch], [(seed, index)], self.painting(**vars(how or PaintingSettings())), 1)[0]
-        return Sample(digitise(image, self.config.dtype), annotation, seed, index)
+        return Sample(digitise(image, self.config.dtype), told, seed, index)
 
     def painting(self, **given: Any) -> PaintingSettings:
         """Settings of which those that are not given are the model's."""
@@ -228,7 +230,8 @@ class SketchPipeline(HubStage, DiffusionPipeline):
 
     def _denoised(self, inputs: torch.Tensor, seeds: list[tuple[int, int]], how: PaintingSettings) -> Array:
         """(B, C, …) in [−1, 1], each with the noise of its own seed and number."""
-        assert how.t_start and how.num_inference_steps and how.solver and how.sigma is not None
+        assert how.t_start and how.num_inference_steps and how.solver  # noqa: PT018
+        assert how.sigma is not None
         sketch = blurred(inputs.to(self.device, self.unet.dtype), how.sigma)
         fields_of_noise = [torch_stream(seed, "noise of sketch", number) for seed, number in seeds]
 

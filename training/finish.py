@@ -38,7 +38,8 @@ def save_stage(
 ) -> None:
     """Save a trained stage with its card, and upload it where that was asked for; one process only.
 
-    step: the last one, whose sheet the card shows. data: statistics of the crops, or the origin of images. metrics: of the samples drawn last.
+    step: the last one, whose sheet the card shows. data: statistics of the crops, or the origin of images. metrics: of
+    the samples drawn last.
     """
     output = Path(settings.output_dir)
     pipeline.save_pretrained(output)

@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TypeVar, get_args, get_origin
+from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 from cascade.entry import exit_code
 from cascade.training.loop import TrainingDiverged
@@ -28,7 +28,7 @@ def parse(settings: type[Made], description: str | None, argv: list[str] | None 
     defaults = {f.name: f.default for f in dataclasses.fields(settings)}
     parser.add_class_arguments(settings, skip=set(lists))
     for name, kind in sorted(lists.items()):  # --data A B, as well as a YAML list
-        given = {"required": True} if name == "data" else {"default": list(defaults[name])}
+        given: dict[str, Any] = {"required": True} if name == "data" else {"default": defaults[name]}
         parser.add_argument(f"--{name}", nargs="+", type=kind, **given)
     parser.error = _told  # type: ignore[method-assign,assignment]
     switches = {f"--{f.name}" for f in dataclasses.fields(settings) if f.type is bool}

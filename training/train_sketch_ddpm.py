@@ -1,6 +1,6 @@
 """Train a DDPM on raw images, without annotations, that paints sketches of whole scenes.
 
-accelerate launch training/train_sketch_ddpm.py --config configs/sketch_ddpm_nuclei2d.yaml --data IMAGES --output_dir model
+accelerate launch training/train_sketch_ddpm.py --config configs/sketch_ddpm_nuclei2d.yaml --data IMAGES --output_dir M
 """
 
 if __name__ == "__main__":  # Ctrl-C during the imports below ends in one line, too
@@ -143,7 +143,7 @@ def _pipeline(
     pipeline = SketchPipeline(
         unet,
         scheduler,
-        spacing_um=spacing,
+        spacing_um=list(spacing),
         windows=[asdict(window) for window in patches.windows],
         dtype=str(patches.images[0].dtype),
     )

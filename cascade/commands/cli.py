@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from cascade.commands.options import Flags
     from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings
     from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
+    from cascade.diffusion.painting import PaintingSettings
     from cascade.evaluation.settings import EvaluateSettings
-    from cascade.generation.settings import GenerationSettings
+    from cascade.generation.settings import GenerationSettings, SourceSettings
     from cascade.population.settings import CascadeSettings
 
 STAGES = {
@@ -22,6 +23,7 @@ STAGES = {
     "ldm": "train_ldm",
     "controlnet": "train_controlnet",
     "distilled": "train_distilled",
+    "sketch": "train_sketch_ddpm",
 }
 _NOTHING = "nothing was written; the same command starts again"
 _GOES_ON = "what is finished is kept, and the same command goes on"
@@ -147,13 +149,19 @@ def _fit(settings: "FitSettings") -> None:
     print(f"look at {folder / 'preview.png'}; the model is {settings.output_dir / 'model'}")
 
 
-def _generate(settings: "GenerationSettings", images: "CascadeSettings") -> None:
+def _generate(
+    settings: "GenerationSettings", images: "CascadeSettings", source: "SourceSettings", how: "PaintingSettings"
+) -> None:
     processes()
     from cascade.commands.generate import generate
+    from cascade.commands.paint import paint, paints_sketches
     from cascade.generation.load import check_device
 
     check_device(settings.device)
-    generate(settings, images)
+    if source.given or paints_sketches(settings.model):
+        paint(settings, images, source, how)
+    else:
+        generate(settings, images)
 
 
 def _validate(settings: "ValidateSettings") -> None:
@@ -240,7 +248,12 @@ _COMMANDS = {
     "generate": _Command(
         "make an annotated data set with a trained model",
         _generate,
-        ("cascade.generation.settings.GenerationSettings", "cascade.population.settings.CascadeSettings"),
+        (
+            "cascade.generation.settings.GenerationSettings",
+            "cascade.population.settings.CascadeSettings",
+            "cascade.generation.settings.SourceSettings",
+            "cascade.diffusion.painting.PaintingSettings",
+        ),
         more="Make an annotated data set. Interrupted, the same command goes on where it was; several processes\n"
         "(torchrun --nproc_per_node 4 -m cascade generate …, or --slurm) share the work and give the same bytes.",
         smaller="give a smaller --micro_batch_size or --canvas_size",

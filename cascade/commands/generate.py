@@ -48,7 +48,7 @@ def generate(settings: GenerationSettings, images: CascadeSettings) -> None:
         model_sha256=model_sha256(folder, few_steps=settings.few_steps),
         version=__version__,
         seed=settings.seed,
-        num_images=settings.num_images,
+        num_images=settings.num_images or 1,
         shard_size=1 if settings.tiles else settings.shard_size,
         formats=("ome-zarr",) if settings.tiles else settings.format,
         frames_per_sequence=sequence_length(statistics, settings, recipe),
@@ -67,7 +67,7 @@ def generate(settings: GenerationSettings, images: CascadeSettings) -> None:
     maker = CascadeMaker(folder, job, settings.output_dir, device=settings.device, rank=rank, world=world)
     make, write = making(maker)
     whole = shards.run(settings.output_dir, job, make, rank, world, write)
-    return _tell_done(job, settings.output_dir, whole)
+    return tell_done(job, settings.output_dir, whole)
 
 
 def _dtype(settings: GenerationSettings) -> Dtype:
@@ -143,7 +143,7 @@ def _tell_cost(job: Job, folder: Path, device: str | None) -> None:
     print(f"{job.num_images} images: {whole}")
 
 
-def _tell_done(job: Job, output: Path, whole: bool) -> None:
+def tell_done(job: Job, output: Path, whole: bool) -> None:
     if not whole:
         done, count = shards.progress(output, job)
         print(f"{done} of {count} shards are done; other processes, or the same command again, make the rest")
@@ -151,7 +151,7 @@ def _tell_done(job: Job, output: Path, whole: bool) -> None:
     preview = output / "preview.png"
     shown = f"; look at {preview}" if preview.is_file() else ""
     print(f"{job.num_images} images in {output} ({' and '.join(job.formats)}){shown}")
-    if job.settings["bank"]:
+    if job.settings.get("bank"):
         print(_usage(output))
 
 

@@ -23,9 +23,10 @@ _NEAR = 0.7  # how alike two flags have to be for one to be meant by the other
 
 @dataclass(frozen=True)
 class Flags:
-    """The flags of one command: the fields of its settings, one or several dataclasses without a name in common.
+    """The flags of one command: the fields of its settings, one or several dataclasses.
 
-    Fields that Python takes by position are given by position here, too.
+    A name that several of them have is one flag, explained by the first, and given to all. Fields that Python takes by
+    position are given by position here, too.
     """
 
     name: str
@@ -67,7 +68,10 @@ class Flags:
 
     @property
     def fields(self) -> "list[Field[Any]]":
-        return [field for cls in self.settings for field in fields(cls)]
+        found: dict[str, Field[Any]] = {}
+        for cls in self.settings:
+            found |= {field.name: field for field in fields(cls) if field.name not in found}
+        return list(found.values())
 
     def flag(self, field: "Field[Any]") -> str:
         """As it is given on the command line."""
@@ -101,10 +105,12 @@ class Flags:
         parser.add_argument(
             "--config", action="config", metavar="FILE", help="YAML with any of the flags, which win over it"
         )
+        added: set[str] = set()
         for cls in self.settings:
             texts = _docstrings(cls) if explained else {}
-            for field in fields(cls):
+            for field in (one for one in fields(cls) if one.name not in added):
                 self._add(parser, field, kinds(cls)[field.name], texts.get(field.name, ""))
+            added |= {field.name for field in fields(cls)}
         return parser
 
     def _add(self, parser: ArgumentParser, field: "Field[Any]", kind: Any, text: str) -> None:

@@ -79,6 +79,6 @@ def read_scenes(
 def images_spacing(
     source: Path, paths: Sequence[Path], ndim: int, given: Sequence[float] | None = None
 ) -> tuple[float, ...]:
-    """Voxel size of raw images in µm, from where `needed_spacing` has it; raises DataError for stacks that have none."""
+    """Voxel size of raw images in µm, see `needed_spacing`; raises DataError for stacks that have none."""
     folder = source if source.is_dir() else source.parent
     return needed_spacing(folder, [Frame(path.stem, path, path) for path in paths[:1]], ndim, given)

@@ -27,7 +27,7 @@ class Scenes(torch.nn.Module):
         self.unet = unet
 
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return self.unet(noisy, timesteps).sample  # type: ignore[no-any-return]
+        return self.unet(noisy, timesteps).sample
 
 
 class Unconditional(torch.nn.Module):

@@ -27,7 +27,7 @@ def denoise_from(
     adjust: Adjust | None = None,
     generator: Callable[[], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Noise (B, C, *size) sketches in [−1, 1] up to t_start of T and denoise them (DDPM from sketches, journal, Fig. 1).
+    """Noise (B, C, *size) sketches in [−1, 1] up to t_start and denoise them (DDPM from sketches, journal, Fig. 1).
 
     solver: "ddim", deterministic (Song et al., ICLR 2021), "dpm++", of second order (Lu et al., 2022), or "ancestral",
     the paper's own, through the posterior of each step, which draws more noise from `generator`; with as many steps as
@@ -116,8 +116,7 @@ def _ancestral(
     adjust: Adjust | None,
     generator: Callable[[], torch.Tensor] | None,
 ) -> torch.Tensor:
-    """Through the posterior q(x_s | x_t, x_0) of each step from t to s, which need not be the next one (DDPM, Eq. 7, for
-    steps of any length)."""
+    """Through the posterior q(x_s | x_t, x_0) of each step from t to s (DDPM, Eq. 7, for steps of any length)."""
     alphas = scheduler.alphas_cumprod.to(sample.device, torch.float64)
     for t, s in zip(times, [*times[1:], -1], strict=True):
         clean = _clean(predict(sample, torch.as_tensor(int(t), device=sample.device)), sample, int(t), scheduler)

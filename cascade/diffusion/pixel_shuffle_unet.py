@@ -1,5 +1,6 @@
 """The pixel-shuffle U-Net that paints whole scenes, in 2D and 3D."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.utils import BaseOutput
 from torch.nn import functional as F
 
-from cascade.diffusion.tiles import reflected
+from cascade.diffusion.tiles import part_of, reflected
 
 Norm = Literal["channel", "instance"]
 
@@ -69,7 +70,7 @@ class PixelShuffleUNet(ModelMixin, ConfigMixin):
             self.time_embedding = TimestepEmbedding(2 * widths[0], time_width, out_dim=time_width)
         conv, deep = _convolution(dimensions), stem**dimensions
         self.first = conv(in_channels * deep, widths[0], 3, padding=1)
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
         self.down = torch.nn.ModuleList(_Block(a, a, time_width, dimensions, norm) for a in widths[:-1])
         self.smaller = torch.nn.ModuleList(conv(a, b, 3, stride=2, padding=1) for a, b in pairs)
         self.middle = _Block(widths[-1], widths[-1], time_width, dimensions, norm)
@@ -108,7 +109,7 @@ class PixelShuffleUNet(ModelMixin, ConfigMixin):
         hidden = self.middle(hidden, time)
         for larger, block in zip(self.larger, self.up, strict=True):
             hidden = block(torch.cat([pixel_shuffle(larger(hidden), 2), kept.pop()], 1), time)
-        made = pixel_shuffle(self.last(hidden), self.config.stem)[(..., *(slice(n) for n in size))]
+        made = pixel_shuffle(self.last(hidden), self.config.stem)[part_of([0] * len(size), size)]
         return PixelShuffleUNetOutput(sample=made) if return_dict else (made,)
 
     def _time(self, timestep: torch.Tensor | float | None, sample: torch.Tensor) -> torch.Tensor | None:
@@ -117,7 +118,7 @@ class PixelShuffleUNet(ModelMixin, ConfigMixin):
         if timestep is None:
             raise ValueError("this network is told the time: give timestep")
         steps = torch.as_tensor(timestep, device=sample.device).reshape(-1).expand(len(sample))
-        return self.time_embedding(self.time(steps).to(sample.dtype))  # type: ignore[no-any-return]
+        return self.time_embedding(self.time(steps).to(sample.dtype))
 
 
 class _Block(torch.nn.Module):
@@ -138,7 +139,7 @@ class _Block(torch.nn.Module):
             scale, shift = self.time(time).reshape(len(hidden), -1, *(1,) * (hidden.ndim - 2)).chunk(2, 1)
             found = found * (1 + scale) + shift
         found = self.norms[1](self.convolutions[1](self.activations[0](found)))
-        return self.activations[1](found) + self.around(hidden)  # type: ignore[no-any-return]
+        return self.activations[1](found) + self.around(hidden)
 
 
 class _ChannelNorm(torch.nn.Module):

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from types import EllipsisType
 
 import torch
 
@@ -40,9 +41,7 @@ def in_tiles(
     sample = reflected(sample, align)
     shape = [min(t, n) for t, n in zip(tile_size, sample.shape[2:], strict=True)]
     axes = [_origins(n, t, overlap, align) for n, t in zip(sample.shape[2:], shape, strict=True)]
-    windows = [
-        (..., *(slice(a, a + t) for a, t in zip(corner, shape, strict=True))) for corner in itertools.product(*axes)
-    ]
+    windows = [part_of(corner, shape) for corner in itertools.product(*axes)]
     weights = _weights(shape, sample)
     total = torch.zeros_like(sample[:1, :1])
     for window in windows:
@@ -56,7 +55,12 @@ def in_tiles(
         for window, one in zip(part, found.split(count), strict=True):
             made[window] += weights * one
     assert made is not None
-    return (made / total)[(..., *(slice(n) for n in size))]
+    return (made / total)[part_of([0] * len(size), size)]
+
+
+def part_of(corner: Sequence[int], size: Sequence[int]) -> tuple[EllipsisType | slice, ...]:
+    """Index of a part of (B, C, *whole)."""
+    return (..., *(slice(a, a + n) for a, n in zip(corner, size, strict=True)))
 
 
 def reflected(sample: torch.Tensor, factor: int) -> torch.Tensor:

@@ -19,9 +19,9 @@ class GenerationSettings:
     output_dir: Path
     """Folder of the data set."""
     model: str = "nuclei2d"
-    """Folder, Hub id, or nuclei2d, nuclei3d."""
-    num_images: int = 1
-    """How many images."""
+    """Folder, Hub id, or an embedded one: nuclei2d, nuclei3d, or sketch2d, which paints annotations of whole scenes."""
+    num_images: int | None = None
+    """How many images; default 1, of annotations that exist as many as there are."""
     seed: int = 0
     """Image n depends on it and on n alone."""
     format: tuple[Format, ...] = ("ctc",)
@@ -69,3 +69,27 @@ class GenerationSettings:
                 raise ValueError("tiles needs `bank`: how many different cells a large canvas is made of")
             if self.format not in (("ctc",), ("ome-zarr",)) or self.dry_run:
                 raise ValueError("tiles writes ome-zarr, and goes without `dry_run`")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSettings:
+    """Where annotations to be painted come from; without, a model of the cascade makes its own."""
+
+    annotations: Path | None = None
+    """Paint these: a folder of annotations, or of labels in any layout that `cascade simulate labels` reads."""
+    simulate: str | None = None
+    """Paint annotations of an organism, as `cascade simulate` makes them: gowt1, nuclei, tissue, … or auto."""
+    like: Path | None = None
+    """Images, raw or labelled, that the numbers and sizes of `simulate` nuclei or auto are fitted to."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.annotations is not None and self.simulate is not None:
+            raise ValueError("annotations goes without `simulate`: both are sources")
+        if self.like is not None and self.simulate is None:
+            raise ValueError("like goes with `simulate` nuclei or auto")
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a source."""
+        return self.annotations is not None or self.simulate is not None

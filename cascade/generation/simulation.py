@@ -12,7 +12,7 @@ from cascade.annotation import Annotation, Sample
 from cascade.export import ctc
 from cascade.generation.jobs import Job
 from cascade.generation.painting import Make, Source
-from cascade.generation.settings import Format
+from cascade.generation.settings import Format, GenerationSettings
 from cascade.ownership import file_sha256
 from cascade.rng import stream
 from cascade.settings import at_least, check_fields
@@ -74,30 +74,33 @@ def simulation_job(
     files: of labels that exist; default those that the settings name. Raises ValueError for files that are not there,
     and formats that cannot hold the annotations.
     """
-    plain = {name: _plain(value) for name, value in dataclasses.asdict(own).items()}
     if files is None:
         files = [value for value in dataclasses.asdict(own).values() if isinstance(value, Path)]
-    frames = _LONGEST
-    if {"ctc", "coco"} & set(settings.format):
-        first = source(settings.seed, 0)
-        if "coco" in settings.format and first.ndim == 3:
-            raise ValueError("COCO describes planes, and these are stacks: give another `format`")
-        frames = _frames_per_sequence(max((cell.label for cell in first.cells), default=1))
     return Job(
         model=f"simulate {organism}",
-        model_sha256=_sha256(files),
+        model_sha256=files_sha256(files),
         version=__version__,
         seed=settings.seed,
         num_images=settings.num_images or 1,
         shard_size=settings.shard_size,
         formats=settings.format,
-        frames_per_sequence=frames,
+        frames_per_sequence=frames_per_sequence(source, settings),
         meshes=False,
-        settings={"organism": organism, **plain},
+        settings={"organism": organism, **plain_fields(own)},
     )
 
 
-def _frames_per_sequence(highest: int) -> int:
+def frames_per_sequence(source: Source, settings: SimulateSettings | GenerationSettings) -> int:
+    """Images in a sequence of the Cell Tracking Challenge's layout, by the cells of the first one.
+
+    Raises ValueError for formats that cannot hold the annotations.
+    """
+    if not {"ctc", "coco"} & set(settings.format):
+        return _LONGEST
+    first = source(settings.seed, 0)
+    if "coco" in settings.format and first.ndim == 3:
+        raise ValueError("COCO describes planes, and these are stacks: give another `format`")
+    highest = max((cell.label for cell in first.cells), default=1)
     if highest > ctc.TRACK_IDS:
         raise ValueError(
             f"images of {highest} cells are too many for the {ctc.TRACK_IDS} numbers of the Cell Tracking Challenge's "
@@ -106,7 +109,7 @@ def _frames_per_sequence(highest: int) -> int:
     return min(_LONGEST, max(ctc.TRACK_IDS // (_SPARE * highest), 1))
 
 
-def _sha256(files: Sequence[Path]) -> str:
+def files_sha256(files: Sequence[Path]) -> str:
     """One hash of files, by content."""
     digest = hashlib.sha256()
     for path in files:
@@ -114,6 +117,11 @@ def _sha256(files: Sequence[Path]) -> str:
             raise ValueError(f"{path}: there is no such file")
         digest.update(file_sha256(path).encode())
     return digest.hexdigest() if files else ""
+
+
+def plain_fields(settings: Any) -> dict[str, Any]:
+    """The fields of settings as plain values by name, for a job's `settings`."""
+    return {name: _plain(value) for name, value in dataclasses.asdict(settings).items()}
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,177 @@
+"""`cascade generate` of annotations that exist, or that a simulator makes: any source with any painter."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cascade import __version__
+from cascade.annotation import Annotation, Sample
+from cascade.commands.generate import tell_done
+from cascade.commands.simulate import fitted, labels_source
+from cascade.data.label_sets import find_labels
+from cascade.diffusion.painting import PaintingSettings
+from cascade.entry import UsageError
+from cascade.generation import shards
+from cascade.generation.load import check_device, fast_dtype, load
+from cascade.generation.painting import Painter, Source, painted
+from cascade.generation.settings import GenerationSettings, SourceSettings
+from cascade.generation.shards import Job
+from cascade.generation.simulation import files_sha256, frames_per_sequence, plain_fields, simulated
+from cascade.hub import folders as hub
+from cascade.hub.statistics import saved_statistics
+from cascade.ownership import check_outside
+from cascade.pipelines.sketch_ddpm import SketchPipeline
+from cascade.population.settings import CascadeSettings
+from cascade.simulators.catalogue import ORGANISMS
+from cascade.simulators.labels import LabelsSettings
+
+_WITHOUT = (
+    "meshes",
+    "region",
+    "bank",
+    "tiles",
+    "slurm",
+    "dry_run",
+    "compile",
+)  # which a cascade plans images with
+_SHARED = ("canvas_size", "num_inference_steps", "micro_batch_size")
+
+
+@dataclass(frozen=True)
+class _Annotations:
+    """A source, how many annotations it has (None: as many as are asked for), and what makes it another one."""
+
+    source: Source
+    there: int | None
+    record: dict[str, Any]
+    files: tuple[Path, ...] = ()
+
+
+def paints_sketches(model: str) -> bool:
+    """Whether a model is a DDPM from sketches, which has no annotations of its own."""
+    return bool(hub.model_index(hub.model_folder(model)).get("_class_name") == SketchPipeline.__name__)
+
+
+def paint(settings: GenerationSettings, images: CascadeSettings, chosen: SourceSettings, how: PaintingSettings) -> None:
+    """Paint a data set, or what is left of it.
+
+    Raises ValueError for settings that do not fit the model or each other, FileExistsError for a folder that holds
+    something else, both before anything is made.
+    """
+    folder = hub.model_folder(settings.model)
+    check_outside(settings.output_dir, folder, "the model")
+    sketches = paints_sketches(settings.model)
+    _check(settings, images, chosen, how, sketches=sketches)
+    painter, spacing_um = (_sketch_painter if sketches else _cascade_painter)(folder, settings, images, how)
+    found = _source(chosen, spacing_um, images.canvas_size, settings.output_dir)
+    wanted = settings.num_images or found.there or 1
+    if found.there is not None and wanted > found.there:
+        raise ValueError(f"num_images asks for {wanted}, and {chosen.annotations} holds {found.there} annotations")
+    used = {**plain_fields(images), **plain_fields(how)} if not sketches else plain_fields(how)
+    job = Job(
+        model=settings.model,
+        model_sha256=shards.folder_sha256(folder, few_steps=settings.few_steps),
+        version=__version__,
+        seed=settings.seed,
+        num_images=wanted,
+        shard_size=settings.shard_size,
+        formats=settings.format,
+        frames_per_sequence=frames_per_sequence(found.source, settings),
+        meshes=False,
+        settings=used | {"source": found.record, "labels_sha256": files_sha256(found.files)},
+    )
+    output, make = settings.output_dir, painted(found.source, painter)
+    if settings.only is not None:
+        made = shards.again(output, shards.load_job(output), make, settings.only)
+        print(f"sample {settings.only} is the same, byte for byte: see {made}")
+        return
+    shards.start(output, job)
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    tell_done(job, output, shards.run(output, job, make, rank, world))
+
+
+def _check(
+    settings: GenerationSettings,
+    images: CascadeSettings,
+    chosen: SourceSettings,
+    how: PaintingSettings,
+    *,
+    sketches: bool,
+) -> None:
+    """Raise `UsageError` for settings that the source or the painter does not know."""
+    if not chosen.given:
+        raise UsageError(
+            f"{settings.model} paints annotations, and there are none: give --annotations FOLDER, or --simulate gowt1, "
+            "nuclei, tissue, …"
+        )
+    usual = {one.name: one.default for one in dataclasses.fields(settings)}
+    odd = [name for name in _WITHOUT if getattr(settings, name) != usual[name]]
+    if sketches:
+        odd += _changed(images, _SHARED) + ["few_steps"] * settings.few_steps
+    else:
+        odd += _changed(how, _SHARED)
+    if chosen.annotations is not None and images.canvas_size is not None:
+        odd.append("canvas_size")
+    if odd:
+        raise UsageError(f"--{odd[0]} means nothing for annotations that {settings.model} paints: leave it out")
+
+
+def _changed(settings: Any, but: Sequence[str]) -> list[str]:
+    names = [one for one in dataclasses.fields(settings) if one.name not in but]
+    return [one.name for one in names if getattr(settings, one.name) != one.default]
+
+
+def _sketch_painter(
+    folder: Path, settings: GenerationSettings, images: CascadeSettings, how: PaintingSettings
+) -> tuple[Painter, tuple[float, ...]]:
+    device = check_device(settings.device)
+    dtype = fast_dtype(device) if settings.dtype == "auto" else settings.dtype
+    pipeline = SketchPipeline.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
+    pipeline.painting(**vars(how))
+
+    def painter(annotation: Annotation, seed: int, index: int) -> Sample:
+        return pipeline.paint(annotation, seed, index, how)
+
+    return painter, pipeline.spacing_um
+
+
+def _cascade_painter(
+    folder: Path, settings: GenerationSettings, images: CascadeSettings, how: PaintingSettings
+) -> tuple[Painter, tuple[float, ...]]:
+    dtype = fast_dtype(settings.device) if settings.dtype == "auto" else settings.dtype
+    pipeline = load(folder, settings.device, dtype, few_steps=settings.few_steps)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def painter(annotation: Annotation, seed: int, index: int) -> Sample:
+        return pipeline.paint(annotation, seed, index, images)
+
+    return painter, tuple(saved_statistics(folder)["spacing_um"])
+
+
+def _source(
+    chosen: SourceSettings, spacing_um: tuple[float, ...], canvas_size: Sequence[int] | None, output_dir: Path
+) -> _Annotations:
+    """Annotations at a model's voxel size."""
+    if chosen.annotations is not None:
+        check_outside(output_dir, chosen.annotations, "the annotations")
+        own = LabelsSettings(source=chosen.annotations)
+        files = find_labels(own.source, own.truth, own.sequences)
+        source, there = labels_source(own, files)
+        record = {"annotations": str(chosen.annotations.resolve())}
+        return _Annotations(source, there, record, tuple(file.path for file in files))
+    organism = chosen.simulate or ""
+    given: dict[str, Any] = {"spacing_um": spacing_um} | ({"canvas_size": canvas_size} if canvas_size else {})
+    if chosen.like is not None:
+        organism, simulator = fitted(organism, chosen.like, output_dir, given)
+    elif organism in ORGANISMS and organism != "labels":
+        simulator = ORGANISMS[organism].settings_class()(**given)
+    else:
+        known = ", ".join(name for name in ORGANISMS if name != "labels")
+        raise UsageError(f"--simulate takes an organism, {known}, or auto with --like FOLDER; got {organism}")
+    source = simulated(ORGANISMS[organism].simulate(), simulator)
+    return _Annotations(source, None, {"organism": organism, **plain_fields(simulator)})
