@@ -143,7 +143,7 @@ def _pipeline(
         spacing_um=list(spacing),
         windows=[asdict(window) for window in patches.windows],
         dtype=str(patches.images[0].dtype),
-        sketch=sketch and asdict(sketch),
+        sketch=None if sketch is None else asdict(sketch),
     )
     return pipeline, examples
 

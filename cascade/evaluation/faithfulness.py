@@ -88,7 +88,7 @@ def _contrasts(labels: Array, image: Array) -> Array:
     around = np.where(pixels > 0, around, elsewhere)  # of cells with neighbours on all sides
     ids = np.unique(labels)
     ids = ids[ids > 0]
-    return (inside - around)[ids]  # type: ignore[no-any-return]
+    return (inside - around)[ids]
 
 
 def _phantoms(labels: Array, image: Array, spacing_um: tuple[float, ...]) -> int:
