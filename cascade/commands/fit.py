@@ -223,7 +223,7 @@ def _check_test(plan: FitSettings, folder: Path) -> None:
     from cascade.evaluation.sources import real_sources
 
     need_cellpose(3)
-    train, test = (source.load() for source in real_sources(_evaluation(plan, folder)))
+    train, test = (source.load() for source in real_sources(_evaluation(plan, folder)) if source)
     check_sets({"real_train": train, "real_test": test}, generated=set())
     check_kind("what will be generated", train[0].stored.ndim, test[0], generated=True)
 
