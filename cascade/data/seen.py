@@ -62,9 +62,9 @@ def look_at(
     """Read the labels of a folder if all cells have some, else find cells in its images by `detect`.
 
     Layouts: those of `find_labels`; of raw images also any folder of them, and sequences `01/t000.tif`. raw: pass over
-    labels. most: images to look at, default 24 raw and 100 labelled ones. whole: refuse labels in pieces. Raises DataError, one line, where there are
-    no images, where no cell can be seen in them, where they are of several dimensions or voxel sizes, and where labels
-    lie in pieces.
+    labels. most: images to look at, default 24 raw and 100 labelled ones. whole: refuse labels in pieces. Raises
+    DataError, one line, where there are no images, where no cell can be seen in them, where they are of several
+    dimensions or voxel sizes, and where labels lie in pieces.
     """
     source = Path(folder)
     if not source.is_dir():

@@ -1,6 +1,7 @@
 """Sketch settings read off real images, labelled or not: `cascade sketch --like`."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,10 +181,11 @@ def _membranes(lit: Callable[[int], LitImage], count: int, dtype: str) -> Sketch
     first = lit(0)
     sums = sum(wall_sums(first if n == 0 else lit(n)) for n in range(count))
     thickness, softness = fitted_walls(np.asarray(sums), min(first.spacing_um))
+    shape = SketchSettings(structure="membranes", thickness_um=thickness, softness_um=softness)
     walls, insides, levels, depths, inwards, owner = [], [], [], [], [], []
     for n in range(count):
         one = lit(n)
-        wall, inside = walls_and_insides(one, thickness)
+        wall, inside = walls_and_insides(one, shape)
         walls.append(wall)
         insides.append(inside)
         levels.append(one.level)
@@ -197,14 +199,12 @@ def _membranes(lit: Callable[[int], LitImage], count: int, dtype: str) -> Sketch
     light = np.concatenate(walls)
     share = np.concatenate(insides) / np.where(np.abs(light) > 1e-6, light, 1)
     flat = light / _factor(np.concatenate(depths), np.concatenate(inwards), axial, radial)
-    return SketchSettings(
-        structure="membranes",
+    return replace(
+        shape,
         brightness=quantiles(flat),
         brightness_shared=shared_variance(flat, np.array(owner)),
         background=quantiles(np.array(levels)),
-        thickness_um=thickness,
-        softness_um=softness,
-        interior=_bounded(share.tolist(), -2.0, 2.0) or (0.0,),
+        interior=_bounded(share.tolist(), 0.0, 2.0) or (0.0,),
         axial_decay=axial,
         radial_decay=radial,
         dtype=dtype,  # type: ignore[arg-type]
