@@ -19,7 +19,7 @@ from cascade.settings import at_least, check_fields
 from cascade.simulators.catalogue import Simulator
 
 _SPARE = 2  # times the cells of the first image that any other is taken to have at most
-_LONGEST = 400  # frames of a sequence in the Cell Tracking Challenge's layout
+LONGEST = 400  # frames of a sequence in the Cell Tracking Challenge's layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +77,9 @@ def simulation_job(
     plain = {name: _plain(value) for name, value in dataclasses.asdict(own).items()}
     if files is None:
         files = [value for value in dataclasses.asdict(own).values() if isinstance(value, Path)]
-    frames = _LONGEST
+    frames = LONGEST
     if {"ctc", "coco"} & set(settings.format):
-        first = source(settings.seed, 0)
-        if "coco" in settings.format and first.ndim == 3:
-            raise ValueError("COCO describes planes, and these are stacks: give another `format`")
-        frames = _frames_per_sequence(max((cell.label for cell in first.cells), default=1))
+        frames = frames_per_sequence(settings.format, source(settings.seed, 0))
     return Job(
         model=f"simulate {organism}",
         model_sha256=_sha256(files),
@@ -97,13 +94,18 @@ def simulation_job(
     )
 
 
-def _frames_per_sequence(highest: int) -> int:
+def frames_per_sequence(formats: Sequence[str], first: Annotation) -> int:
+    """Of the Cell Tracking Challenge's layout, for annotations like the first one. Raises ValueError for formats that
+    cannot hold them."""
+    if "coco" in formats and first.ndim == 3:
+        raise ValueError("COCO describes planes, and these are stacks: give another `format`")
+    highest = max((cell.label for cell in first.cells), default=1)
     if highest > ctc.TRACK_IDS:
         raise ValueError(
             f"images of {highest} cells are too many for the {ctc.TRACK_IDS} numbers of the Cell Tracking Challenge's "
             "layout: give another `format`, ome-zarr for one"
         )
-    return min(_LONGEST, max(ctc.TRACK_IDS // (_SPARE * highest), 1))
+    return min(LONGEST, max(ctc.TRACK_IDS // (_SPARE * highest), 1))
 
 
 def _sha256(files: Sequence[Path]) -> str:
