@@ -1,4 +1,4 @@
-"""The command line: demo, prepare, thin, train, fit, simulate, generate, validate, evaluate, assemble, doctor."""
+"""The command line: demo, prepare, thin, train, fit, simulate, sketch, generate, validate, evaluate, and the rest."""
 
 import importlib
 import sys
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cascade.diffusion.painting import PaintingSettings
     from cascade.evaluation.settings import EvaluateSettings
     from cascade.generation.settings import GenerationSettings, SourceSettings
+    from cascade.generation.sketching import SketchingSettings
     from cascade.population.settings import CascadeSettings
 
 STAGES = {
@@ -164,6 +165,13 @@ def _generate(
         generate(settings, images)
 
 
+def _sketch(settings: "SketchingSettings") -> None:
+    processes()
+    from cascade.commands.sketch import sketch
+
+    sketch(settings)
+
+
 def _validate(settings: "ValidateSettings") -> None:
     from cascade.data.validate import validate
 
@@ -257,6 +265,13 @@ _COMMANDS = {
         more="Make an annotated data set. Interrupted, the same command goes on where it was; several processes\n"
         "(torchrun --nproc_per_node 4 -m cascade generate …, or --slurm) share the work and give the same bytes.",
         smaller="give a smaller --micro_batch_size or --canvas_size",
+    ),
+    "sketch": _Command(
+        "draw sketches of annotations, rough pictures without noise, fitted to images",
+        _sketch,
+        ("cascade.generation.sketching.SketchingSettings",),
+        more="Sketches of annotations, to look at: what the sketch DDPM starts from.\n"
+        "Interrupted, the same command goes on where it was.",
     ),
     "validate": _Command(
         "say whether a data set, generated or real, is sound",
