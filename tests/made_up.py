@@ -5,7 +5,7 @@ from conftest import ellipse, field_of_view
 from scipy import ndimage
 
 from cascade.annotation import CellRecord
-from cascade.evaluation.segmenters import LabelledImage
+from cascade.evaluation.labelled import LabelledImage
 from cascade.optics.axial import Axial
 from cascade.optics.background import Background
 from cascade.optics.halo import Halo

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from cascade.commands.cli import flags_of, main
-from cascade.commands.table import COMMANDS
 from cascade.commands.organism import simulation_flags
 from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings
+from cascade.commands.table import COMMANDS
 from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
 from cascade.diffusion.painting import PaintingSettings
 from cascade.evaluation.settings import EvaluateSettings

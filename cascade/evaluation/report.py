@@ -14,10 +14,10 @@ from scipy import stats
 
 from cascade.evaluation.distribution import patches, radial_spectrum
 from cascade.evaluation.images import bhattacharyya, histograms, kullback_leibler, rim_profiles
+from cascade.evaluation.labelled import LabelledImage
 from cascade.evaluation.pictures import errors, predictions_of, side_by_side, window_of
 from cascade.evaluation.population import FieldStatistics, field_distances
 from cascade.evaluation.segmentation import THRESHOLDS
-from cascade.evaluation.segmenters import LabelledImage
 from cascade.evaluation.shape import cell_shapes
 from cascade.evenly import evenly
 from cascade.optics.window import Window
