@@ -16,6 +16,7 @@ from cascade.commands.settings import AssembleSettings, DemoSettings, FitSetting
 from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
 from cascade.evaluation.settings import EvaluateSettings
 from cascade.generation.settings import GenerationSettings
+from cascade.generation.sketching import SketchingSettings
 from cascade.population.settings import CascadeSettings
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +77,22 @@ SAME = {
                 ratios=[0, 50, 100],
                 cellprob_threshold=-2,
                 output_dir="report",
+            )
+        ],
+    ),
+    "sketch": (
+        "annotations --like images --like_sequences 01 02 --structure membranes --seed 3 --format cellpose stardist "
+        "--spacing_um 2 0.5 0.5 --output_dir sketches",
+        [
+            SketchingSettings(
+                "annotations",
+                like="images",
+                like_sequences=["01", "02"],
+                structure="membranes",
+                seed=3,
+                format=["cellpose", "stardist"],
+                spacing_um=[2, 0.5, 0.5],
+                output_dir="sketches",
             )
         ],
     ),
