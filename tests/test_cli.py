@@ -17,7 +17,7 @@ from cascade.commands.table import COMMANDS
 from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
 from cascade.diffusion.painting import PaintingSettings
 from cascade.evaluation.settings import EvaluateSettings
-from cascade.generation.settings import GenerationSettings, SourceSettings
+<<<<<<<from cascade.generation.settings import GenerationSettings, SourceSettings
 from cascade.generation.sketching import SketchingSettings
 from cascade.population.settings import CascadeSettings
 
@@ -90,6 +90,22 @@ SAME = {
                 ratios=[0, 50, 100],
                 cellprob_threshold=-2,
                 output_dir="report",
+            )
+        ],
+    ),
+    "sketch": (
+        "annotations --like images --like_sequences 01 02 --structure membranes --seed 3 --format cellpose stardist "
+        "--spacing_um 2 0.5 0.5 --output_dir sketches",
+        [
+            SketchingSettings(
+                "annotations",
+                like="images",
+                like_sequences=["01", "02"],
+                structure="membranes",
+                seed=3,
+                format=["cellpose", "stardist"],
+                spacing_um=[2, 0.5, 0.5],
+                output_dir="sketches",
             )
         ],
     ),
