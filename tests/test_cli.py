@@ -17,7 +17,7 @@ from cascade.commands.table import COMMANDS
 from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
 from cascade.diffusion.painting import PaintingSettings
 from cascade.evaluation.settings import EvaluateSettings
-<<<<<<<from cascade.generation.settings import GenerationSettings, SourceSettings
+from cascade.generation.settings import GenerationSettings, SourceSettings
 from cascade.generation.sketching import SketchingSettings
 from cascade.population.settings import CascadeSettings
 
