@@ -67,14 +67,6 @@ SAME = {
             PaintingSettings(t_start=300, num_inference_steps=7),
         ],
     ),
-    "sketch": (
-        "annotations --output_dir sketches --like images --like_sequences 01 --structure cells",
-        [
-            SketchingSettings(
-                "annotations", output_dir="sketches", like="images", like_sequences=("01",), structure="cells"
-            )
-        ],
-    ),
     "validate": ("images --sequences 01", [ValidateSettings("images", sequences=["01"])]),
     "evaluate": (
         "--real_train a --real_train_sequences 01 --real_test b --real_test_truth st --synthetic c other=d "
