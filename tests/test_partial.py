@@ -65,6 +65,16 @@ def test_the_second_order_needs_fewer_steps():
         assert second < 0.4 * first
 
 
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"])
+@pytest.mark.parametrize("solver", ["ddim", "dpm++"])
+def test_every_noise_schedule_is_followed(schedule, solver):
+    scheduler = DDPMScheduler(beta_schedule=schedule)
+    kept = kept_at(399, scheduler)
+    one = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    made = float(denoise_from(perfect(scheduler), scheduler, one, 0 * one, 400, 200, solver=solver))
+    assert made == pytest.approx(np.sqrt(kept) * SPREAD / np.sqrt(kept * SPREAD**2 + 1 - kept), rel=0.01)
+
+
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 @pytest.mark.parametrize("solver", ["ddim", "dpm++"])
 def test_sketches_become_data_of_their_mean_and_spread(solver, kind):

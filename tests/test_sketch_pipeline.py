@@ -124,9 +124,7 @@ def test_tiles_change_next_to_nothing():
 @pytest.mark.parametrize("solver", ["ddim", "dpm++", "ancestral"])
 def test_every_solver_paints(solver):
     pipeline = tiny_sketch_pipeline()
-    made = [
-        pipeline(sketches=flat((16, 24)), solver=solver, generator=seeded(n), **FAST).images[0] for n in (0, 0, 1)
-    ]
+    made = [pipeline(sketches=flat((16, 24)), solver=solver, generator=seeded(n), **FAST).images[0] for n in (0, 0, 1)]
     assert made[0].tobytes() == made[1].tobytes() != made[2].tobytes()
 
 
@@ -198,7 +196,10 @@ WRONG_CALLS = [
     ({"sketches": flat((8, 8), 50.0)}, r"50 to 50, do not fit the model's window, 100 to 2000"),
     ({"sketches": flat((8, 8), 9000.0)}, "do not fit the model's window"),
     ({"annotations": scene((8, 24, 24), (1.0, 0.5, 0.5))}, "this model paints 2D annotations, got a 3D one"),
-    ({"annotations": scene(spacing=(0.6, 0.5))}, r"voxels of \(0.5, 0.5\) µm, the annotation has \(0.6, 0.5\): resample"),
+    (
+        {"annotations": scene(spacing=(0.6, 0.5))},
+        r"voxels of \(0.5, 0.5\) µm, the annotation has \(0.6, 0.5\): resample",
+    ),
     ({"sketches": flat((8, 8)), "t_start": 1001}, "t_start must be from 1 to 1000, got 1001"),
     ({"sketches": flat((8, 8)), "t_start": 0}, "t_start must be a whole number from 1, got 0"),
     ({"sketches": flat((8, 8)), "t_start": 5, "num_inference_steps": 6}, "from 1 to t_start, 5, got 6"),
