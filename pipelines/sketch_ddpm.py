@@ -12,8 +12,8 @@ from diffusers.utils import BaseOutput
 
 from cascade.annotation import Annotation, Sample
 from cascade.diffusion.arguments import check_generator
-from cascade.diffusion.painting import PaintingSettings
-from cascade.diffusion.partial import Solver, blurred, denoise_from, towards
+from cascade.diffusion.painting import PaintingSettings, Solver
+from cascade.diffusion.partial import blurred, denoise_from, towards
 from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
 from cascade.diffusion.tiles import in_tiles
 from cascade.hub.stages import HubStage

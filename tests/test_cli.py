@@ -14,8 +14,9 @@ from cascade.commands.cli import _COMMANDS, flags_of, main
 from cascade.commands.organism import simulation_flags
 from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings
 from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
+from cascade.diffusion.painting import PaintingSettings
 from cascade.evaluation.settings import EvaluateSettings
-from cascade.generation.settings import GenerationSettings
+from cascade.generation.settings import GenerationSettings, SourceSettings
 from cascade.population.settings import CascadeSettings
 
 ROOT = Path(__file__).parents[1]
@@ -53,12 +54,15 @@ SAME = {
         ],
     ),
     "generate": (
-        "--output_dir set --canvas_size 32 160 160 --format ctc cellpose --meshes --rho inf --region mask.tif --only 0",
+        "--output_dir set --canvas_size 32 160 160 --format ctc cellpose --meshes --rho inf --region mask.tif --only 0 "
+        "--simulate gowt1 --t_start 300 --num_inference_steps 7",
         [
             GenerationSettings(
                 output_dir=Path("set"), format=("ctc", "cellpose"), meshes=True, region=Path("mask.tif"), only=0
             ),
-            CascadeSettings(canvas_size=(32, 160, 160), rho=inf),
+            CascadeSettings(canvas_size=(32, 160, 160), rho=inf, num_inference_steps=7),
+            SourceSettings(simulate="gowt1"),
+            PaintingSettings(t_start=300, num_inference_steps=7),
         ],
     ),
     "validate": ("images --sequences 01", [ValidateSettings("images", sequences=["01"])]),
@@ -142,7 +146,7 @@ def test_the_commands_of_the_readme_are_understood():
 
 @pytest.mark.parametrize("config", sorted(ROOT.glob("configs/ablation_harmonics.yaml")))
 def test_the_file_of_the_ablation_is_understood(config):
-    settings, images = flags_of("generate").parse(["--config", str(config), "--output_dir", "out"])
+    settings, images, *_ = flags_of("generate").parse(["--config", str(config), "--output_dir", "out"])
     assert (settings.model, settings.num_images, images.shapes) == ("nuclei3d", 50, "harmonics")
 
 

@@ -118,6 +118,20 @@ def test_an_evaluation_from_folders_to_the_report(stubbed, folders, tmp_path):
     assert record["intensities_bhattacharyya"] >= 0
 
 
+def test_without_real_images_to_train_on_what_was_generated_is_judged_alone(stubbed, folders, tmp_path):
+    settings = EvaluateSettings(
+        real_test=folders["test"], synthetic=[str(folders["made"])], seeds=1, output_dir=tmp_path / "out"
+    )
+    page = evaluate(settings)
+    record = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert set(record["seg"]) == {"synthetic"}
+    assert "fid_r2r" not in record
+    assert record["kid_r2s"] is not None
+    assert "real (training)" not in page.read_text()
+    with pytest.raises(ValueError, match="give `real_train`"):
+        EvaluateSettings(real_test="a", synthetic=["b"], ratios=(50,), output_dir="c")
+
+
 def test_the_last_process_reports_however_they_overtake_each_other(stubbed, folders, tmp_path, monkeypatch):
     """Process 1 is done with "none" before process 0 is, and with all the rest after it."""
     network, others = segmenters.cellpose3, []

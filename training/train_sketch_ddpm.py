@@ -8,6 +8,7 @@ if __name__ == "__main__":  # Ctrl-C during the imports below ends in one line, 
 
     end_in_one_line()
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +19,11 @@ import torch
 from diffusers import DDPMScheduler
 from scipy import ndimage
 
+from cascade.data.detection import detect
 from cascade.data.images import images_spacing
 from cascade.data.patches import PatchDataset
+from cascade.data.seen import look_at
+from cascade.data.sketches import fit_sketch
 from cascade.diffusion.encoders import PatchEncoder
 from cascade.diffusion.losses import DenoisingLoss
 from cascade.diffusion.networks import Scenes
@@ -28,6 +32,8 @@ from cascade.evenly import evenly
 from cascade.hub.cards import Origin
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.settings import check_spacing
+from cascade.sketch.draw import sketch_of_image
+from cascade.sketch.settings import SketchSettings
 from cascade.training.finish import draw_preview, save_stage
 from cascade.training.loop import training_loop
 from cascade.training.script import parse, run
@@ -36,7 +42,7 @@ from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
 
 _SCHEDULES = {"cosine": "squaredcos_cap_v2", "linear": "linear", "quadratic": "scaled_linear", "sigmoid": "sigmoid"}
-_SHOWN, _SHOWN_AT = 6, (200, 400, 600)  # images of a preview, and t_start of what is painted
+_SHOWN, _SHOWN_AT = 8, (200, 400, 600)  # images of a preview, and t_start of what is painted
 _SMOOTH_PX = 3.0
 Array = npt.NDArray[Any]
 
@@ -125,42 +131,54 @@ def _pipeline(
     settings: Settings, patches: PatchDataset, base: SketchPipeline | None
 ) -> tuple[SketchPipeline, list[tuple[Array, Array]]]:
     """The pipeline that is trained, and some sketches in camera units, each with the real image that it is of."""
-    axes = len(settings.patch_size)
-    spacing = images_spacing(Path(settings.data[0]), patches.paths, axes, settings.spacing_um or None)
+    axes, source = len(settings.patch_size), Path(settings.data[0])
+    spacing = images_spacing(source, patches.paths, axes, settings.spacing_um or None)
+    sketch, examples = _sketches(settings, patches, spacing)
     torch.manual_seed(settings.seed)
-    unet = (
-        base.unet
-        if base
-        else PixelShuffleUNet(
-            dimensions=axes, in_channels=settings.channels, out_channels=settings.channels, **settings.unet
-        )
-    )
-    scheduler = (
-        base.scheduler
-        if base
-        else DDPMScheduler(beta_schedule=_SCHEDULES[settings.noise_schedule], prediction_type=settings.prediction_type)
-    )
+    own = dict(dimensions=axes, in_channels=settings.channels, out_channels=settings.channels)
+    schedule = _SCHEDULES[settings.noise_schedule]
     pipeline = SketchPipeline(
-        unet,
-        scheduler,
+        base.unet if base else PixelShuffleUNet(**own, **settings.unet),
+        base.scheduler if base else DDPMScheduler(beta_schedule=schedule, prediction_type=settings.prediction_type),
         spacing_um=list(spacing),
         windows=[asdict(window) for window in patches.windows],
         dtype=str(patches.images[0].dtype),
+        sketch=None if sketch is None else asdict(sketch),
     )
-    return pipeline, _examples(patches)
+    return pipeline, examples
 
 
-def _examples(patches: PatchDataset) -> list[tuple[Array, Array]]:
-    """Parts of some of the images, smoothed until nothing but a sketch is left, and as they are."""
-    found = []
-    for image in (patches.images[n] for n in evenly(len(patches.images), _SHOWN)):
-        part = tuple(
-            slice((n - m) // 2, (n + m) // 2) for n, m in zip(image.shape[1:], patches.patch_size, strict=True)
-        )
-        real = image[(slice(None), *part)].astype(np.float32)
-        smooth = np.stack([ndimage.gaussian_filter(one, _SMOOTH_PX) for one in real])
-        found.append((smooth, real))
-    return found
+def _sketches(
+    settings: Settings, patches: PatchDataset, spacing: tuple[float, ...]
+) -> tuple[SketchSettings | None, list[tuple[Array, Array]]]:
+    """How sketches are drawn, and some of parts of the images; without it, parts smoothed until little else is left."""
+    if settings.sketch == "none" or settings.channels > 1:
+        parts = [_middle(one, patches.patch_size) for one in _some(patches.images)]
+        return None, [(np.stack([ndimage.gaussian_filter(c, _SMOOTH_PX) for c in part]), part) for part in parts]
+    if settings.sketch == "raw":
+        images = [image[0] for image in _some(patches.images)]
+        labels = [detect(image, spacing) for image in images]
+        found = fit_sketch(images, labels, spacing_um=spacing, structure="cells")
+    else:
+        source, truth, sequences = settings.data[0], settings.sketch, settings.sequences
+        found = fit_sketch(source, truth=truth, sequences=sequences, spacing_um=spacing)
+        seen = look_at(source, truth=truth, sequences=sequences, spacing_um=spacing, most=_SHOWN, whole=False)
+        images, labels = list(seen.images() or ()), seen.labels
+    sketches = [
+        sketch_of_image(one, image, found, spacing_um=spacing) for one, image in zip(labels, images, strict=True)
+    ]
+    pairs = zip(sketches, images, strict=True)
+    return found, [(_middle(a[None], patches.patch_size), _middle(b[None], patches.patch_size)) for a, b in pairs]
+
+
+def _some(images: Sequence[Array]) -> list[Array]:
+    return [images[n] for n in evenly(len(images), _SHOWN)]
+
+
+def _middle(image: Array, size: Sequence[int]) -> Array:
+    """The middle part of (C, …), float32."""
+    part = tuple(slice((n - m) // 2, (n + m) // 2) for n, m in zip(image.shape[1:], size, strict=True))
+    return image[(slice(None), *part)].astype(np.float32)
 
 
 def _preview(pipeline: SketchPipeline, examples: list[tuple[Array, Array]]) -> Array:

@@ -5,8 +5,8 @@ import logging
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import get_args
 
+from cascade.commands import fit_raw
 from cascade.commands.child import run_child
 from cascade.commands.settings import FitSettings, Step
 from cascade.evaluation.settings import EvaluateSettings
@@ -17,7 +17,8 @@ from cascade.ownership import check_not_input
 
 log = logging.getLogger(__name__)
 
-STEPS: tuple[Step, ...] = get_args(Step)
+STEPS: tuple[Step, ...] = ("prepare", "mask", "texture", "assemble", "generate", "evaluate")
+_RAW_STEPS: tuple[Step, ...] = ("sketch", "tune", "generate", "evaluate")  # without annotations
 _SCRIPTS = {"mask": "cascade.training.train_mask_ddpm", "texture": "cascade.training.train_controlnet"}
 _SHARES = {"mask": 0.3, "texture": 0.7}  # of the time for training
 _TRIAL = 4  # steps that tell how long one takes
@@ -34,22 +35,23 @@ def fit(plan: FitSettings) -> Path:
     and `files.Busy` if another process fits there; RuntimeError if a step fails. The processes of a step end with this
     one.
     """
+    steps, do = (_RAW_STEPS, _DO | fit_raw.DO) if plan.simulate else (STEPS, _DO)
     if plan.base_model is None:
-        plan = replace(plan, base_model=usual_base(plan))
+        plan = replace(plan, base_model=fit_raw.base_of(plan) if plan.simulate else usual_base(plan))
     output = plan.output_dir
     check_not_input(output, plan.source)
     with exclusive(output, "cascade fit"):
-        state = _State.load(output / _STATE, plan)
-        if "texture" not in (*plan.skip, *state.done):
+        state = Progress.load(output / _STATE, plan)
+        if "texture" in steps and "texture" not in (*plan.skip, *state.done):
             base_model_folder(_stage(plan, "texture"))  # hours before it is asked for
         if plan.test is not None and "evaluate" not in plan.skip:
             _check_test(plan, plan.test)
-        for number, step in enumerate(STEPS, 1):
+        for number, step in enumerate(steps, 1):
             if step in plan.skip or step in state.done or (step == "evaluate" and plan.test is None):
                 continue
-            print(f"[{number}/{len(STEPS)}] {step}", file=sys.stderr)
+            print(f"[{number}/{len(steps)}] {step}", file=sys.stderr)
             try:
-                _DO[step](plan, output, state)
+                do[step](plan, output, state)
             except KeyboardInterrupt:
                 print(f"stopped in step {step}; the same command goes on from there", file=sys.stderr)
                 raise
@@ -67,7 +69,7 @@ def usual_base(plan: FitSettings) -> str:
 
 
 @dataclass
-class _State:
+class Progress:
     """What `fit.json` remembers: the plan, finished steps, and how many training steps fit into the budget."""
 
     path: Path
@@ -76,7 +78,7 @@ class _State:
     train_steps: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: Path, plan: FitSettings) -> "_State":
+    def load(cls, path: Path, plan: FitSettings) -> "Progress":
         """Of a folder, if it holds this plan's work or none; raises ValueError for another's."""
         free = ("output_dir", "licence", "test", "test_truth", "test_sequences", "skip")  # may be changed on the way
         fixed = {key: str(value) for key, value in vars(plan).items() if key not in free}
@@ -89,7 +91,7 @@ class _State:
         if not isinstance(before, dict) or not isinstance(done, list) or not isinstance(steps, dict):
             raise BrokenRecord(f"{path}: is of another version, or was changed; {mend}")
         before = before | {key: _resolved(str(before.get(key))) for key in _PATHS}
-        before = {"budget": before.get("budget_minutes")} | before  # as earlier versions called it
+        before = {"budget": before.get("budget_minutes"), "simulate": "None"} | before  # as earlier versions had it
         changed = [key for key in fixed if before.get(key) != fixed[key]]
         if changed:
             raise ValueError(
@@ -114,7 +116,7 @@ def _resolved(path_or_name: str) -> str:
     return str(Path(path_or_name).resolve()) if Path(path_or_name).exists() else path_or_name
 
 
-def _prepare(plan: FitSettings, output: Path, state: _State) -> None:
+def _prepare(plan: FitSettings, output: Path, state: Progress) -> None:
     from cascade.data.prepare import prepare
     from cascade.data.settings import PrepareSettings
 
@@ -134,7 +136,7 @@ def _prepare(plan: FitSettings, output: Path, state: _State) -> None:
     )
 
 
-def _train(stage: str, plan: FitSettings, output: Path, state: _State) -> None:
+def _train(stage: str, plan: FitSettings, output: Path, state: Progress) -> None:
     """Train within the budget: how long a step takes is measured first."""
     options = ["--data", str(output / "crops"), "--seed", str(plan.seed)]
     base = _base(plan, stage)
@@ -188,12 +190,12 @@ def _base(plan: FitSettings, stage: str) -> str | None:
     return base if drawn_at == plan.crop_size // 2 else None
 
 
-def _assemble(plan: FitSettings, output: Path, state: _State) -> None:
+def _assemble(plan: FitSettings, output: Path, state: Progress) -> None:
     options = ["assemble", str(output / "stages"), "--output_dir", str(output / "model"), "--half"]
     _check("cascade assemble", run_child("cascade", options))  # one process alone
 
 
-def _generate(plan: FitSettings, output: Path, state: _State) -> None:
+def _generate(plan: FitSettings, output: Path, state: Progress) -> None:
     options = ["--model", str(output / "model"), "--output_dir", str(output / "synthetic")]
     options += ["--num_images", str(plan.num_images), "--seed", str(plan.seed)]
     options += ["--bank", str(plan.bank)] if plan.bank else []
@@ -202,6 +204,8 @@ def _generate(plan: FitSettings, output: Path, state: _State) -> None:
 
 def _evaluation(plan: FitSettings, test: Path) -> EvaluateSettings:
     """What is compared in the end."""
+    if plan.simulate:
+        return fit_raw.evaluation(plan, test)
     return EvaluateSettings(
         real_train=plan.source,
         real_train_truth=plan.truth,
@@ -223,12 +227,14 @@ def _check_test(plan: FitSettings, folder: Path) -> None:
     from cascade.evaluation.sources import real_sources
 
     need_cellpose(3)
-    train, test = (source.load() for source in real_sources(_evaluation(plan, folder)))
-    check_sets({"real_train": train, "real_test": test}, generated=set())
-    check_kind("what will be generated", train[0].stored.ndim, test[0], generated=True)
+    train, test = (source.load() if source else [] for source in real_sources(_evaluation(plan, folder)))
+    sets = {"real_train": train, "real_test": test}
+    check_sets({name: images for name, images in sets.items() if images}, generated=set())
+    if train:
+        check_kind("what will be generated", train[0].stored.ndim, test[0], generated=True)
 
 
-def _evaluate(plan: FitSettings, output: Path, state: _State) -> None:
+def _evaluate(plan: FitSettings, output: Path, state: Progress) -> None:
     from cascade.evaluation.experiment import evaluate
 
     if plan.test is not None:

@@ -8,7 +8,7 @@ from typing import Literal
 from cascade.data.settings import Truth, check_crops
 from cascade.settings import at_least, check_fields, check_spacing
 
-Step = Literal["prepare", "mask", "texture", "assemble", "generate", "evaluate"]
+Step = Literal["prepare", "mask", "texture", "assemble", "sketch", "tune", "generate", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,13 @@ class FitSettings:
     """
 
     source: Path
-    """Annotated images, as for prepare."""
+    """Annotated images, as for prepare; with `simulate` raw ones."""
     _: KW_ONLY
     output_dir: Path
     """Folder of all that is made."""
+    simulate: str | None = None
+    """Without annotations: a DDPM from sketches learns the raw images, and paints what this simulator makes, auto or
+    nuclei (fitted to the images), or an organism, see `cascade simulate`."""
     truth: Truth = "gt"
     """The Cell Tracking Challenge's gold or silver truth."""
     sequences: tuple[str, ...] = ()
@@ -40,10 +43,11 @@ class FitSettings:
     licence: str = "not stated"
     """Of the images, and whom to cite."""
     budget: float = 60.0
-    """Minutes for the two trainings; the rest, and finetuning the decoder, comes on top."""
+    """Minutes for the trainings; the rest, and finetuning the decoder, comes on top."""
     base_model: str | None = None
     """What outlines and texture go on from: an embedded model's name, a folder of trained stages, or a Stable
-    Diffusion, which only the texture goes on from; default nuclei2d for planes, nuclei3d for stacks."""
+    Diffusion, which only the texture goes on from; default nuclei2d for planes, nuclei3d for stacks, with `simulate`
+    sketch2d and sketch3d."""
     num_images: int = 100
     """Of the synthetic data set."""
     bank: int | None = None
@@ -57,7 +61,8 @@ class FitSettings:
     test_sequences: tuple[str, ...] = ()
     """Which of their sequences; default all."""
     skip: tuple[Step, ...] = ()
-    """Steps to leave out: prepare, mask, texture, assemble, generate, evaluate."""
+    """Steps to leave out: prepare, mask, texture, assemble, generate, evaluate; with `simulate` sketch, tune,
+    generate, evaluate."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -1,9 +1,11 @@
 """How a sketch is painted: from which time, in how many steps, and how near to it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from cascade.diffusion.partial import Solver
 from cascade.settings import at_least, check_fields
+
+Solver = Literal["ancestral", "ddim", "dpm++"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,14 @@
 """From a sketch that is noised up to t_start back to an image, in as many or as few steps as asked for."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 from torch.nn import functional as F
 
-Solver = Literal["ancestral", "ddim", "dpm++"]
+from cascade.diffusion.painting import Solver
+
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(x_t, t) -> what the scheduler's prediction_type asks for."""
 Adjust = Callable[[torch.Tensor], torch.Tensor]

@@ -177,11 +177,12 @@ def distribution(
     `scattering_features`, of `tiles` of `tile` pixels. Where they disagree, believe the second: the autoencoder has
     part in making the images.
 
-    Each with `_r2r`, training to test images; `_r2s`, those of `others["synthetic"]` to test images; and `_floor`, two
-    random halves of the test images' patches, half as many as the others compare. `distances` holds all of `others` by
+    Each with `_r2r`, training to test images, if there are some to train on; `_r2s`, those of `others["synthetic"]` to
+    test images; and `_floor`, two random halves of the test images' patches, half as many as the others compare.
+    `distances` holds all of `others` by
     name. None where there are too few patches, as where no image is large enough.
     """
-    window = _window(real_train)
+    window = _window(real_train or real_test)
 
     def encoded(images: list[LabelledImage]) -> npt.NDArray[Any]:
         seen = patches(images, window, size)
@@ -195,7 +196,8 @@ def distribution(
     halves = [part[stream(0, "halves").permutation(len(part))] for part in (tested, scattered)]
     (first, second), (one, other) = (np.array_split(part, 2) for part in halves)
     found = {name: compared(images) for name, images in others.items()}
-    ends = {"r2r": compared(real_train), "floor": _distances(first, second) | _independent(one, other)}
+    ends = {"floor": _distances(first, second) | _independent(one, other)}
+    ends |= {"r2r": compared(real_train)} if real_train else {}
     ends |= {"r2s": found["synthetic"]} if "synthetic" in found else {}
     return {
         **{f"{key}_{end}": value for end, values in ends.items() for key, value in values.items()},

@@ -40,7 +40,8 @@ Train = Callable[[list[LabelledImage], int], Segment]
 
 
 def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Path | None:
-    """Train Cellpose on real, synthetic and both, test all on `real_test`, and write a report.
+    """Train Cellpose on real, synthetic and both, test all on `real_test`, and write a report; without real images to
+    train on, on what was generated alone.
 
     rank, world: this is one of so many processes that share the trainings; the last to finish writes the report.
 
@@ -58,13 +59,14 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
     synthetic, sparse = synthetic_sources(settings), sparse_sources(settings)
     check_names(synthetic, sparse)
     generalist = None if settings.generalist is None else Source(settings.generalist, frames=settings.frames)
-    train_set, test = (source.load() for source in real_sources(settings))
+    train_set, test = (source.load() if source else [] for source in real_sources(settings))
     made = {name: source.load() for name, source in synthetic.items()}
     few = {f"sparse {name}": source.load() for name, source in sparse.items()}
     other = generalist.load() if generalist else []
-    sets = {"real_train": train_set, "real_test": test} | made | few | ({"generalist": other} if other else {})
+    sets = {"real_train": train_set, "real_test": test, **made, **few, "generalist": other}
+    sets = {name: images for name, images in sets.items() if images}
     check_sets(sets, generated={*made, "sparse synthetic"})
-    conditions = {"real": train_set, **made, **few}
+    conditions = ({"real": train_set} if train_set else {}) | made | few
     for prefix in ("", "sparse "):
         real, synthetic_too = conditions.get(prefix + "real"), conditions.get(prefix + "synthetic")
         if real and synthetic_too:
@@ -75,7 +77,7 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
     own = replace(own, steps=settings.steps or own.steps, cellprob_threshold=settings.cellprob_threshold)
     segmenter = f"Cellpose {metadata.version('cellpose')}, {own!r}"
     facts = {"segmenter": segmenter, "seeds": seeds}
-    size = typical_diameter(train_set)  # a user would tell "none" how large his cells are
+    size = typical_diameter(train_set or made["synthetic"])  # a user would tell "none" how large his cells are
 
     def train(data: list[LabelledImage], seed: int) -> Segment:
         return trained(data, own, seed)
@@ -103,8 +105,8 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
     facts |= {f"images_{name}": len(images) for name, images in sets.items()}
     facts |= distribution(train_set, test, made | few, vae)
     shown = next(iter(made.values()))
-    fields = populations({"real test": test, "real train": train_set, "synthetic": shown})
-    return write_report(output, settings.title, seg, facts, train_set, shown, test, fields)
+    fields = populations({"real test": test} | ({"real train": train_set} if train_set else {}) | {"synthetic": shown})
+    return write_report(output, settings.title, seg, facts, train_set or test, shown, test, fields)
 
 
 def populations(sets: dict[str, list[LabelledImage]], limit: int = 24) -> dict[str, FieldStatistics]:

@@ -167,6 +167,7 @@ def _table(seg: dict[str, Scores], names: dict[str, str], group: str) -> list[li
 def _apart(facts: dict[str, Any]) -> list[list[str]]:
     """Distances of every set to the test images, by either judge; nothing where they were not measured."""
     ends = {"test images": "floor", "real (training)": "r2r"} if "distances" in facts else {}
+    ends = {name: end for name, end in ends.items() if f"fid_{end}" in facts}
     sets = {name: {key: facts[f"{key}_{end}"] for key in _JUDGES} for name, end in ends.items()}
     rows = [[_label(n), *(_number(d[key]) for key in _JUDGES)] for n, d in (sets | facts.get("distances", {})).items()]
     return [["distance to test images", *_JUDGES.values()], *rows] if rows else []

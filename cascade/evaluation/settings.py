@@ -22,8 +22,8 @@ class EvaluateSettings:
     ValueError: seeds must be a whole number from 1, got 0
     """
 
-    real_train: Path
-    """Real images to train on."""
+    real_train: Path | None = None
+    """Real images to train on; without any, what was generated is judged alone."""
     real_train_truth: Truth = "gt"
     """Their truth."""
     real_train_sequences: tuple[str, ...] = ()
@@ -73,6 +73,8 @@ class EvaluateSettings:
             raise ValueError(f"cellprob_threshold must be a finite number, got {self.cellprob_threshold}")
         if self.generalist and self.pretrained:
             raise ValueError('"none" is either `generalist` or `pretrained`: give one of them')
+        if self.ratios and self.real_train is None:
+            raise ValueError("ratios mixes synthetic images with real ones: give `real_train`")
         if not self.synthetic:
             raise ValueError("synthetic must name at least one folder")
         self.synthetic_folders()

@@ -58,11 +58,13 @@ class Source:
         return found if self.frames is None else [found[n] for n in evenly(len(found), self.frames)]
 
 
-def real_sources(settings: EvaluateSettings) -> tuple[Source, Source]:
-    """What an evaluation trains and tests on."""
-    frames, spacing = settings.frames, settings.spacing_um
+def real_sources(settings: EvaluateSettings) -> tuple[Source | None, Source]:
+    """What an evaluation trains, if there is any, and tests on."""
+    frames, spacing, train = settings.frames, settings.spacing_um, settings.real_train
     return (
-        Source(settings.real_train, settings.real_train_truth, settings.real_train_sequences, frames, spacing),
+        None
+        if train is None
+        else Source(train, settings.real_train_truth, settings.real_train_sequences, frames, spacing),
         Source(settings.real_test, settings.real_test_truth, settings.real_test_sequences, frames, spacing),
     )
 

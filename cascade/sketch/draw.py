@@ -20,9 +20,9 @@ def draw_sketch(annotation: Annotation, settings: SketchSettings, rng: np.random
     """The sketch of an annotation, in camera units, like its labels.
 
     Background and its field, and on it the light of cells or membranes: by their rim, nucleoli, depth in the organism
-    and along z. No pixel of a cell is darker than the stray light there. What a cell gets, see `asked`, depends on rng
-    and its id alone: same rng, same bytes. What the annotation says of brightness and nucleoli wins over the settings.
-    Raises ValueError where it asks for what is no brightness, and for `overlap` without cells in layers.
+    and along z. Stray light lies between cells; theirs is what was asked for. What a cell gets, see `asked`, depends on
+    rng and its id alone: same rng, same bytes. What the annotation says of brightness and nucleoli wins over the
+    settings. Raises ValueError where it asks for what is no brightness, and for `overlap` without cells in layers.
 
     >>> labels = np.zeros((32, 32), np.uint16)
     >>> labels[8:24, 8:24] = 1
@@ -70,18 +70,28 @@ def sketch_of_image(
     settings = settings or SketchSettings()
     spacing = tuple(float(s) for s in spacing_um or (1.0,) * labels.ndim)
     image = np.asarray(image, np.float32)
-    background = _background_of(image, labels > 0, settings, spacing[-1])
     annotation = Annotation.of_labels(labels if labels.dtype.kind == "u" else labels.astype(np.uint32), spacing)
     place = numbered(labels, np.array([cell.label for cell in annotation.cells], int))
-    above = image - background
+    background = _background_of(image, place > 0, settings, spacing[-1])
     if settings.structure == "membranes":
         wall = membranes(place, spacing, settings.thickness_um)
-        light = membrane_light(place, wall, spacing, settings, *measured_walls(place, wall, above))
+        light = membrane_light(place, wall, spacing, settings, *measured_walls(place, wall, image - background))
         return np.asarray(background + light, np.float32)
+    light = _cells_of(annotation, place, image - background, settings)
+    if any(settings.glow):
+        stray = np.where(place > 0, 0, light)
+        background = _background_of(image - stray, place > 0, settings, spacing[-1])
+        light = _cells_of(annotation, place, image - background, settings)
+    return background + light
+
+
+def _cells_of(
+    annotation: Annotation, place: npt.NDArray[np.int32], above: npt.NDArray[np.float32], settings: SketchSettings
+) -> npt.NDArray[np.float32]:
+    """Light of cells at their means in an image."""
     counts = np.maximum(np.bincount(place.ravel()), 1)
     contrast = (np.bincount(place.ravel(), above.ravel()) / counts)[1:]
-    scene = Scene.given(annotation, place, contrast, settings)
-    return np.asarray(background + scene.light(exact=True), np.float32)
+    return Scene.given(annotation, place, contrast, settings).light(whole=True)
 
 
 def _background_of(

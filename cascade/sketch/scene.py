@@ -90,8 +90,9 @@ class Scene:
             found += np.float32(settings.field_sd) * slow_field(labels.shape, spacing, settings.field_um, self.seed)
         return found
 
-    def light(self, *, exact: bool = False) -> npt.NDArray[np.float32]:
-        """Of cells or membranes, above the background. exact: of cells their own, however much others cast on them."""
+    def light(self, *, whole: bool = False) -> npt.NDArray[np.float32]:
+        """Of cells or membranes, above the background. whole: contrasts are means of whole cells, not of their middle
+        planes."""
         if not len(self.contrast):
             return np.zeros(self.place.shape, np.float32)
         spacing, settings = self.annotation.spacing_um, self.settings
@@ -99,17 +100,14 @@ class Scene:
             wall = membranes(self.place, spacing, settings.thickness_um)
             scaled = self.contrast if self.decay is None else self.contrast / self._decay_of_cells()
             return membrane_light(self.place, wall, spacing, settings, scaled, scaled * self.interior, self.decay)
-        relative = self._relative(whole=exact)
         light = np.take(np.append(0, self.contrast).astype(np.float32), self.place)
+        relative = self._relative(whole=whole)
         if relative is not None:
             light *= relative
         if not any(settings.glow):
             return light
         stray = stray_light(light, spacing, settings.glow, settings.glow_um)
-        if exact:
-            return np.where(self.place > 0, light, stray)
-        dark = np.median(self.contrast) < 0
-        return np.asarray(np.minimum(light, stray) if dark else np.maximum(light, stray))
+        return np.where(self.place > 0, light, stray)
 
     def _relative(self, *, whole: bool) -> npt.NDArray[np.float32] | None:
         """Light within each cell, of mean 1 over its middle plane, or the whole of it; None where it is flat."""

@@ -1,0 +1,105 @@
+"""From raw images without any annotation to an annotated data set: simulate, train, tune, generate, evaluate."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cascade.commands.child import run_child
+from cascade.commands.settings import FitSettings
+from cascade.evaluation.settings import EvaluateSettings
+from cascade.files import STATE
+from cascade.locks import scratch
+from cascade.reading import read_image
+
+if TYPE_CHECKING:
+    from cascade.commands.fit import Progress
+
+_SCRIPT = "cascade.training.train_sketch_ddpm"
+_BASES = {2: "sketch2d", 3: "sketch3d"}
+_PATCH = {2: (128, 128), 3: (32, 64, 64)}
+_BATCH = {2: 8, 3: 2}
+_TRIAL = 4  # steps that tell how long one takes
+_FEWEST, _MOST = 50, 50_000
+
+
+def train(plan: FitSettings, output: Path, state: "Progress") -> None:
+    """Train a DDPM from sketches within the budget: how long a step takes is measured first."""
+    shape = _shape(plan)
+    patch = [min(most, n) for most, n in zip(_PATCH[len(shape)], shape, strict=True)]
+    options = ["--data", str(plan.source), "--seed", str(plan.seed), "--licence", plan.licence, "--report_to", "none"]
+    options += ["--patch_size", *map(str, patch), "--train_batch_size", str(_BATCH[len(shape)])]
+    options += ["--sequences", *plan.sequences] if plan.sequences else []
+    options += ["--spacing_um", *map(str, plan.spacing_um)] if plan.spacing_um else []
+    options += ["--base_model", base_of(plan)]
+    if "sketch" not in state.train_steps:
+        with scratch(output / STATE / "trial") as folder:
+            trial = ["--max_train_steps", str(_TRIAL), "--logging_steps", "1", "--preview_steps", "1000"]
+            _launch(_SCRIPT, [*options, "--output_dir", str(folder), *trial])
+            lines = (folder / "log.jsonl").read_text().splitlines()
+        seconds = min(json.loads(line)["seconds_per_step"] for line in lines)
+        state.train_steps["sketch"] = min(max(int(60 * plan.budget / seconds), _FEWEST), _MOST)
+        state.save()
+    steps = state.train_steps["sketch"]
+    print(f"sketch: {steps} steps", file=sys.stderr)
+    often = ["--checkpointing_steps", str(max(steps // 10, 25)), "--preview_steps", str(max(steps // 4, 25))]
+    often += ["--lr_warmup_steps", str(min(200, steps // 10)), "--resume_from_checkpoint", "latest"]
+    options += ["--output_dir", str(output / "model"), "--max_train_steps", str(steps)]
+    _launch(_SCRIPT, [*options, *often])
+
+
+def tune(plan: FitSettings, output: Path, state: "Progress") -> None:
+    """Choose t_start and sigma."""
+    options = [str(plan.source), "--model", str(output / "model"), "--output_dir", str(output / "tune"), "--save"]
+    options += ["--sequences", *plan.sequences] if plan.sequences else []
+    options += ["--spacing_um", *map(str, plan.spacing_um)] if plan.spacing_um else []
+    _check("cascade tune", run_child("cascade", ["tune", *options]))
+
+
+def generate(plan: FitSettings, output: Path, state: "Progress") -> None:
+    """Paint simulated scenes."""
+    assert plan.simulate is not None
+    options = ["--model", str(output / "model"), "--output_dir", str(output / "synthetic"), "--simulate", plan.simulate]
+    options += ["--like", str(plan.source)] if plan.simulate in ("auto", "nuclei") else []
+    options += ["--num_images", str(plan.num_images), "--seed", str(plan.seed)]
+    _launch("cascade", ["generate", *options])
+
+
+def evaluation(plan: FitSettings, test: Path) -> EvaluateSettings:
+    """What was generated is judged alone: there are no annotated images to compare it with."""
+    return EvaluateSettings(
+        real_test=test,
+        real_test_truth=plan.test_truth,
+        real_test_sequences=plan.test_sequences,
+        spacing_um=plan.spacing_um,
+        synthetic=(str(plan.output_dir / "synthetic"),),
+        title="Segmentation learnt without annotations",
+        output_dir=plan.output_dir / "report",
+    )
+
+
+def base_of(plan: FitSettings) -> str:
+    """The model that training goes on from: the plan's, or the embedded one of planes or of stacks."""
+    return plan.base_model or _BASES[len(_shape(plan))]
+
+
+def _shape(plan: FitSettings) -> tuple[int, ...]:
+    """Of the smallest image along each axis."""
+    from cascade.data.images import find_images
+
+    paths = [path for group in find_images(plan.source, plan.sequences) for path in group]
+    shapes = [read_image(path).shape for path in paths]
+    return tuple(min(sides) for sides in zip(*shapes, strict=False))
+
+
+def _launch(module: str, options: list[str]) -> None:
+    _check(module, run_child(module, options, launched=True))
+
+
+def _check(module: str, code: int) -> None:
+    if code:
+        raise RuntimeError(f"{module} stopped: its message is above; the same command goes on from here")
+
+
+DO: dict[str, Callable[[FitSettings, Path, "Progress"], None]] = {"sketch": train, "tune": tune, "generate": generate}

@@ -1,0 +1,167 @@
+"""The images of a folder that are looked at, raw or annotated, and the cells in them: as labelled, else as detected."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.data.detection import detect
+from cascade.data.frame_checks import check_labels, some
+from cascade.data.frames import Frame
+from cascade.data.images import find_images
+from cascade.data.label_sets import LabelFile, find_labels
+from cascade.data.spacing import needed_spacing, tiff_spacing
+from cascade.evenly import evenly
+from cascade.reading import DataError, read_image
+
+log = logging.getLogger(__name__)
+
+_MOST_RAW, _MOST_LABELLED = 24, 100  # images looked at, spread over the folder
+_COMPARED, _UNLABELLED = 3, 2.0  # images of which cells are counted, and so many times the labels are too many
+_SAME_SIZE = 0.01  # relative difference of voxel sizes that rounding makes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """What was looked at in a folder."""
+
+    folder: Path
+    origin: Literal["raw images", "labels"]
+    """What the cells are known from."""
+    num_images: int
+    """In the folder; as many were looked at as there are `labels`."""
+    spacing_um: tuple[float, ...]
+    labels: list[npt.NDArray[Any]]
+    paths: list[Path] | None
+    """Of the images, one for each; None where there are labels only."""
+
+    def image(self, number: int) -> npt.NDArray[Any] | None:
+        """One image; None where there are labels only."""
+        return None if self.paths is None else read_image(self.paths[number])
+
+    def images(self) -> Iterator[npt.NDArray[Any]] | None:
+        """All of them, one by one; None where there are labels only."""
+        return None if self.paths is None else (read_image(path) for path in self.paths)
+
+
+def look_at(
+    folder: str | Path,
+    *,
+    truth: str = "gt",
+    sequences: Sequence[str] = (),
+    spacing_um: Sequence[float] = (),
+    raw: bool = False,
+    most: int | None = None,
+    whole: bool = True,
+) -> Seen:
+    """Read the labels of a folder if all cells have some, else find cells in its images by `detect`.
+
+    Layouts: those of `find_labels`; of raw images also any folder of them, and sequences `01/t000.tif`. raw: pass over
+    labels. most: images to look at, default 24 raw and 100 labelled ones. whole: refuse labels in pieces. Raises
+    DataError, one line, where there are no images, where no cell can be seen in them, where they are of several
+    dimensions or voxel sizes, and where labels lie in pieces.
+    """
+    source = Path(folder)
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder; name the folder that holds the images")
+    files = [] if raw else _label_files(source, truth, tuple(sequences))
+    if files and not _are_sparse(files, spacing_um):
+        return _of_labels(source, files, spacing_um, most or _MOST_LABELLED, whole)
+    paths = [path for sequence in find_images(source, sequences) for path in sequence]
+    return _of_images(source, paths, spacing_um, most or _MOST_RAW)
+
+
+def _of_images(source: Path, paths: list[Path], given: Sequence[float], most: int) -> Seen:
+    some_paths = [paths[n] for n in evenly(len(paths), most)]
+    images = [read_image(path) for path in some_paths]
+    spacing = _spacing(source, some_paths, [image.ndim for image in images], given)
+    labels = [detect(image, spacing) for image in images]
+    if not any(plane.any() for plane in labels):
+        raise DataError(
+            f"{source}: no cell can be seen in any of {len(images)} images; look at them, or give numbers and sizes "
+            f"instead (num_cells, radius_um)"
+        )
+    return Seen(
+        folder=source,
+        origin="raw images",
+        num_images=len(paths),
+        spacing_um=spacing,
+        labels=labels,
+        paths=some_paths,
+    )
+
+
+def _of_labels(source: Path, files: list[LabelFile], given: Sequence[float], most: int, whole: bool) -> Seen:
+    chosen = [files[n] for n in evenly(len(files), most)]
+    labels = []
+    for file in chosen:
+        annotation, _ = file.annotation(tuple(given))
+        plane = annotation.labels
+        _, split = check_labels(file.path, plane)
+        if split and whole:
+            raise DataError(
+                f"{file.path}: {some(split)} in several pieces; give each piece an id of its own, or keep the largest"
+            )
+        labels.append(plane)
+    if chosen[0].path.suffix == ".safetensors":
+        spacing = annotation.spacing_um
+    else:
+        spacing = _spacing(source, [file.frame.image_path for file in chosen], [one.ndim for one in labels], given)
+    if not any(plane.any() for plane in labels):
+        raise DataError(f"{source}: no cell is labelled in any of {len(labels)} images")
+    with_images = all(file.frame.image_path != file.path for file in chosen)
+    return Seen(
+        folder=source,
+        origin="labels",
+        num_images=len(files),
+        spacing_um=spacing,
+        labels=labels,
+        paths=[file.frame.image_path for file in chosen] if with_images else None,
+    )
+
+
+def _label_files(source: Path, truth: str, sequences: tuple[str, ...]) -> list[LabelFile]:
+    """Whole label images; none where there are none, or of single slices of stacks."""
+    try:
+        files = find_labels(source, truth, sequences)
+    except DataError:
+        return []
+    return [] if any(file.frame.z is not None for file in files) else files
+
+
+def _are_sparse(files: list[LabelFile], given: Sequence[float]) -> bool:
+    """Whether images show far more cells than are labelled."""
+    pairs = [file for file in files if file.frame.image_path != file.path]
+    labelled = seen = 0
+    for file in (pairs[n] for n in evenly(len(pairs), _COMPARED)):
+        image, labels = file.frame.image(), file.frame.labels()
+        if image.ndim == 2:
+            labelled += len(np.unique(labels)) - 1
+            seen += int(detect(image, given or (1.0, 1.0)).max())
+    if seen > _UNLABELLED * max(labelled, 1):
+        log.warning("%d cells are labelled where %d are seen: going by the raw images", labelled, seen)
+        return True
+    return False
+
+
+def _spacing(source: Path, paths: list[Path], axes: list[int], given: Sequence[float]) -> tuple[float, ...]:
+    """The one that all have. Raises DataError for several, and for planes among stacks."""
+    odd = next((path for path, ndim in zip(paths, axes, strict=True) if ndim != axes[0]), None)
+    if odd is not None:
+        raise DataError(f"{odd}: another number of axes than {paths[0]} ({axes[0]}); measure planes and stacks apart")
+    spacing = needed_spacing(source, [Frame(path.stem, path, path) for path in paths[:1]], axes[0], given or None)
+    if not given:
+        stored = [(path, tiff_spacing(path, axes[0])) for path in paths]
+        known = [(path, own) for path, own in stored if own is not None]
+        for path, own in known[1:]:
+            if not np.allclose(own, known[0][1], rtol=_SAME_SIZE):
+                here, first = (" × ".join(f"{s:g}" for s in lengths) for lengths in (own, known[0][1]))
+                raise DataError(
+                    f"{path}: voxels of {here} µm, but those of {known[0][0]} are {first}; measure them apart, or give "
+                    f"spacing_um"
+                )
+    return spacing
