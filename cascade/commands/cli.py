@@ -1,4 +1,4 @@
-"""The command line: demo, prepare, thin, train, fit, simulate, generate, validate, evaluate, assemble, doctor."""
+"""The command line: demo, prepare, thin, train, fit, tune, simulate, generate, validate, evaluate, and the rest."""
 
 import importlib
 import sys
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings
     from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
     from cascade.diffusion.painting import PaintingSettings
-    from cascade.evaluation.settings import EvaluateSettings
+    from cascade.evaluation.settings import EvaluateSettings, TuneSettings
     from cascade.generation.settings import GenerationSettings, SourceSettings
     from cascade.population.settings import CascadeSettings
 
@@ -149,6 +149,12 @@ def _fit(settings: "FitSettings") -> None:
     print(f"look at {folder / 'preview.png'}; the model is {settings.output_dir / 'model'}")
 
 
+def _tune(settings: "TuneSettings") -> None:
+    from cascade.commands.tune import tune
+
+    tune(settings)
+
+
 def _generate(
     settings: "GenerationSettings", images: "CascadeSettings", source: "SourceSettings", how: "PaintingSettings"
 ) -> None:
@@ -244,6 +250,15 @@ _COMMANDS = {
         _fit,
         ("cascade.commands.settings.FitSettings",),
         more="From annotated images to an annotated data set. Interrupted, the same command goes on.",
+    ),
+    "tune": _Command(
+        "find from which time, and how smooth, a model paints sketches best",
+        _tune,
+        ("cascade.evaluation.settings.TuneSettings",),
+        more="Sketches of real images are noised up to several t_start and painted. Recommended is the earliest t_start\n"
+        "at which they look like the real images and still show what was drawn.",
+        kept=_NOTHING,
+        smaller="give a smaller --num_images",
     ),
     "generate": _Command(
         "make an annotated data set with a trained model",
