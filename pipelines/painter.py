@@ -19,6 +19,8 @@ from cascade.population.scene import draw_light
 from cascade.population.settings import CascadeSettings
 from cascade.rng import stream
 
+_SAME_SPACING = 0.02  # relative difference of voxel sizes that rounding makes
+
 
 def paint_annotation(
     stages: Stages, annotation: Annotation, seed: int, index: int, settings: CascadeSettings
@@ -32,7 +34,7 @@ def paint_annotation(
     its crops.
     """
     statistics = stages.statistics
-    _check(stages, annotation)
+    check_spacing(annotation, statistics.spacing_um)
     boxes = ndimage.find_objects(annotation.labels.astype(np.int32))
     masks = [annotation.labels[boxes[cell.label - 1]] == cell.label for cell in annotation.cells]
     slices = [_slices(stages, mask, cell.label) for mask, cell in zip(masks, annotation.cells, strict=True)]
@@ -63,13 +65,14 @@ def paint_annotation(
     return Sample(image, replace(annotation, cells=tuple(records)), seed, index, counts)
 
 
-def _check(stages: Stages, annotation: Annotation) -> None:
-    spacing = stages.statistics.spacing_um
-    if annotation.ndim != len(spacing):
-        raise ValueError(f"this model paints {len(spacing)}D annotations, got a {annotation.ndim}D one")
-    if not np.allclose(annotation.spacing_um, spacing, rtol=0.02):
+def check_spacing(annotation: Annotation, spacing_um: tuple[float, ...]) -> None:
+    """Raises ValueError for an annotation of another dimension or voxel size than a model's images."""
+    if annotation.ndim != len(spacing_um):
+        raise ValueError(f"this model paints {len(spacing_um)}D annotations, got a {annotation.ndim}D one")
+    if not np.allclose(annotation.spacing_um, spacing_um, rtol=_SAME_SPACING):
         raise ValueError(
-            f"this model paints voxels of {spacing} µm, the annotation has {annotation.spacing_um}: resample its labels"
+            f"this model paints voxels of {spacing_um} µm, the annotation has {annotation.spacing_um}: resample its "
+            "labels, or simulate them at the model's spacing_um"
         )
 
 

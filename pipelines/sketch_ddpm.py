@@ -13,20 +13,20 @@ from diffusers.utils import BaseOutput
 from cascade.annotation import Annotation, Sample
 from cascade.diffusion.arguments import check_generator
 from cascade.diffusion.painting import PaintingSettings, Solver
-from cascade.diffusion.partial import blurred, denoise_from, towards
+from cascade.diffusion.partial import blurred, denoise_from, timesteps, towards
 from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
-from cascade.diffusion.tiles import in_tiles
+from cascade.diffusion.tiles import check_tiles, in_tiles
 from cascade.hub.stages import HubStage
 from cascade.memory import micro_batch
 from cascade.optics.camera import digitise
 from cascade.optics.window import Window
+from cascade.pipelines.painter import check_spacing
 from cascade.rng import seed_from, stream, torch_stream
 from cascade.sketch.draw import asked, draw_sketch
 from cascade.sketch.settings import SketchSettings
 
 Array = npt.NDArray[Any]
 
-_SAME_SPACING = 0.02  # relative difference of voxel sizes that rounding makes
 _BRIGHTER = 0.5  # than the window's end, in what the window spans: more is another kind of image
 _TILE = {2: (1024, 1024), 3: (64, 256, 256)}  # pixels: 0.4 GB of float32 for the embedded networks
 
@@ -174,25 +174,24 @@ class SketchPipeline(HubStage, DiffusionPipeline):
         return Sample(digitise(image, self.config.dtype), told, seed, index)
 
     def painting(self, **given: Any) -> PaintingSettings:
-        """Settings of which those that are not given are the model's."""
+        """Settings of which those that are not given are the model's. Raises ValueError for those that cannot be."""
         asked = PaintingSettings(**given)
         own = {one.name: self.config[one.name] for one in fields(asked) if one.name in self.config}
         if asked.t_start is not None and asked.num_inference_steps is None:  # as near to each other as the model's
             own["num_inference_steps"] = max(round(own["num_inference_steps"] * asked.t_start / own["t_start"]), 1)
         if asked.solver == "ancestral" and asked.num_inference_steps is None:
             own["num_inference_steps"] = asked.t_start or own["t_start"]
-        return replace(asked, **{name: value for name, value in own.items() if getattr(asked, name) is None})
+        whole = replace(asked, **{name: value for name, value in own.items() if getattr(asked, name) is None})
+        assert whole.t_start and whole.num_inference_steps  # noqa: PT018
+        timesteps(whole.t_start, whole.num_inference_steps, self.scheduler.config.num_train_timesteps)
+        if whole.tile_size:
+            overlap = self._overlap(whole, whole.tile_size)
+            check_tiles(self.unet.config.dimensions, whole.tile_size, overlap, self.unet.factor)
+        return whole
 
     def check(self, annotation: Annotation) -> None:
         """Raises ValueError for an annotation of another dimension or voxel size than the model's images."""
-        spacing = self.spacing_um
-        if annotation.ndim != len(spacing):
-            raise ValueError(f"this model paints {len(spacing)}D annotations, got a {annotation.ndim}D one")
-        if not np.allclose(annotation.spacing_um, spacing, rtol=_SAME_SPACING):
-            raise ValueError(
-                f"this model paints voxels of {spacing} µm, the annotation has {annotation.spacing_um}: resample its "
-                "labels, or simulate them at the model's spacing_um"
-            )
+        check_spacing(annotation, self.spacing_um)
 
     def _painted(
         self, sketches: list[Array], seeds: list[tuple[int, int]], how: PaintingSettings, at_once: int | None
@@ -240,7 +239,7 @@ class SketchPipeline(HubStage, DiffusionPipeline):
             return torch.stack(drawn).to(sketch.device, sketch.dtype)
 
         tile = self._tile(how, tuple(inputs.shape[2:]))
-        overlap = min(self.unet.reach, *(one // 2 for one in tile)) if how.tile_overlap is None else how.tile_overlap
+        overlap = self._overlap(how, tile)
 
         def predict(sample: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             return in_tiles(lambda part: self.unet(part, t).sample, sample, tile, overlap, align=self.unet.factor)
@@ -266,6 +265,11 @@ class SketchPipeline(HubStage, DiffusionPipeline):
         if how.tile_size:
             return how.tile_size
         return tuple(min(most, -(-n // factor) * factor) for most, n in zip(_TILE[len(size)], size, strict=True))
+
+    def _overlap(self, how: PaintingSettings, tile: tuple[int, ...]) -> int:
+        """Pixels that tiles share."""
+        usual: int = min(self.unet.reach, *(one // 2 for one in tile))
+        return usual if how.tile_overlap is None else how.tile_overlap
 
 
 def _check_window(sketch: Array, window: Window) -> None:

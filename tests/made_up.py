@@ -1,10 +1,15 @@
 """Statistics, a bank of cells and annotated images that are made up, for more than one test file."""
 
+from dataclasses import asdict
+
 import numpy as np
+import torch
 from conftest import ellipse, field_of_view
+from diffusers import DDPMScheduler
 from scipy import ndimage
 
 from cascade.annotation import CellRecord
+from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
 from cascade.evaluation.labelled import LabelledImage
 from cascade.optics.axial import Axial
 from cascade.optics.background import Background
@@ -12,7 +17,9 @@ from cascade.optics.halo import Halo
 from cascade.optics.noise import Noise
 from cascade.optics.statistics import Statistics
 from cascade.optics.window import Window
+from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.population.compositing import Cell
+from cascade.sketch.settings import SketchSettings
 
 HALO = Halo([0.3, 0.15, 0.05])
 
@@ -53,3 +60,23 @@ def labelled_images(seed: int, count: int = 3) -> list[LabelledImage]:
     """Planes with eight cells each."""
     rng = np.random.default_rng(seed)
     return [LabelledImage(*field_of_view(rng, (128, 128), 8), (0.5, 0.5)) for _ in range(count)]
+
+
+def tiny_sketch_pipeline(dimensions: int = 2, channels: int = 1, *, trained: bool = True, **options) -> SketchPipeline:
+    """A DDPM from sketches with random weights, which predicts noise that is not there; untrained: none."""
+    torch.manual_seed(0)
+    unet = PixelShuffleUNet(
+        dimensions=dimensions, in_channels=channels, out_channels=channels, block_out_channels=(4, 8)
+    ).eval()
+    if trained:
+        with torch.no_grad():
+            unet.last.weight.normal_(0, 0.1)
+    sketch = asdict(SketchSettings(brightness=(400.0, 900.0), background=(300.0,)))
+    given = dict(
+        spacing_um=[1.0, 0.5, 0.5][-dimensions:], windows=[asdict(Window(100.0, 2000.0))] * channels, sketch=sketch,
+        t_start=60, num_inference_steps=3,
+    )  # fmt: skip
+    scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    pipeline = SketchPipeline(unet, scheduler, **(given | options))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -16,7 +16,7 @@ from cascade.commands.settings import AssembleSettings, DemoSettings, FitSetting
 from cascade.commands.table import COMMANDS
 from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
 from cascade.diffusion.painting import PaintingSettings
-from cascade.evaluation.settings import EvaluateSettings
+from cascade.evaluation.settings import EvaluateSettings, TuneSettings
 from cascade.generation.settings import GenerationSettings, SourceSettings
 from cascade.generation.sketching import SketchingSettings
 from cascade.population.settings import CascadeSettings
@@ -65,6 +65,21 @@ SAME = {
             CascadeSettings(canvas_size=(32, 160, 160), rho=inf, num_inference_steps=7),
             SourceSettings(simulate="gowt1"),
             PaintingSettings(t_start=300, num_inference_steps=7),
+        ],
+    ),
+    "tune": (
+        "images --model sketch2d --truth gt --sequences 01 --t_start 200 400 --sigma 0 1.5 --num_images 2 --save",
+        [
+            TuneSettings(
+                "images",
+                model="sketch2d",
+                truth="gt",
+                sequences=["01"],
+                t_start=[200, 400],
+                sigma=[0, 1.5],
+                num_images=2,
+                save=True,
+            )
         ],
     ),
     "validate": ("images --sequences 01", [ValidateSettings("images", sequences=["01"])]),

@@ -1,4 +1,4 @@
-"""The command line: demo, prepare, thin, train, fit, simulate, sketch, generate, validate, evaluate, and the rest."""
+"""The command line: demo, prepare, thin, train, fit, tune, simulate, sketch, generate, validate, …"""
 
 import importlib
 import sys

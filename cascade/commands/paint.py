@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from diffusers.utils.logging import disable_progress_bar
 
 from cascade import __version__
 from cascade.annotation import Annotation, Sample
@@ -25,6 +27,7 @@ from cascade.generation.simulation import files_sha256, frames_per_sequence, pla
 from cascade.hub import folders as hub
 from cascade.hub.statistics import saved_statistics
 from cascade.ownership import check_outside
+from cascade.pipelines.painter import check_spacing
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.population.settings import CascadeSettings
 from cascade.simulators.catalogue import ORGANISMS
@@ -69,6 +72,7 @@ def paint(settings: GenerationSettings, images: CascadeSettings, chosen: SourceS
     _check(settings, images, chosen, how, sketches=sketches)
     painter, spacing_um = (_sketch_painter if sketches else _cascade_painter)(folder, settings, images, how)
     found = _source(chosen, spacing_um, images.canvas_size, settings.output_dir)
+    check_spacing(found.source(settings.seed, 0), spacing_um)
     wanted = settings.num_images or found.there or 1
     if found.there is not None and wanted > found.there:
         raise ValueError(f"num_images asks for {wanted}, and {chosen.annotations} holds {found.there} annotations")
@@ -129,10 +133,12 @@ def _changed(settings: Any, but: Sequence[str]) -> list[str]:
 def _sketch_painter(
     folder: Path, settings: GenerationSettings, images: CascadeSettings, how: PaintingSettings
 ) -> tuple[Painter, tuple[float, ...]]:
+    disable_progress_bar()  # of loading, which takes no time
     device = check_device(settings.device)
     dtype = fast_dtype(device) if settings.dtype == "auto" else settings.dtype
     pipeline = SketchPipeline.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
-    pipeline.painting(**vars(how))
+    pipeline.painting(**vars(how))  # what cannot be is said before anything is made
+    pipeline.sketch_settings  # noqa: B018
 
     def painter(annotation: Annotation, seed: int, index: int) -> Sample:
         return pipeline.paint(annotation, seed, index, how)
@@ -169,9 +175,32 @@ def _source(
     if chosen.like is not None:
         organism, simulator = fitted(organism, chosen.like, output_dir, given)
     elif organism in ORGANISMS and organism != "labels":
-        simulator = ORGANISMS[organism].settings_class()(**given)
+        simulator = _as_dense(organism, given)
     else:
         known = ", ".join(name for name in ORGANISMS if name != "labels")
         raise UsageError(f"--simulate takes an organism, {known}, or auto with --like FOLDER; got {organism}")
     source = simulated(ORGANISMS[organism].simulate(), simulator)
     return _Annotations(source, None, {"organism": organism, **plain_fields(simulator)})
+
+
+def _as_dense(organism: str, given: dict[str, Any]) -> Any:
+    """Settings of an organism on another canvas: as many cells for its extent as there are on its own one.
+
+    Raises `UsageError` for an organism that has no voxel size to be given.
+    """
+    kind = ORGANISMS[organism].settings_class()
+    usual, names = kind(), {one.name for one in dataclasses.fields(kind)}
+    if "spacing_um" not in names:
+        raise UsageError(f"--simulate {organism} has its own voxels, which no model paints: simulate it, then resample")
+    if "canvas_size" not in given and len(given["spacing_um"]) != len(usual.canvas_size):
+        raise UsageError(f"--canvas_size must be given for {organism} in {len(given['spacing_um'])}D")
+    if {"num_cells", "radius_um"} <= names:
+        share = _cells_of(kind(**given, num_cells=usual.num_cells)) / _cells_of(usual)
+        given = given | {"num_cells": tuple(share * number for number in usual.num_cells)}
+    return kind(**given)
+
+
+def _cells_of(settings: Any) -> float:
+    """How many cells of its size would fill its canvas."""
+    extent, radius = np.prod(settings.canvas_size) * np.prod(settings.spacing_um), np.mean(settings.radius_um)
+    return float(extent / (np.pi * radius**2 if len(settings.canvas_size) == 2 else 4 / 3 * np.pi * radius**3))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings
     from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
     from cascade.diffusion.painting import PaintingSettings
-    from cascade.evaluation.settings import EvaluateSettings
+    from cascade.evaluation.settings import EvaluateSettings, TuneSettings
     from cascade.generation.settings import GenerationSettings, SourceSettings
     from cascade.generation.sketching import SketchingSettings
     from cascade.population.settings import CascadeSettings
@@ -43,6 +43,12 @@ def _fit(settings: "FitSettings") -> None:
 
     folder = fit(settings)
     print(f"look at {folder / 'preview.png'}; the model is {settings.output_dir / 'model'}")
+
+
+def _tune(settings: "TuneSettings") -> None:
+    from cascade.commands.tune import tune
+
+    tune(settings)
 
 
 def _generate(
@@ -147,6 +153,15 @@ COMMANDS = {
         _fit,
         ("cascade.commands.settings.FitSettings",),
         more="From annotated images to an annotated data set. Interrupted, the same command goes on.",
+    ),
+    "tune": Command(
+        "find from which time, and how smooth, a model paints sketches best",
+        _tune,
+        ("cascade.evaluation.settings.TuneSettings",),
+        more="Sketches of real images are noised up to several t_start and painted. Recommended is the earliest one\n"
+        "at which they look like the real images and still show what was drawn.",
+        kept=_NOTHING,
+        smaller="give a smaller --num_images",
     ),
     "generate": Command(
         "make an annotated data set with a trained model",

@@ -42,6 +42,7 @@ def denoise_from(
         return _ancestral(predict, scheduler, sample, times, adjust, generator)
     steps = DPMSolverMultistepScheduler.from_config(
         scheduler.config,
+        trained_betas=scheduler.betas.tolist(),  # not all schedules are known to both schedulers
         algorithm_type="dpmsolver++",
         solver_order=1 if solver == "ddim" else 2,
         prediction_type="sample",

@@ -45,7 +45,7 @@ class PixelShuffleUNet(ModelMixin, ConfigMixin):
     >>> unet(torch.zeros(1, 1, 21, 30), torch.tensor([5])).sample.shape
     torch.Size([1, 1, 21, 30])
     >>> unet.reach
-    11
+    12
     """
 
     @register_to_config
@@ -87,11 +87,13 @@ class PixelShuffleUNet(ModelMixin, ConfigMixin):
 
     @property
     def reach(self) -> int:
-        """Pixels to either side that what a pixel becomes can depend on, with channel norm."""
-        levels = len(self.config.block_out_channels)
-        each_way = [2 * 2**level for level in range(levels - 1)]  # two convolutions of a block
-        strided = [2**level for level in range(levels - 1)]
-        return int(self.config.stem * (2 * sum(each_way) + sum(strided) + 2 * 2 ** (levels - 1) + 2))
+        """Pixels to either side that what a pixel becomes can depend on, with channel norm: so many towards the image's
+        beginning, fewer towards its end."""
+        coarsest = 2 ** (len(self.config.block_out_channels) - 1)
+        below = coarsest - 1  # the sum of the pixels of the levels above the coarsest: 1 + 2 + 4 …
+        blocks = 2 * 2 * below + 2 * coarsest  # two convolutions each, down, up and in the middle
+        strided, shuffled = below, below  # a shuffle puts a pixel up to one beside where it is computed
+        return int(self.config.stem * (blocks + strided + shuffled + 2) + self.config.stem - 1)
 
     def forward(
         self, sample: torch.Tensor, timestep: torch.Tensor | float | None = None, return_dict: bool = True

@@ -35,7 +35,7 @@ def in_tiles(
     True
     """
     size = sample.shape[2:]
-    _check(size, tile_size, overlap, align)
+    check_tiles(len(size), tile_size, overlap, align)
     if all(n <= t for n, t in zip(size, tile_size, strict=True)):
         return predict(sample)
     sample = reflected(sample, align)
@@ -78,9 +78,10 @@ def reflected(sample: torch.Tensor, factor: int) -> torch.Tensor:
     return sample
 
 
-def _check(size: Sequence[int], tile_size: Sequence[int], overlap: int, align: int) -> None:
-    if len(tile_size) != len(size):
-        raise ValueError(f"tile_size has {len(tile_size)} sides, the images have {len(size)}")
+def check_tiles(axes: int, tile_size: Sequence[int], overlap: int, align: int) -> None:
+    """Raises ValueError for tiles of images of so many axes that cannot be, see `in_tiles`."""
+    if len(tile_size) != axes:
+        raise ValueError(f"tile_size has {len(tile_size)} sides, the images have {axes}")
     if overlap < 0 or any(tile <= overlap for tile in tile_size):
         raise ValueError(f"tiles of {tuple(tile_size)} pixels must be larger than their overlap, which is {overlap}")
     if any(tile % align for tile in tile_size):

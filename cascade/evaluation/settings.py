@@ -1,7 +1,7 @@
-"""What is asked of an evaluation: which sets are compared, by which trainings."""
+"""What is asked of an evaluation: which sets are compared, by which trainings; and of a sweep."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -105,3 +105,48 @@ class EvaluateSettings:
         if alone or len(found) < len(pairs) or any(len(pair) < 2 for pair in pairs):
             raise ValueError("sparse takes real=FOLDER, synthetic=FOLDER and other NAME=FOLDER, each name once")
         return found
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """Sketches of real images are painted from several times t_start, smoothed by several σ.
+
+    >>> TuneSettings("images", model="sketch2d", t_start=(0, 400))
+    Traceback (most recent call last):
+    ValueError: t_start must be times from 1, none twice, got 0 400
+    """
+
+    source: Path
+    """Folder of real images, raw or annotated."""
+    _: KW_ONLY
+    model: str
+    """A DDPM from sketches: folder, Hub id, or an embedded one, such as sketch2d."""
+    output_dir: Path = Path("tune")
+    """Gets tune.json, table.md and figures."""
+    truth: Truth | None = None
+    """gt or st: draw sketches of these labels, or of masks beside the images; default of cells that are detected."""
+    sequences: tuple[str, ...] = ()
+    """Which sequences of a Cell Tracking Challenge folder; default all."""
+    spacing_um: tuple[float, ...] = ()
+    """Voxel size z y x or y x; default as stored, else the model's."""
+    t_start: tuple[int, ...] = (100, 200, 400, 600, 800, 1000)
+    """Times up to which sketches are noised."""
+    sigma: tuple[float, ...] = (0.0, 1.0, 2.0)
+    """Pixels of the Gaussian that they are smoothed with before."""
+    num_images: int = 4
+    """Images to try it on, spread over the folder; of each the middle, 512×512 or 32×128×128 voxels."""
+    seed: int = 0
+    """Of the noise."""
+    save: bool = False
+    """Write the recommended pair into the model's folder, where cascade generate takes it from."""
+    device: str | None = None
+    """Default cuda if there is one, else cpu."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_spacing("spacing_um", self.spacing_um)
+        at_least(self, num_images=1, seed=0)
+        for name, least, what in (("t_start", 1, "times from 1"), ("sigma", 0, "pixels from 0")):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values) or not all(least <= one < math.inf for one in values):
+                raise ValueError(f"{name} must be {what}, none twice, got {' '.join(f'{one:g}' for one in values)}")

@@ -1,0 +1,162 @@
+"""`cascade tune`: from which time, and how smooth, a model paints sketches of real images best."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers.utils.logging import disable_progress_bar
+
+from cascade.commands.paint import paints_sketches
+from cascade.data.detection import detect
+from cascade.data.frames import Frame, find_frames
+from cascade.data.images import find_images
+from cascade.data.spacing import spacing_of
+from cascade.entry import UsageError
+from cascade.evaluation.settings import TuneSettings
+from cascade.evaluation.sources import Source
+from cascade.evaluation.sweep_report import tables, write_report
+from cascade.evaluation.sweeps import SketchedImage, Tried, recommended, sweep
+from cascade.evenly import evenly
+from cascade.files import exclusive, replacing
+from cascade.generation.load import check_device, fast_dtype
+from cascade.geometry.masks import one_piece
+from cascade.hub import folders as hub
+from cascade.hub.embedded import NAMES
+from cascade.ownership import check_outside
+from cascade.pipelines.sketch_ddpm import SketchPipeline
+from cascade.reading import DataError, read_image
+from cascade.shapes.membranes import membranes
+from cascade.sketch.draw import sketch_of_image
+
+Array = npt.NDArray[Any]
+
+_Seen = tuple[Array, Array | None, tuple[float, ...]]
+"""An image, its labels if it has some, and its voxel size."""
+
+_PART = {2: (512, 512), 3: (32, 128, 128)}
+
+
+def tune(settings: TuneSettings) -> Tried:
+    """Sweep, report, and with `save` keep; the pair that is recommended.
+
+    Raises ValueError, in one line, for a model that paints no sketches or is not to be written to, times beyond its
+    schedule, and images that it cannot be tried on.
+    """
+    folder = hub.model_folder(settings.model)
+    if not paints_sketches(settings.model):
+        raise UsageError(f"--model {settings.model} is no DDPM from sketches: give one of cascade train sketch")
+    if settings.save and (settings.model in NAMES or not Path(settings.model).is_dir()):
+        raise UsageError(f"--save writes into the model's folder, and {settings.model} is none of yours: copy it first")
+    check_outside(settings.output_dir, folder, "the model")
+    disable_progress_bar()  # of loading, which takes no time
+    device = check_device(settings.device)
+    pipeline = SketchPipeline.from_pretrained(folder, dtype=getattr(torch, fast_dtype(device))).to(device)
+    steps = {t: pipeline.painting(t_start=t).num_inference_steps for t in settings.t_start}
+    scenes = scenes_of(settings, pipeline)
+
+    def paint(sketches: Sequence[Array], t_start: int, sigma: float) -> list[Array]:
+        generator = torch.Generator().manual_seed(settings.seed)
+        made: list[Array] = pipeline(sketches=sketches, t_start=t_start, sigma=sigma, generator=generator).images
+        return made
+
+    window, kept = pipeline.windows[0], pipeline.scheduler.alphas_cumprod.tolist()
+    with exclusive(settings.output_dir, "cascade tune"):
+        found = sweep(
+            scenes, paint, window=window, kept=kept, t_starts=settings.t_start, sigmas=settings.sigma,
+            seed=settings.seed,
+        )  # fmt: skip
+        best = recommended(found)
+        about = {
+            "model": settings.model,
+            "source": str(settings.source),
+            "cells": f"labels, {settings.truth}" if settings.truth else "detected",
+            "images": len(scenes),
+            "num_inference_steps": steps,
+        }
+        write_report(
+            settings.output_dir, found, best, scenes, window=window, kept=kept, about=about, seed=settings.seed
+        )
+    print(tables(found, best))
+    print(f"recommended: t_start {best.t_start}, sigma {best.sigma:g}; look at {settings.output_dir / 'grid.png'}")
+    if settings.save:
+        _keep(folder, best, steps[best.t_start])
+        print(f"{folder} paints so from now on: cascade generate --model {folder} …")
+    else:
+        print(f"cascade generate --model {settings.model} --t_start {best.t_start} --sigma {best.sigma:g} … paints so")
+    return best
+
+
+def scenes_of(settings: TuneSettings, pipeline: SketchPipeline) -> list[SketchedImage]:
+    """The middles of some images, with sketches as the model draws them, each cell as bright as it is.
+
+    Raises ValueError for images of another dimension or voxel size than the model's, and where no cell is known.
+    """
+    drawn = pipeline.sketch_settings
+    if pipeline.unet.config.in_channels > 1:
+        raise UsageError(
+            f"--model {settings.model} paints several channels, of which sketches cannot be read off images"
+        )
+    walls = drawn.structure == "membranes"
+    if walls and settings.truth is None:
+        raise UsageError("a model of membranes is tuned on labelled cells: give --truth gt or st")
+    scenes = []
+    for image, labels, spacing in (_labelled if settings.truth else _raw)(settings, pipeline.spacing_um):
+        _check_kind(settings, image, spacing, pipeline.spacing_um)
+        image, labels = _middle(image), _middle(labels)
+        labels = detect(image, spacing) if labels is None else one_piece(labels)[0]
+        if labels.any():
+            sketch = sketch_of_image(labels, image, drawn, spacing_um=spacing)
+            structure = membranes(labels, spacing, drawn.thickness_um) > 0 if walls else labels > 0
+            scenes.append(SketchedImage(image.astype(np.float32), sketch, structure))
+    if not scenes:
+        known = "is labelled" if settings.truth else "can be seen"
+        raise DataError(f"{settings.source}: no cell {known} in the middle of any image that was looked at")
+    return scenes
+
+
+def _labelled(settings: TuneSettings, usual: tuple[float, ...]) -> list[_Seen]:
+    truth, sequences = settings.truth or "gt", settings.sequences
+    frames, _ = find_frames(settings.source, truth, list(sequences) or None)
+    source = Source(settings.source, truth, sequences, settings.num_images, _spacing(settings, frames, usual))
+    return [(one.image, one.labels, one.spacing_um) for one in source.load()]
+
+
+def _raw(settings: TuneSettings, usual: tuple[float, ...]) -> list[_Seen]:
+    paths = [path for group in find_images(settings.source, settings.sequences) for path in group]
+    some = [paths[n] for n in evenly(len(paths), settings.num_images)]
+    spacing = _spacing(settings, [Frame(path.stem, path, path) for path in some], usual)
+    return [(read_image(path), None, spacing) for path in some]
+
+
+def _spacing(settings: TuneSettings, frames: list[Frame], usual: tuple[float, ...]) -> tuple[float, ...]:
+    """Of images: given, stored, else the model's."""
+    found, origin = spacing_of(settings.source, frames, len(usual), settings.spacing_um)
+    return usual if origin == "assumed" else found
+
+
+def _middle(image: Array | None) -> Any:
+    if image is None:
+        return None
+    part = zip(image.shape, _PART[image.ndim], strict=True)
+    return image[tuple(slice(max(n - m, 0) // 2, max(n - m, 0) // 2 + m) for n, m in part)]
+
+
+def _check_kind(settings: TuneSettings, image: Array, spacing: tuple[float, ...], wanted: tuple[float, ...]) -> None:
+    if image.ndim != len(wanted):
+        raise DataError(f"{settings.source}: images of {image.ndim} axes, and the model paints {len(wanted)}")
+    if not np.allclose(spacing, wanted, rtol=0.02):
+        here, there = (" × ".join(f"{s:g}" for s in lengths) for lengths in (spacing, wanted))
+        raise DataError(f"{settings.source}: voxels of {here} µm, and the model paints {there}: resample the images")
+
+
+def _keep(folder: Path, best: Tried, num_inference_steps: int | None) -> None:
+    """Write a pair into a model's index, with as many steps as are in proportion."""
+    index = folder / "model_index.json"
+    record = hub.read_json(index)
+    record |= {"t_start": best.t_start, "sigma": best.sigma, "num_inference_steps": num_inference_steps}
+    with replacing(index) as path:
+        path.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")

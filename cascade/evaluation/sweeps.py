@@ -1,0 +1,175 @@
+"""Forward and backward sweeps: up to which time, and how smooth, sketches are best noised and painted."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+from tqdm.auto import tqdm
+
+from cascade.evaluation.images import bhattacharyya, histograms, kullback_leibler, paired_metrics
+from cascade.optics.window import Window
+from cascade.rng import stream
+
+Array = npt.NDArray[Any]
+Paint = Callable[[Sequence[Array], int, float], Sequence[Array]]
+"""(sketches in camera units, t_start, sigma in pixels) -> images in camera units."""
+
+ALIKE, KEPT = 0.02, 0.95
+"""Bhattacharyya distance up to which noised sketches count as noised real images: histograms that have 98 % in common;
+and the share of the best structure that is still kept."""
+_NOISE_PX = 1.0  # of the Gaussian after which structure is looked for
+
+
+@dataclass(frozen=True, eq=False)
+class SketchedImage:
+    """A real image (Y, X) or (Z, Y, X) and its sketch, camera units; and where the sketch has its light, bool."""
+
+    image: Array
+    sketch: Array
+    structure: Array
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a pair of t_start and σ gives, over all images.
+
+    kld: Kullback-Leibler divergence of noised real images from noised sketches, nats; bd: Bhattacharyya distance; psnr
+    (dB), ssim, mae (of the window) and zncc of what is painted, against the real images; structure: IoU of what is
+    bright in the painted images (Otsu) with cells, or walls.
+    """
+
+    t_start: int
+    sigma: float
+    kld: float
+    bd: float
+    psnr: float
+    ssim: float
+    mae: float
+    zncc: float
+    structure: float
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """All pairs, the earliest first; what the first image became by each; and the structure in the real images."""
+
+    tried: list[Tried]
+    painted: dict[tuple[int, float], Array]
+    real_structure: float
+
+    @property
+    def t_starts(self) -> list[int]:
+        return sorted({one.t_start for one in self.tried})
+
+    @property
+    def sigmas(self) -> list[float]:
+        return sorted({one.sigma for one in self.tried})
+
+    def at(self, t_start: int, sigma: float) -> Tried:
+        """What a pair gave."""
+        return next(one for one in self.tried if (one.t_start, one.sigma) == (t_start, sigma))
+
+
+def sweep(
+    scenes: Sequence[SketchedImage],
+    paint: Paint,
+    *,
+    window: Window,
+    kept: Sequence[float],
+    t_starts: Sequence[int],
+    sigmas: Sequence[float],
+    seed: int = 0,
+) -> Sweep:
+    """Noise sketches up to every t_start after a blur by every σ, compare them with the real images noised likewise,
+    and paint them (DDPM from sketches: workshop, Fig. 2; journal, Table 1 and Fig. 2).
+
+    window: of the model. kept: ᾱ of its schedule by time, so that noise up to t_start leaves √kept[t_start − 1] of an
+    image. Raises ValueError for scenes of which nothing can be measured.
+    """
+    if not scenes:
+        raise ValueError("there is no image to tune on")
+    tried, shown = [], {}
+    with tqdm(total=len(t_starts) * len(sigmas), desc="tuning", unit="pair") as bar:
+        for t_start in sorted(set(t_starts)):
+            for sigma in sorted(set(sigmas)):
+                p, q, _ = forward(scenes, window, kept[t_start - 1], sigma, seed)
+                made = paint([one.sketch for one in scenes], t_start, sigma)
+                found = [_backward(one, image, window) for one, image in zip(scenes, made, strict=True)]
+                means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+                tried.append(Tried(t_start, sigma, kullback_leibler(p, q), bhattacharyya(p, q), **means))
+                shown[t_start, sigma] = made[0]
+                bar.update()
+    real = [structure_kept(one.image, one, window) for one in scenes]
+    return Sweep(tried, shown, float(np.mean(real)))
+
+
+def recommended(found: Sweep) -> Tried:
+    """The pair to paint with: "as early as possible" (journal), but not before sketches look like real images.
+
+    Of the pairs that keep structure (at least `KEPT` of the best of the sweep) the earliest one whose noised sketches
+    have the histogram of noised real images (a Bhattacharyya distance of at most `ALIKE`), of several σ there the one
+    with the smallest distance; where no pair is so near, the one that is nearest.
+    """
+    best = max(one.structure for one in found.tried)
+    sound = [one for one in found.tried if one.structure >= KEPT * best]
+    alike = [one for one in sound if one.bd <= ALIKE]
+    if not alike:
+        return min(sound, key=lambda one: one.bd)
+    return min(alike, key=lambda one: (one.t_start, one.bd))
+
+
+def forward(
+    scenes: Sequence[SketchedImage], window: Window, kept: float, sigma: float, seed: int = 0
+) -> tuple[Array, Array, Array]:
+    """Histograms of all real images and of all sketches, blurred by σ pixels, with the same noise; and their bins.
+
+    kept: ᾱ, what is left of an image's variance.
+    """
+    real, drawn = [], []
+    for n, one in enumerate(scenes):
+        noise = stream(seed, "forward", n).standard_normal(one.image.shape, np.float32)
+        real.append(noised(one.image, window, kept, noise).ravel())
+        drawn.append(noised(one.sketch, window, kept, noise, sigma).ravel())
+    return histograms(np.concatenate(real), np.concatenate(drawn))
+
+
+def noised(image: Array, window: Window, kept: float, noise: Array, sigma: float = 0.0) -> Array:
+    """An image as the network sees it, in [−1, 1], blurred by σ pixels, and noised until √kept of it is left (DDPM,
+    Eq. 4)."""
+    seen = 2 * window.stretch(image) - 1
+    if sigma:
+        seen = ndimage.gaussian_filter(seen, sigma, mode="nearest", truncate=3.0)
+    return np.asarray(np.sqrt(kept) * seen + np.sqrt(1 - kept) * noise, np.float32)
+
+
+def structure_kept(image: Array, scene: SketchedImage, window: Window) -> float:
+    """IoU of what Otsu's threshold calls bright in an image with the structure of its sketch; of cells that are dark in
+    the sketch, what it calls dark. 0 for an image without contrast.
+
+    >>> structure = np.zeros((16, 16), bool)
+    >>> structure[4:12, 4:12] = True
+    >>> image = np.where(structure, 300.0, 100.0)
+    >>> structure_kept(image, SketchedImage(image, image, structure), Window(0, 1000)) > 0.9
+    True
+    """
+    seen = ndimage.gaussian_filter(window.stretch(image), _NOISE_PX)
+    if not np.ptp(seen) > 0:
+        return 0.0
+    bright = seen > threshold_otsu(seen)
+    inside = scene.structure
+    if inside.any() and not inside.all() and scene.sketch[inside].mean() < scene.sketch[~inside].mean():
+        bright = ~bright
+    return float((bright & inside).sum() / max(int((bright | inside).sum()), 1))
+
+
+def _backward(scene: SketchedImage, painted: Array, window: Window) -> dict[str, float]:
+    """Metrics in units of the window."""
+    scale = window.high - window.low
+    real, made = (np.clip((one.astype(np.float32) - window.low) / scale, 0, 1) for one in (scene.image, painted))
+    found = paired_metrics(real, made, data_range=1.0)
+    kept = {"structure": structure_kept(painted, scene, window)}
+    return {name: found[name] for name in ("psnr", "ssim", "mae", "zncc")} | kept
