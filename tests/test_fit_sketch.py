@@ -175,6 +175,26 @@ def test_membranes_are_recovered(softness):
         assert found.softness_um == pytest.approx(softness, abs=0.1)
 
 
+def test_membranes_nobody_labelled_are_found_first():
+    annotation = tissue((20, 100, 100), (0.5, 0.5, 0.5), 20)
+    known = SketchSettings(
+        structure="membranes",
+        brightness=(400.0,),
+        background=(100.0,),
+        thickness_um=1.0,
+        softness_um=0.3,
+        interior=(0.1,),
+    )
+    images, _ = scenes(known, annotation, 1, noise=15)
+    found = fit_sketch(images, spacing_um=annotation.spacing_um, structure="membranes")
+    labelled = fit_sketch(images, [annotation.labels], spacing_um=annotation.spacing_um)
+    assert found.thickness_um == pytest.approx(labelled.thickness_um, rel=0.15)
+    assert found.softness_um == pytest.approx(labelled.softness_um, abs=0.15)
+    assert median(found.brightness) == pytest.approx(median(labelled.brightness), rel=0.1)
+    with pytest.raises(DataError, match="no cell is known"):
+        fit_sketch([np.zeros((9, 30, 30))], spacing_um=(1, 1, 1), structure="membranes")
+
+
 def test_cells_nobody_labelled_are_found_first():
     rng = np.random.default_rng(0)
     images, brightness = [], []
@@ -185,8 +205,6 @@ def test_cells_nobody_labelled_are_found_first():
     found = fit_sketch(images, spacing_um=SPACING)
     assert median(found.brightness) == pytest.approx(median(brightness), rel=0.15)
     assert median(found.background) == pytest.approx(120, abs=4)
-    with pytest.raises(ValueError, match="membranes are read off labelled images"):
-        fit_sketch(images, spacing_um=SPACING, structure="membranes")
 
 
 def test_counts_are_drawn_as_often_as_they_were_found():

@@ -280,6 +280,16 @@ def test_a_dim_cell_beside_a_bright_one_keeps_its_mean_and_has_no_dark_rim():
     assert sketch[30, 45] > sketch[30, 60]
 
 
+def test_stray_light_does_not_fill_nucleoli():
+    annotation = given(grid_of_discs(), nucleoli=None)
+    settings = replace(PLAIN, nucleoli=(1.0,), nucleolus_radius=(0.2,), nucleolus_light=(0.0,), profile=(0.6, 1.2))
+    glowing = replace(settings, glow=(1.0, 0.4), glow_um=(0.5, 2.0))
+    inside = annotation.labels > 0
+    plain, bright = (draw_sketch(annotation, one, rng()) for one in (settings, glowing))
+    np.testing.assert_allclose(bright[inside], plain[inside], rtol=1e-5)
+    assert (plain[inside] == 50).any()
+
+
 def test_cells_may_be_darker_than_the_background():
     annotation = grid_of_discs()
     settings = SketchSettings(brightness=(-80.0, -40.0), background=(200.0,), glow=(0.5,), glow_um=(1.0,))

@@ -9,8 +9,8 @@ import numpy as np
 from cascade.annotation import Annotation
 from cascade.commands.simulate import labels_source
 from cascade.data.label_sets import LabelFile, find_labels
-from cascade.data.seen import Seen, look_at
-from cascade.data.sketches import LOOKED_AT, fit_seen
+from cascade.data.seen import Seen
+from cascade.data.sketches import fit_seen, look_for
 from cascade.entry import UsageError
 from cascade.evenly import evenly
 from cascade.export.preview import outlined_sheet
@@ -73,13 +73,12 @@ def _settings(asked: SketchingSettings, files: list[LabelFile], ndim: int) -> Sk
         print(_ANYTHING)
         return SketchSettings(structure=asked.structure or "cells")
     folder = asked.like or asked.source
-    seen = look_at(
+    seen = look_for(
+        asked.structure,
         folder,
         truth=asked.truth,
         sequences=asked.like_sequences if asked.like else asked.sequences,
         spacing_um=asked.spacing_um,
-        most=LOOKED_AT,
-        whole=False,
     )
     if len(seen.spacing_um) != ndim:
         kinds = {2: "planes", 3: "stacks"}

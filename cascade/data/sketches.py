@@ -16,6 +16,7 @@ from cascade.data.sketch_decay import fitted_decay, shared_variance
 from cascade.data.sketch_light import LitImage, fitted_glow, fitted_profile, glow_lengths
 from cascade.data.sketch_spots import count_quantiles, find_spots
 from cascade.data.sketch_walls import are_membranes, fitted_walls, wall_sums, walls_and_insides
+from cascade.data.tissue_detection import detect_tissue
 from cascade.reading import DataError, read_image
 from cascade.sketch.scene import depth_in_organism
 from cascade.sketch.settings import SketchSettings, Structure
@@ -24,6 +25,7 @@ LOOKED_AT = 12
 """Images."""
 _TISSUE = 0.9  # share of an image in cells, and of those that touch, from which on they may be known by their membranes
 
+_FIND = {None: detect, "cells": detect, "membranes": detect_tissue}
 _Load = Callable[[int], npt.NDArray[Any]]
 
 
@@ -41,9 +43,10 @@ def fit_sketch(
     they cast around them, background and its field, fall of light along z and inwards; of membranes their thickness.
 
     images: a folder, see `look_at` for truth, sequences and raw; or arrays (Y, X) or (Z, Y, X). labels: of arrays, one
-    for each; default what `detect` finds. spacing_um: of arrays to be given, of a folder default as stored. structure:
-    default membranes where labelled cells fill the image and their borders are brighter. Raises ValueError, one line,
-    where there is nothing to be read off: no image, no cell, constant images, images and labels of different sizes.
+    for each; default what `detect` finds, of membranes `detect_tissue`. spacing_um: of arrays to be given, of a folder
+    default as stored. structure: default membranes where labelled cells fill the image and their borders are brighter.
+    Raises ValueError, one line, where there is nothing to be read off: no image, no cell, constant images, images and
+    labels of different sizes.
     """
     if isinstance(images, (str, Path)):
         if labels is not None:
@@ -65,8 +68,30 @@ def fit_sketch(
         raise ValueError(f"spacing_um must be {images[0].ndim} lengths above 0 in µm, got {tuple(spacing_um)}")
     if labels is not None and len(labels) != len(images):
         raise ValueError(f"there are {len(images)} images and {len(labels)} labels: give one for each")
-    known = list(labels) if labels is not None else [detect(image, spacing_um) for image in images]
+    known = list(labels) if labels is not None else [_FIND[structure](image, spacing_um) for image in images]
     return _fitted(lambda n: images[n], known, names, spacing_um, structure, labels is not None)
+
+
+def look_for(
+    structure: Structure | None,
+    folder: str | Path,
+    *,
+    truth: str = "gt",
+    sequences: Sequence[str] = (),
+    spacing_um: Sequence[float] = (),
+    raw: bool = False,
+) -> Seen:
+    """Some images of a folder, see `look_at`, and their cells: as labelled, else found as their structure needs."""
+    return look_at(
+        folder,
+        truth=truth,
+        sequences=sequences,
+        spacing_um=spacing_um,
+        raw=raw,
+        most=LOOKED_AT,
+        whole=False,
+        find=_FIND[structure],
+    )
 
 
 def fit_seen(seen: Seen, *, structure: Structure | None = None) -> SketchSettings:
@@ -88,8 +113,6 @@ def _fitted(
     structure: Structure | None,
     labelled: bool,
 ) -> SketchSettings:
-    if structure == "membranes" and not labelled:
-        raise ValueError("membranes are read off labelled images: give labels, or the settings themselves")
     cells = sum(int((np.unique(one) > 0).sum()) for one in labels)
     if not cells:
         raise DataError(f"no cell is known in any of {len(labels)} images: give labels, or brighter images")
@@ -103,7 +126,7 @@ def _fitted(
             raise DataError(f"{names[number]}: all pixels are {image.flat[0]:g}; leave it out")
         return LitImage.of(image, labels[number], spacing_um)
 
-    if structure != "cells" and labelled and (structure or _are_full(labels)):
+    if structure == "membranes" or (structure is None and labelled and _are_full(labels)):
         found = _membranes(lit, len(labels), dtype)
         if structure or found is not None:
             assert found is not None

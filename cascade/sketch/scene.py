@@ -106,7 +106,7 @@ class Scene:
             return light
         stray = stray_light(light, spacing, settings.glow, settings.glow_um)
         sign = np.float32(-1 if np.median(self.contrast) < 0 else 1)
-        others = sign * (stray - np.float32(sum(settings.glow)) * light)  # an estimate, lowest in bright cells
+        others = sign * (stray - np.float32(sum(settings.glow)) * self._scaled(None, whole=whole))  # at least
         lifted = (self.place > 0) & (others > sign * light)
         if lifted.any():  # dim cells beside bright ones have no dark rim
             light = self._scaled(np.where(lifted, sign * others, light), whole=whole)
