@@ -15,6 +15,7 @@ from cascade.export.save import check_replaceable, save_samples
 from cascade.files import exclusive
 from cascade.generation.load import fast_dtype, load
 from cascade.hub.embedded import embedded
+from cascade.optics.camera import digitise
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.rng import stream
 from cascade.simulators.nuclei import NucleiSettings, nuclei
@@ -65,8 +66,7 @@ def _paint(output_dir: Path, seed: int) -> str:
     about = {"made_by": f"cascade-microscopy {__version__}", "model": "sketch2d", "seed": seed}
     folder = save_samples(painted.samples, output_dir / "sketch", about=about)
     preview = output_dir / "preview_sketch.png"
-    sketch = np.rint(painted.sketches[0]).astype(painted.samples[0].image.dtype)
-    both = np.concatenate([sketch, painted.samples[0].image], 1)
+    both = np.concatenate([digitise(one[0], pipeline.config.dtype) for one in (painted.sketches, painted.images)], 1)
     labels = np.concatenate([np.zeros_like(scene.labels), scene.labels], 1)
     sample_preview(Sample(both, Annotation.of_labels(labels, scene.spacing_um)), preview)
     shape, seconds = "×".join(map(str, scene.labels.shape)), time.perf_counter() - start
