@@ -255,8 +255,7 @@ _COMMANDS = {
         "find from which time, and how smooth, a model paints sketches best",
         _tune,
         ("cascade.evaluation.settings.TuneSettings",),
-        more="Sketches of real images are noised up to several t_start and painted. Recommended is the earliest t_start\n"
-        "at which they look like the real images and still show what was drawn.",
+        more="Paint sketches of real images, and recommend the earliest t_start that makes them as detailed as these.",
         kept=_NOTHING,
         smaller="give a smaller --num_images",
     ),
