@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
 from skimage import segmentation
 
 from cascade.evaluation.pictures import window_of
@@ -29,6 +30,8 @@ _BACKWARD = {
     "structure": "structure kept (IoU)",
     "detail": "fine detail",
 }
+_DIGITS = {"psnr": 2, "bd": 4, "kld": 4}
+_COLUMNS = ("sketch", "noised", "painted", "real", "painted, drawn")
 _COLOURS = ["#3b76af", "#d1605e", "#5aa05a", "#8764a8", "#b07a3a", "#2f9e9e"]
 _SIDE, _GAP = 256, 4  # pixels of a picture in the grid at most, and between two
 
@@ -80,7 +83,7 @@ def tables(found: Sweep, best: Tried) -> str:
             for sigma in found.sigmas:
                 cells = []
                 for t in times:
-                    text = f"{getattr(found.at(t, sigma), name):.{2 if name == 'psnr' else 3}f}"
+                    text = f"{getattr(found.at(t, sigma), name):.{_DIGITS.get(name, 3)}f}"
                     cells.append(f"**{text}**" if (t, sigma) == (best.t_start, best.sigma) else text)
                 rows.append(f"| {label} | {sigma:g} | " + " | ".join(cells) + " |")
         blocks.append("\n".join(rows))
@@ -120,6 +123,7 @@ def _curves(found: Sweep, best: Tried) -> Figure:
         axes.tick_params(labelsize=7)
     panels[0].axhline(ALIKE, color="grey", lw=0.8, ls=":")
     panels[-2].axhline(found.real_structure, color="grey", lw=0.8, ls=":")
+    panels[-1].set_ylim(0, 2)
     panels[-1].axhspan(DETAILED, 1 / DETAILED, color="grey", alpha=0.15)
     panels[0].legend(fontsize=8)
     figure.subplots_adjust(0.04, 0.06, 0.99, 0.94, 0.2, 0.25)
@@ -144,7 +148,8 @@ def _grid(
             _coloured(grey.stretch(_plane(scene.image, scene))),
             _overlay(grey.stretch(_plane(painted, scene)), _plane(scene.structure, scene)),
         ]
-        apart = [np.pad(one, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=1) for one in columns]
+        titled = [_titled(one, f"t = {t}, {name}") for one, name in zip(columns, _COLUMNS, strict=True)]
+        apart = [np.pad(one, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=1) for one in titled]
         rows.append(np.concatenate(apart, 1))
     return np.concatenate(rows)
 
@@ -159,6 +164,13 @@ def _plane(image: Array, scene: SketchedImage) -> Array:
 
 def _coloured(grey: Array) -> Array:
     return np.asarray(grey, np.float32)[..., None].repeat(3, -1)
+
+
+def _titled(picture: Array, text: str) -> Array:
+    """With words in its corner."""
+    image = Image.fromarray(np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8))
+    ImageDraw.Draw(image).text((4, 2), text, fill=(255, 220, 90))
+    return np.asarray(image, np.float32) / 255
 
 
 def _overlay(grey: Array, structure: Array) -> Array:
