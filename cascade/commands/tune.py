@@ -26,7 +26,7 @@ from cascade.generation.load import check_device, fast_dtype
 from cascade.geometry.masks import one_piece
 from cascade.hub import folders as hub
 from cascade.hub.embedded import NAMES
-from cascade.ownership import check_outside
+from cascade.ownership import check_not_input, check_outside
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.reading import DataError, read_image
 from cascade.shapes.membranes import membranes
@@ -37,7 +37,7 @@ Array = npt.NDArray[Any]
 _Seen = tuple[Array, Array | None, tuple[float, ...]]
 """An image, its labels if it has some, and its voxel size."""
 
-_PART = {2: (512, 512), 3: (32, 128, 128)}
+_PART = {2: (384, 384), 3: (24, 128, 128)}  # pixels of an image that are painted: minutes for all pairs
 
 
 def tune(settings: TuneSettings) -> Tried:
@@ -52,6 +52,7 @@ def tune(settings: TuneSettings) -> Tried:
     if settings.save and (settings.model in NAMES or not Path(settings.model).is_dir()):
         raise UsageError(f"--save writes into the model's folder, and {settings.model} is none of yours: copy it first")
     check_outside(settings.output_dir, folder, "the model")
+    check_not_input(settings.output_dir, settings.source)
     disable_progress_bar()  # of loading, which takes no time
     device = check_device(settings.device)
     pipeline = SketchPipeline.from_pretrained(folder, dtype=getattr(torch, fast_dtype(device))).to(device)

@@ -134,7 +134,7 @@ class TuneSettings:
     sigma: tuple[float, ...] = (0.0, 1.0, 2.0)
     """Pixels of the Gaussian that they are smoothed with before."""
     num_images: int = 4
-    """Images to try it on, spread over the folder; of each the middle, 512×512 or 32×128×128 voxels."""
+    """Images to try it on, spread over the folder; of each the middle, 384×384 or 24×128×128 voxels."""
     seed: int = 0
     """Of the noise."""
     save: bool = False

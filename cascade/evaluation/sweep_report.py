@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
 from skimage import segmentation
 
 from cascade.evaluation.pictures import window_of
-from cascade.evaluation.sweeps import ALIKE, KEPT, SketchedImage, Sweep, Tried, forward, noised
+from cascade.evaluation.sweeps import ALIKE, DETAILED, KEPT, SketchedImage, Sweep, Tried, forward, noised
 from cascade.export.preview import write_png
 from cascade.files import replacing
 from cascade.optics.window import Window
@@ -21,7 +22,16 @@ from cascade.rng import stream
 Array = npt.NDArray[Any]
 
 _FORWARD = {"bd": "Bhattacharyya distance", "kld": "Kullback-Leibler divergence"}
-_BACKWARD = {"psnr": "PSNR (dB)", "ssim": "SSIM", "mae": "MAE", "zncc": "ZNCC", "structure": "structure kept (IoU)"}
+_BACKWARD = {
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "mae": "MAE",
+    "zncc": "ZNCC",
+    "structure": "structure kept (IoU)",
+    "detail": "fine detail",
+}
+_DIGITS = {"psnr": 2, "bd": 4, "kld": 4}
+_COLUMNS = ("sketch", "noised", "painted", "real", "painted, drawn")
 _COLOURS = ["#3b76af", "#d1605e", "#5aa05a", "#8764a8", "#b07a3a", "#2f9e9e"]
 _SIDE, _GAP = 256, 4  # pixels of a picture in the grid at most, and between two
 
@@ -43,8 +53,9 @@ def write_report(
     about: of model and images, for the record. window, kept, seed: as of `sweep`.
     """
     rule = (
-        f"the earliest t_start, of those that keep {KEPT:.0%} of the best structure, at which noised sketches are "
-        f"within a Bhattacharyya distance of {ALIKE:g} of noised real images; where none is, the nearest"
+        f"of the pairs that keep {KEPT:.0%} of the best structure, whose noised sketches are within a Bhattacharyya "
+        f"distance of {ALIKE:g} of noised real images, and whose painted images have {DETAILED:.0%} of the real ones' "
+        "fine detail, the earliest t_start; where none is, those that are nearest"
     )
     record = {
         **about,
@@ -72,7 +83,7 @@ def tables(found: Sweep, best: Tried) -> str:
             for sigma in found.sigmas:
                 cells = []
                 for t in times:
-                    text = f"{getattr(found.at(t, sigma), name):.{2 if name == 'psnr' else 3}f}"
+                    text = f"{getattr(found.at(t, sigma), name):.{_DIGITS.get(name, 3)}f}"
                     cells.append(f"**{text}**" if (t, sigma) == (best.t_start, best.sigma) else text)
                 rows.append(f"| {label} | {sigma:g} | " + " | ".join(cells) + " |")
         blocks.append("\n".join(rows))
@@ -85,7 +96,7 @@ def _histograms(
 ) -> Figure:
     """Of noised real images and sketches, one panel for each t_start."""
     times = found.t_starts
-    figure = Figure(figsize=(2.4 * len(times), 2.4), layout="constrained")
+    figure = Figure(figsize=(2.4 * len(times), 2.4))
     for axes, t in zip(np.atleast_1d(figure.subplots(1, len(times))), times, strict=True):
         p, q, edges = forward(scenes, window, kept[t - 1], best.sigma, seed)
         for heights, colour, name in ((p, _COLOURS[0], "real"), (q, _COLOURS[1], "sketch")):
@@ -94,27 +105,28 @@ def _histograms(
         axes.set_yticks([])
         axes.tick_params(labelsize=7)
     axes.legend(fontsize=7)
+    figure.subplots_adjust(0.02, 0.12, 0.98, 0.88, 0.08)
     return figure
 
 
 def _curves(found: Sweep, best: Tried) -> Figure:
     """Every measure over t_start, a line for each σ; the recommended pair as a dot."""
     names = _FORWARD | _BACKWARD
-    figure = Figure(figsize=(13, 6), layout="constrained")
+    figure = Figure(figsize=(13, 6))
     panels = figure.subplots(2, 4).ravel()
-    for axes, (name, label) in zip(panels, names.items(), strict=False):
+    for axes, (name, label) in zip(panels, names.items(), strict=True):
         for sigma, colour in zip(found.sigmas, _COLOURS * len(found.sigmas), strict=False):
             values = [getattr(found.at(t, sigma), name) for t in found.t_starts]
             axes.plot(found.t_starts, values, "-o", ms=3, color=colour, label=f"σ = {sigma:g}")
         axes.plot(best.t_start, getattr(best, name), "o", ms=10, mfc="none", color="black")
-        axes.set_title(label, fontsize=9)
+        axes.set_title(label + " over t_start", fontsize=9)
         axes.tick_params(labelsize=7)
-        axes.set_xlabel("t_start", fontsize=8)
     panels[0].axhline(ALIKE, color="grey", lw=0.8, ls=":")
-    panels[len(names) - 1].axhline(found.real_structure, color="grey", lw=0.8, ls=":")
+    panels[-2].axhline(found.real_structure, color="grey", lw=0.8, ls=":")
+    panels[-1].set_ylim(0, 2)
+    panels[-1].axhspan(DETAILED, 1 / DETAILED, color="grey", alpha=0.15)
     panels[0].legend(fontsize=8)
-    for axes in panels[len(names) :]:
-        axes.axis("off")
+    figure.subplots_adjust(0.04, 0.06, 0.99, 0.94, 0.2, 0.25)
     return figure
 
 
@@ -136,7 +148,8 @@ def _grid(
             _coloured(grey.stretch(_plane(scene.image, scene))),
             _overlay(grey.stretch(_plane(painted, scene)), _plane(scene.structure, scene)),
         ]
-        apart = [np.pad(one, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=1) for one in columns]
+        titled = [_titled(one, f"t = {t}, {name}") for one, name in zip(columns, _COLUMNS, strict=True)]
+        apart = [np.pad(one, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=1) for one in titled]
         rows.append(np.concatenate(apart, 1))
     return np.concatenate(rows)
 
@@ -151,6 +164,13 @@ def _plane(image: Array, scene: SketchedImage) -> Array:
 
 def _coloured(grey: Array) -> Array:
     return np.asarray(grey, np.float32)[..., None].repeat(3, -1)
+
+
+def _titled(picture: Array, text: str) -> Array:
+    """With words in its corner."""
+    image = Image.fromarray(np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8))
+    ImageDraw.Draw(image).text((4, 2), text, fill=(255, 220, 90))
+    return np.asarray(image, np.float32) / 255
 
 
 def _overlay(grey: Array, structure: Array) -> Array:

@@ -18,10 +18,12 @@ Array = npt.NDArray[Any]
 Paint = Callable[[Sequence[Array], int, float], Sequence[Array]]
 """(sketches in camera units, t_start, sigma in pixels) -> images in camera units."""
 
-ALIKE, KEPT = 0.02, 0.95
-"""Bhattacharyya distance up to which noised sketches count as noised real images: histograms that have 98 % in common;
-and the share of the best structure that is still kept."""
+KEPT, ALIKE, DETAILED = 0.95, 0.02, 0.8
+"""Share of the best structure that is still kept; Bhattacharyya distance up to which noised sketches count as noised
+real images, histograms that have 98 % in common; and share of the real images' fine detail that is enough, or 1 / 0.8
+not too much."""
 _NOISE_PX = 1.0  # of the Gaussian after which structure is looked for
+_FINE_PX = 2.0  # of the Gaussian that takes fine detail away
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class Tried:
 
     kld: Kullback-Leibler divergence of noised real images from noised sketches, nats; bd: Bhattacharyya distance; psnr
     (dB), ssim, mae (of the window) and zncc of what is painted, against the real images; structure: IoU of what is
-    bright in the painted images (Otsu) with cells, or walls.
+    bright in the painted images (Otsu) with cells, or walls; detail: what is fine in them, in that of the real images.
     """
 
     t_start: int
@@ -51,6 +53,7 @@ class Tried:
     mae: float
     zncc: float
     structure: float
+    detail: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,18 +111,23 @@ def sweep(
 
 
 def recommended(found: Sweep) -> Tried:
-    """The pair to paint with: "as early as possible" (journal), but not before sketches look like real images.
+    """The pair to paint with: "as early as possible" (journal), but so late that fine detail is made.
 
-    Of the pairs that keep structure (at least `KEPT` of the best of the sweep) the earliest one whose noised sketches
-    have the histogram of noised real images (a Bhattacharyya distance of at most `ALIKE`), of several σ there the one
-    with the smallest distance; where no pair is so near, the one that is nearest.
+    Of the pairs that keep structure (at least `KEPT` of the best of the sweep), whose noised sketches have the
+    histogram of noised real images (a Bhattacharyya distance of at most `ALIKE`), and whose painted images have the
+    fine detail of real ones (`DETAILED` of it at least), the earliest, and of several σ there the one with the highest
+    ZNCC. Where none meets one of these, the one that is nearest to it goes on.
     """
     best = max(one.structure for one in found.tried)
-    sound = [one for one in found.tried if one.structure >= KEPT * best]
-    alike = [one for one in sound if one.bd <= ALIKE]
-    if not alike:
-        return min(sound, key=lambda one: one.bd)
-    return min(alike, key=lambda one: (one.t_start, one.bd))
+    left = _nearest(found.tried, lambda one: KEPT - one.structure / max(best, 1e-9))
+    left = _nearest(left, lambda one: one.bd - ALIKE)
+    left = _nearest(left, lambda one: abs(np.log(max(one.detail, 1e-9))) + np.log(DETAILED))
+    return min(left, key=lambda one: (one.t_start, -one.zncc))
+
+
+def _nearest(tried: list[Tried], beyond: Callable[[Tried], float]) -> list[Tried]:
+    """Those that are not beyond a bound, or else the one that is least so."""
+    return [one for one in tried if beyond(one) <= 0] or [min(tried, key=beyond)]
 
 
 def forward(
@@ -150,8 +158,8 @@ def structure_kept(image: Array, scene: SketchedImage, window: Window) -> float:
     """IoU of what Otsu's threshold calls bright in an image with the structure of its sketch; of cells that are dark in
     the sketch, what it calls dark. 0 for an image without contrast.
 
-    >>> structure = np.zeros((16, 16), bool)
-    >>> structure[4:12, 4:12] = True
+    >>> structure = np.zeros((96, 96), bool)
+    >>> structure[16:80, 16:80] = True
     >>> image = np.where(structure, 300.0, 100.0)
     >>> structure_kept(image, SketchedImage(image, image, structure), Window(0, 1000)) > 0.9
     True
@@ -166,10 +174,22 @@ def structure_kept(image: Array, scene: SketchedImage, window: Window) -> float:
     return float((bright & inside).sum() / max(int((bright | inside).sum()), 1))
 
 
+def detail(image: Array, scene: SketchedImage, window: Window) -> float:
+    """Standard deviation of what is finer than `_FINE_PX` in an image, its texture and its noise, inside the structure
+    of a sketch and away from its outlines; of the window's range after gamma."""
+    seen = window.stretch(image)
+    fine = seen - ndimage.gaussian_filter(seen, _FINE_PX, mode="nearest")
+    inside = ndimage.distance_transform_edt(scene.structure) > 2 * _FINE_PX
+    inside = inside if inside.any() else scene.structure
+    return float(fine[inside].std()) if inside.any() else 0.0
+
+
 def _backward(scene: SketchedImage, painted: Array, window: Window) -> dict[str, float]:
     """Metrics in units of the window."""
     scale = window.high - window.low
     real, made = (np.clip((one.astype(np.float32) - window.low) / scale, 0, 1) for one in (scene.image, painted))
-    found = paired_metrics(real, made, data_range=1.0)
-    kept = {"structure": structure_kept(painted, scene, window)}
-    return {name: found[name] for name in ("psnr", "ssim", "mae", "zncc")} | kept
+    with np.errstate(divide="ignore"):  # of an image that is the real one
+        found = paired_metrics(real, made, data_range=1.0)
+    found["structure"] = structure_kept(painted, scene, window)
+    found["detail"] = detail(painted, scene, window) / max(detail(scene.image, scene, window), 1e-9)
+    return {name: found[name] for name in ("psnr", "ssim", "mae", "zncc", "structure", "detail")}
