@@ -202,8 +202,8 @@ def test_a_disc_has_the_profile_and_its_mean():
 
 
 def test_wide_blur_is_that_of_the_slow_way():
-    image = (grid_of_discs().labels[:, :151] > 0).astype(np.float32)
-    for sigma in ((0.7, 2.0), (9.0, 13.0), (3.0, 30.0)):
+    image = (grid_of_discs().labels[:, :150] > 0).astype(np.float32)
+    for sigma in ((0.7, 2.0), (9.0, 13.0), (30.0, 3.0)):
         slow = ndimage.gaussian_filter(image, sigma, mode="reflect", truncate=5)
         assert np.abs(blurred(image, sigma) - slow).max() < 3e-3
 

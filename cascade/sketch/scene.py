@@ -105,26 +105,35 @@ class Scene:
         if not any(settings.glow):
             return light
         stray = stray_light(light, spacing, settings.glow, settings.glow_um)
+        inside = np.flatnonzero(self.place)
+        place, own = self.place.ravel()[inside], light.ravel()[inside]
         sign = np.float32(-1 if np.median(self.contrast) < 0 else 1)
-        others = sign * (stray - np.float32(sum(settings.glow)) * self._scaled(None, whole=whole))  # at least
-        lifted = (self.place > 0) & (others > sign * light)
+        flat = np.append(0, self.contrast).astype(np.float32)
+        others = sign * (stray.ravel()[inside] - np.float32(sum(settings.glow)) * np.take(flat, place))  # at least
+        lifted = others > sign * own
         if lifted.any():  # dim cells beside bright ones have no dark rim
-            light = self._scaled(np.where(lifted, sign * others, light), whole=whole)
-        return np.where(self.place > 0, light, stray)
+            light.ravel()[inside] = np.where(lifted, sign * others, own)
+            light = self._scaled(light, whole=whole)
+        stray.ravel()[inside] = light.ravel()[inside]
+        return stray
 
     def _scaled(self, light: npt.NDArray[np.float32] | None, *, whole: bool) -> npt.NDArray[np.float32]:
         """Light whose mean over each cell's middle plane, or the whole of it, is the cell's contrast; None is flat."""
         wanted = np.append(0, self.contrast)
         if light is None:
             return np.take(wanted.astype(np.float32), self.place)
-        means = _means(self.place, light, len(wanted))
+        inside = np.flatnonzero(self.place)
+        place, own = self.place.ravel()[inside], light.ravel()[inside]
+        means = _means(place, own, len(wanted))
         if self.place.ndim == 3 and not whole:
             middle = np.append(-1, _middles(self.annotation)[:, 0])
-            z = np.arange(len(self.place), dtype=np.int32)[:, None, None]
-            central = _means(np.where(np.take(middle, self.place) == z, self.place, 0), light, len(wanted))
-            means = np.where(central != 0, central, means)
-        scale = np.divide(wanted, means, out=np.zeros_like(wanted), where=means != 0)
-        return np.take(scale.astype(np.float32), self.place) * light
+            central = np.take(middle, place) == inside // self.place[0].size
+            central_means = _means(place[central], own[central], len(wanted))
+            means = np.where(central_means != 0, central_means, means)
+        scale = np.divide(wanted, means, out=np.zeros_like(wanted), where=means != 0).astype(np.float32)
+        found = np.zeros_like(light)
+        found.ravel()[inside] = np.take(scale, place) * own
+        return found
 
     def _relative(self) -> npt.NDArray[np.float32] | None:
         """Light within each cell, of any mean; None where it is flat."""
@@ -144,12 +153,9 @@ class Scene:
         return np.maximum(self.decay[tuple(_middles(self.annotation).T)], 1e-6)
 
 
-def _means(place: npt.NDArray[Any], values: npt.NDArray[Any], count: int = 0) -> npt.NDArray[np.float64]:
-    """Means over cells, (N + 1,); 0 of those without a voxel."""
-    inside = np.flatnonzero(place)
-    at = place.ravel()[inside]
-    sums = np.bincount(at, values.ravel()[inside], count)
-    return sums / np.maximum(np.bincount(at, minlength=count), 1)
+def _means(place: npt.NDArray[Any], values: npt.NDArray[Any], count: int) -> npt.NDArray[np.float64]:
+    """Means over cells, (count,), of a list of voxels; 0 of cells without one."""
+    return np.bincount(place, values, count) / np.maximum(np.bincount(place, minlength=count), 1)
 
 
 def _middles(annotation: Annotation) -> npt.NDArray[np.intp]:

@@ -15,22 +15,24 @@ def blurred(light: npt.NDArray[Any], sigma: Sequence[float], *, truncate: float 
 
     Where it is wide, means of blocks are convolved and interpolated between; what both add to the width is taken off.
 
-    >>> point = np.zeros((1, 257), np.float32)
+    >>> point = np.zeros((1, 258), np.float32)
     >>> point[0, 128] = 1
     >>> wide = blurred(point, (0, 32))
-    >>> round(float(wide.sum()), 2), round(float(np.sqrt((wide[0] * (np.arange(257) - 128) ** 2).sum())))
+    >>> round(float(wide.sum()), 2), round(float(np.sqrt((wide[0] * (np.arange(258) - 128) ** 2).sum())))
     (1.0, 32)
     """
-    steps = [max(int(s / _FINE), 1) for s in sigma]
     light = np.asarray(light, np.float32)
-    shape = light.shape
-    more = [int(truncate * s) + step if n % step else 0 for s, step, n in zip(sigma, steps, shape, strict=True)]
-    if any(more):  # blocks that the border cuts would shift its mirror
-        light = np.pad(light, [(0, m) for m in more], "symmetric")
+    # Blocks that the border cut would shift its mirror: they are as long as divides the axis.
+    steps = [_divisor(n, max(int(s / _FINE), 1)) for s, n in zip(sigma, light.shape, strict=True)]
     coarse = block_means(light, steps)
     left = [np.sqrt(max((s / step) ** 2 - (0.25 if step > 1 else 0), 0)) for s, step in zip(sigma, steps, strict=True)]
     coarse = ndimage.gaussian_filter(coarse, left, mode="reflect", truncate=truncate)
-    return interpolated(coarse, shape, steps)
+    return interpolated(coarse, light.shape, steps)
+
+
+def _divisor(count: int, most: int) -> int:
+    """The largest divisor of a number that is not above `most`."""
+    return next(step for step in range(min(most, count), 0, -1) if count % step == 0)
 
 
 def block_means(array: npt.NDArray[Any], steps: Sequence[int]) -> npt.NDArray[np.float32]:
