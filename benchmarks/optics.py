@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from cascade.data.axial import fit_axial
 from cascade.data.frames import find_frames
-from cascade.evaluation.segmenters import LabelledImage
+from cascade.evaluation.labelled import LabelledImage
 from cascade.evaluation.sources import Source
 from cascade.optics.foreground import background_mask
 

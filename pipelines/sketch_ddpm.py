@@ -70,7 +70,7 @@ class SketchPipeline(HubStage, DiffusionPipeline):
         t_start: int = 400,
         sigma: float = 1.0,
         num_inference_steps: int = 10,
-        solver: str = "ddim",
+        solver: str = "dpm++",
         guidance_um: float = 0.0,
     ):
         super().__init__()

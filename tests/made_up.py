@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from cascade.annotation import CellRecord
 from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
-from cascade.evaluation.segmenters import LabelledImage
+from cascade.evaluation.labelled import LabelledImage
 from cascade.optics.axial import Axial
 from cascade.optics.background import Background
 from cascade.optics.halo import Halo

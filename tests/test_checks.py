@@ -8,7 +8,7 @@ from conftest import ball_stack
 from made_up import labelled_images
 
 from cascade.evaluation.checks import check_apart, check_sets
-from cascade.evaluation.segmenters import LabelledImage
+from cascade.evaluation.labelled import LabelledImage
 from cascade.evaluation.settings import EvaluateSettings
 from cascade.evaluation.sources import Source
 

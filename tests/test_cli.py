@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cascade.commands.cli import _COMMANDS, flags_of, main
+from cascade.commands.cli import flags_of, main
 from cascade.commands.organism import simulation_flags
 from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings
+from cascade.commands.table import COMMANDS
 from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
 from cascade.diffusion.painting import PaintingSettings
 from cascade.evaluation.settings import EvaluateSettings, TuneSettings
 from cascade.generation.settings import GenerationSettings, SourceSettings
+from cascade.generation.sketching import SketchingSettings
 from cascade.population.settings import CascadeSettings
 
 ROOT = Path(__file__).parents[1]
@@ -98,6 +100,22 @@ SAME = {
             )
         ],
     ),
+    "sketch": (
+        "annotations --like images --like_sequences 01 02 --structure membranes --seed 3 --format cellpose stardist "
+        "--spacing_um 2 0.5 0.5 --output_dir sketches",
+        [
+            SketchingSettings(
+                "annotations",
+                like="images",
+                like_sequences=["01", "02"],
+                structure="membranes",
+                seed=3,
+                format=["cellpose", "stardist"],
+                spacing_um=[2, 0.5, 0.5],
+                output_dir="sketches",
+            )
+        ],
+    ),
     "assemble": ("stages --output_dir model --half", [AssembleSettings("stages", output_dir="model", half=True)]),
     "doctor": ("", []),
 }
@@ -112,7 +130,7 @@ def plain(value):
 
 @pytest.mark.parametrize("name", SAME)
 def test_words_a_file_and_python_make_the_same_settings(name, tmp_path):
-    assert set(SAME) == set(_COMMANDS)
+    assert set(SAME) == set(COMMANDS)
     words, settings = SAME[name]
     flags = flags_of(name)
     assert flags.parse(words.split()) == settings
@@ -237,4 +255,4 @@ def test_alone_it_says_what_there_is(capsys):
     assert all(f"\n  {name} " in capsys.readouterr().err for name in ["prepare"])
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    assert all(f"\n  {name} " in said for name in [*_COMMANDS, "train"])
+    assert all(f"\n  {name} " in said for name in [*COMMANDS, "train"])

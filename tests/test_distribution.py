@@ -14,7 +14,7 @@ from cascade.evaluation.distribution import (
     radial_spectrum,
     spectrum_distance,
 )
-from cascade.evaluation.segmenters import LabelledImage
+from cascade.evaluation.labelled import LabelledImage
 from cascade.evaluation.sources import Source
 from cascade.hub.embedded import embedded
 from cascade.optics.window import Window

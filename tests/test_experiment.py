@@ -10,8 +10,8 @@ from made_up import labelled_images
 from cascade.data.frames import DataError
 from cascade.evaluation import experiment, segmenters
 from cascade.evaluation.experiment import distribution, evaluate, joined, mixture, populations, run_trainings
+from cascade.evaluation.labelled import LabelledImage, plane_count, training_planes
 from cascade.evaluation.population import field_distances
-from cascade.evaluation.segmenters import LabelledImage, plane_count, training_planes
 from cascade.evaluation.settings import EvaluateSettings
 
 
@@ -130,6 +130,16 @@ def test_without_real_images_to_train_on_what_was_generated_is_judged_alone(stub
     assert "real (training)" not in page.read_text()
     with pytest.raises(ValueError, match="give `real_train`"):
         EvaluateSettings(real_test="a", synthetic=["b"], ratios=(50,), output_dir="c")
+
+
+def test_few_annotations_can_be_learnt_with_a_loss_that_passes_over_the_rest(stubbed, folders, tmp_path):
+    usual = dict(real_test=folders["test"], synthetic=[str(folders["made"])], seeds=1, output_dir=tmp_path / "out")
+    evaluate(EvaluateSettings(**usual, sparse=[f"real={folders['train']}"], masked=True))
+    record = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert set(record["seg_sparse"]) == {"real", "masked"}
+    assert len(stubbed) == 3  # the same images, but another training
+    with pytest.raises(ValueError, match="masked needs `sparse` real=FOLDER"):
+        EvaluateSettings(**usual, masked=True)
 
 
 def test_the_last_process_reports_however_they_overtake_each_other(stubbed, folders, tmp_path, monkeypatch):

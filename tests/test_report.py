@@ -12,10 +12,10 @@ from PIL import Image
 from scipy import stats
 
 from cascade.evaluation.experiment import distribution, populations, run_trainings
+from cascade.evaluation.labelled import LabelledImage
 from cascade.evaluation.pictures import window_of
 from cascade.evaluation.population import field_distances
 from cascade.evaluation.report import write_report
-from cascade.evaluation.segmenters import LabelledImage
 
 
 def test_the_report_is_one_page_with_everything_in_it(tmp_path):

@@ -4,8 +4,8 @@ from conftest import tiny_texture
 from scipy import ndimage
 
 from cascade.evaluation.distribution import distribution, tiles
+from cascade.evaluation.labelled import LabelledImage
 from cascade.evaluation.scattering import filter_bank, names, scattering, scattering_features
-from cascade.evaluation.segmenters import LabelledImage
 
 NAMES = names()
 FIRST = slice(1, 19)

@@ -7,16 +7,14 @@ from conftest import ball_stack
 from made_up import labelled_images
 
 from cascade.commands.cli import main
+from cascade.evaluation.labelled import LabelledImage, drawn_planes, training_planes
 from cascade.evaluation.segmenters import (
     Cellpose4Settings,
     CellposeSettings,
-    LabelledImage,
     _in_bfloat16,
     cellpose3,
     cellpose4,
-    drawn_planes,
     segment,
-    training_planes,
 )
 
 

@@ -85,7 +85,7 @@ def paint(settings: GenerationSettings, images: CascadeSettings, chosen: SourceS
         num_images=wanted,
         shard_size=settings.shard_size,
         formats=settings.format,
-        frames_per_sequence=frames_per_sequence(found.source, settings),
+        frames_per_sequence=frames_per_sequence(settings.format, lambda: found.source(settings.seed, 0)),
         meshes=False,
         settings=used | {"source": found.record, "labels_sha256": files_sha256(found.files)},
     )

@@ -1,7 +1,7 @@
 """The images of a folder that are looked at, raw or annotated, and the cells in them: as labelled, else as detected."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -57,13 +57,14 @@ def look_at(
     raw: bool = False,
     most: int | None = None,
     whole: bool = True,
+    find: Callable[[npt.NDArray[Any], Sequence[float]], npt.NDArray[Any]] = detect,
 ) -> Seen:
     """Read the labels of a folder if all cells have some, else find cells in its images by `detect`.
 
     Layouts: those of `find_labels`; of raw images also any folder of them, and sequences `01/t000.tif`. raw: pass over
-    labels. most: images to look at, default 24 raw and 100 labelled ones. whole: refuse labels in pieces. Raises
-    DataError, one line, where there are no images, where no cell can be seen in them, where they are of several
-    dimensions or voxel sizes, and where labels lie in pieces.
+    labels. most: images to look at, default 24 raw and 100 labelled ones. whole: refuse labels in pieces. find: what
+    finds cells in raw images. Raises DataError, one line, where there are no images, where no cell can be seen in
+    them, where they are of several dimensions or voxel sizes, and where labels lie in pieces.
     """
     source = Path(folder)
     if not source.is_dir():
@@ -72,14 +73,20 @@ def look_at(
     if files and not _are_sparse(files, spacing_um):
         return _of_labels(source, files, spacing_um, most or _MOST_LABELLED, whole)
     paths = [path for sequence in find_images(source, sequences) for path in sequence]
-    return _of_images(source, paths, spacing_um, most or _MOST_RAW)
+    return _of_images(source, paths, spacing_um, most or _MOST_RAW, find)
 
 
-def _of_images(source: Path, paths: list[Path], given: Sequence[float], most: int) -> Seen:
+def _of_images(
+    source: Path,
+    paths: list[Path],
+    given: Sequence[float],
+    most: int,
+    find: Callable[[npt.NDArray[Any], Sequence[float]], npt.NDArray[Any]],
+) -> Seen:
     some_paths = [paths[n] for n in evenly(len(paths), most)]
     images = [read_image(path) for path in some_paths]
     spacing = _spacing(source, some_paths, [image.ndim for image in images], given)
-    labels = [detect(image, spacing) for image in images]
+    labels = [find(image, spacing) for image in images]
     if not any(plane.any() for plane in labels):
         raise DataError(
             f"{source}: no cell can be seen in any of {len(images)} images; look at them, or give numbers and sizes "

@@ -2,7 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize
+from scipy import optimize, special
 
 _FEWEST = 12  # cells
 _CLEAR = 4.0  # standard errors: less is chance
@@ -56,8 +56,6 @@ def shared_variance(values: npt.NDArray[np.float64], image: npt.NDArray[np.int_]
     >>> shared_variance(np.arange(60.0), np.repeat(np.arange(6), 10)) > 0.9
     True
     """
-    from scipy import special
-
     if len(np.unique(image)) < 3:
         return 0.0
     ranks = np.argsort(np.argsort(values))
@@ -68,4 +66,4 @@ def shared_variance(values: npt.NDArray[np.float64], image: npt.NDArray[np.int_]
     own = np.bincount(image, (scores - means[image]) ** 2)
     within = own[seen].sum() / (counts[seen] - 1).sum() if seen.any() else 0.0
     between = max(float(means[seen].var(ddof=1) - (within / counts[seen]).mean()), 0.0) if seen.sum() > 1 else 0.0
-    return round(between / (between + within), 3) if between + within > 0 else 0.0
+    return round(float(between / (between + within)), 3) if between + within > 0 else 0.0

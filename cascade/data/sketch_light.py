@@ -25,6 +25,7 @@ _PX, _RADII = (1.0, 2.0, 4.0), (0.5, 1.5, 4.0)  # lengths of stray light that ar
 _TOGETHER = 3  # of them at most
 _OUTLIER = 5.0  # standard deviations: cells nobody labelled, dirt
 _FAINT = 0.003  # share of light that is nothing
+_GARISH = 4.0  # shares that no cells cast: they are not seen at all, and what is fitted is noise
 _DARKEST = 1.0  # percentile that stands for the background where cells fill the image
 
 
@@ -164,6 +165,8 @@ def fitted_glow(
         rest = rows[:, -1] - rows[:, chosen] @ shares
         centre = np.median(rest)
         kept = rows[np.abs(rest - centre) <= _OUTLIER * 1.4826 * np.median(np.abs(rest - centre)) + 1e-9]
+    if shares.sum() > _GARISH:
+        return (), ()
     found = [(round(float(s), 5), float(lengths_um[n])) for n, s in zip(chosen, shares, strict=True) if s > _FAINT]
     return tuple(s for s, _ in found), tuple(length for _, length in found)
 

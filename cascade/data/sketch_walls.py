@@ -10,6 +10,7 @@ from cascade.data.sketch_light import LitImage
 from cascade.shapes.membranes import membranes
 from cascade.sketch.membranes import measured_walls
 from cascade.sketch.rules import depth_um
+from cascade.sketch.settings import SketchSettings
 
 _REACH_PX = 12  # from a border
 _BINS = 2  # a pixel
@@ -57,10 +58,12 @@ def _box(distance: npt.NDArray[np.float64], thickness: float, softness: float) -
     return np.asarray(0.5 * sides)
 
 
-def walls_and_insides(lit: LitImage, thickness_um: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def walls_and_insides(
+    lit: LitImage, settings: SketchSettings
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Light above the background of each cell's walls, and of what is inside them, (N,) each."""
-    wall = membranes(lit.place, lit.spacing_um, thickness_um)
-    return measured_walls(lit.place, wall, lit.image - np.float32(lit.level))
+    wall = membranes(lit.place, lit.spacing_um, settings.thickness_um)
+    return measured_walls(lit.place, wall, lit.spacing_um, settings, lit.image - np.float32(lit.level))
 
 
 def are_membranes(lits: Sequence[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]) -> bool:

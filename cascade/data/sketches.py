@@ -1,6 +1,7 @@
 """Sketch settings read off real images, labelled or not: `cascade sketch --like`."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,21 @@ import numpy.typing as npt
 from cascade.data.calibrate import quantiles
 from cascade.data.detection import detect
 from cascade.data.measures import touching_ids
-from cascade.data.seen import look_at
+from cascade.data.seen import Seen, look_at
 from cascade.data.sketch_decay import fitted_decay, shared_variance
 from cascade.data.sketch_light import LitImage, fitted_glow, fitted_profile, glow_lengths
 from cascade.data.sketch_spots import count_quantiles, find_spots
 from cascade.data.sketch_walls import are_membranes, fitted_walls, wall_sums, walls_and_insides
-from cascade.reading import DataError
+from cascade.data.tissue_detection import detect_tissue
+from cascade.reading import DataError, read_image
 from cascade.sketch.scene import depth_in_organism
 from cascade.sketch.settings import SketchSettings, Structure
 
-_MOST = 12  # images looked at
+LOOKED_AT = 12
+"""Images."""
 _TISSUE = 0.9  # share of an image in cells, and of those that touch, from which on they may be known by their membranes
 
+_FIND = {None: detect, "cells": detect, "membranes": detect_tissue}
 _Load = Callable[[int], npt.NDArray[Any]]
 
 
@@ -39,27 +43,18 @@ def fit_sketch(
     they cast around them, background and its field, fall of light along z and inwards; of membranes their thickness.
 
     images: a folder, see `look_at` for truth, sequences and raw; or arrays (Y, X) or (Z, Y, X). labels: of arrays, one
-    for each; default what `detect` finds. spacing_um: of arrays to be given, of a folder default as stored. structure:
-    default membranes where labelled cells fill the image and their borders are brighter. Raises ValueError, one line,
-    where there is nothing to be read off: no image, no cell, constant images, images and labels of different sizes.
+    for each; default what `detect` finds, of membranes `detect_tissue`. spacing_um: of arrays to be given, of a folder
+    default as stored. structure: default membranes where labelled cells fill the image and their borders are brighter.
+    Raises ValueError, one line, where there is nothing to be read off: no image, no cell, constant images, images and
+    labels of different sizes.
     """
     if isinstance(images, (str, Path)):
         if labels is not None:
             raise ValueError("labels go with images as arrays; of a folder they are read from it")
         seen = look_at(
-            images, truth=truth, sequences=sequences, spacing_um=spacing_um, raw=raw, most=_MOST, whole=False
+            images, truth=truth, sequences=sequences, spacing_um=spacing_um, raw=raw, most=LOOKED_AT, whole=False
         )
-        paths = seen.paths
-        if paths is None:
-            raise DataError(f"{images}: labels without images; sketches are fitted to images, name a folder with some")
-        names = [str(path) for path in paths]
-
-        def load(number: int) -> npt.NDArray[Any]:
-            image = seen.image(number)
-            assert image is not None
-            return image
-
-        return _fitted(load, seen.labels, names, seen.spacing_um, structure, seen.origin == "labels")
+        return fit_seen(seen, structure=structure)
     images = list(images)
     names = [f"image {n}" for n in range(len(images))]
     for name, image in zip(names, images, strict=True):
@@ -73,8 +68,41 @@ def fit_sketch(
         raise ValueError(f"spacing_um must be {images[0].ndim} lengths above 0 in µm, got {tuple(spacing_um)}")
     if labels is not None and len(labels) != len(images):
         raise ValueError(f"there are {len(images)} images and {len(labels)} labels: give one for each")
-    known = list(labels) if labels is not None else [detect(image, spacing_um) for image in images]
+    known = list(labels) if labels is not None else [_FIND[structure](image, spacing_um) for image in images]
     return _fitted(lambda n: images[n], known, names, spacing_um, structure, labels is not None)
+
+
+def look_for(
+    structure: Structure | None,
+    folder: str | Path,
+    *,
+    truth: str = "gt",
+    sequences: Sequence[str] = (),
+    spacing_um: Sequence[float] = (),
+    raw: bool = False,
+) -> Seen:
+    """Some images of a folder, see `look_at`, and their cells: as labelled, else found as their structure needs."""
+    return look_at(
+        folder,
+        truth=truth,
+        sequences=sequences,
+        spacing_um=spacing_um,
+        raw=raw,
+        most=LOOKED_AT,
+        whole=False,
+        find=_FIND[structure],
+    )
+
+
+def fit_seen(seen: Seen, *, structure: Structure | None = None) -> SketchSettings:
+    """The same, of a folder that was looked at. Raises DataError for labels without images."""
+    if seen.paths is None:
+        raise DataError(f"{seen.folder}: labels without images; sketches are fitted to images, name a folder with some")
+    paths = seen.paths
+    names = [str(path) for path in paths]
+    return _fitted(
+        lambda n: read_image(paths[n]), seen.labels, names, seen.spacing_um, structure, seen.origin == "labels"
+    )
 
 
 def _fitted(
@@ -85,8 +113,6 @@ def _fitted(
     structure: Structure | None,
     labelled: bool,
 ) -> SketchSettings:
-    if structure == "membranes" and not labelled:
-        raise ValueError("membranes are read off labelled images: give labels, or the settings themselves")
     cells = sum(int((np.unique(one) > 0).sum()) for one in labels)
     if not cells:
         raise DataError(f"no cell is known in any of {len(labels)} images: give labels, or brighter images")
@@ -100,7 +126,7 @@ def _fitted(
             raise DataError(f"{names[number]}: all pixels are {image.flat[0]:g}; leave it out")
         return LitImage.of(image, labels[number], spacing_um)
 
-    if structure != "cells" and labelled and (structure or _are_full(labels)):
+    if structure == "membranes" or (structure is None and labelled and _are_full(labels)):
         found = _membranes(lit, len(labels), dtype)
         if structure or found is not None:
             assert found is not None
@@ -180,10 +206,11 @@ def _membranes(lit: Callable[[int], LitImage], count: int, dtype: str) -> Sketch
     first = lit(0)
     sums = sum(wall_sums(first if n == 0 else lit(n)) for n in range(count))
     thickness, softness = fitted_walls(np.asarray(sums), min(first.spacing_um))
+    shape = SketchSettings(structure="membranes", thickness_um=thickness, softness_um=softness)
     walls, insides, levels, depths, inwards, owner = [], [], [], [], [], []
     for n in range(count):
         one = lit(n)
-        wall, inside = walls_and_insides(one, thickness)
+        wall, inside = walls_and_insides(one, shape)
         walls.append(wall)
         insides.append(inside)
         levels.append(one.level)
@@ -195,16 +222,15 @@ def _membranes(lit: Callable[[int], LitImage], count: int, dtype: str) -> Sketch
         return None
     axial, radial = _decay(walls, depths, inwards, first.image.ndim)
     light = np.concatenate(walls)
-    share = np.concatenate(insides) / np.where(np.abs(light) > 1e-6, light, 1)
+    within = np.concatenate(insides)
+    shares = within[within != light] / np.where(np.abs(light) > 1e-6, light, 1)[within != light]
     flat = light / _factor(np.concatenate(depths), np.concatenate(inwards), axial, radial)
-    return SketchSettings(
-        structure="membranes",
+    return replace(
+        shape,
         brightness=quantiles(flat),
         brightness_shared=shared_variance(flat, np.array(owner)),
         background=quantiles(np.array(levels)),
-        thickness_um=thickness,
-        softness_um=softness,
-        interior=_bounded(share.tolist(), -2.0, 2.0) or (0.0,),
+        interior=_bounded(shares.tolist(), 0.0, 2.0) or (0.0,),
         axial_decay=axial,
         radial_decay=radial,
         dtype=dtype,  # type: ignore[arg-type]

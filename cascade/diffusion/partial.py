@@ -23,7 +23,7 @@ def denoise_from(
     t_start: int,
     num_inference_steps: int,
     *,
-    solver: Solver = "ddim",
+    solver: Solver = "dpm++",
     adjust: Adjust | None = None,
     generator: Callable[[], torch.Tensor] | None = None,
 ) -> torch.Tensor:
@@ -35,7 +35,7 @@ def denoise_from(
 
     Raises ValueError for t_start outside 1 … T and more steps than t_start.
     """
-    times = timesteps(t_start, num_inference_steps, scheduler.config.num_train_timesteps)
+    times = timesteps(t_start, num_inference_steps, scheduler.config.num_train_timesteps, solver=solver)
     kept = scheduler.alphas_cumprod.to(sketch.device)[times[0]].to(sketch.dtype)
     sample = kept.sqrt() * sketch + (1 - kept).sqrt() * noise
     if solver == "ancestral":
@@ -58,18 +58,25 @@ def denoise_from(
 
 
 def timesteps(
-    t_start: int, num_inference_steps: int, num_train_timesteps: int
+    t_start: int, num_inference_steps: int, num_train_timesteps: int, *, solver: Solver = "dpm++"
 ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Times of the network calls, from t_start − 1 down, evenly; the last step ends in x_0.
+    """Times of the network calls, from t_start − 1 down; the last step ends in x_0.
 
-    >>> timesteps(400, 4, 1000).tolist(), timesteps(3, 3, 1000).tolist()
-    ([399, 299, 199, 99], [2, 1, 0])
+    Evenly for "ancestral"; else by their square roots (Song et al., ICLR 2021): the camera's noise is made at the end,
+    and few even steps would leave it out.
+
+    >>> timesteps(400, 4, 1000).tolist(), timesteps(400, 4, 1000, solver="ancestral").tolist()
+    ([399, 224, 99, 24], [399, 299, 199, 99])
+    >>> timesteps(3, 3, 1000).tolist()
+    [2, 1, 0]
     """
     if not 0 < t_start <= num_train_timesteps:
         raise ValueError(f"t_start must be from 1 to {num_train_timesteps}, got {t_start}")
     if not 0 < num_inference_steps <= t_start:
         raise ValueError(f"num_inference_steps must be from 1 to t_start, {t_start}, got {num_inference_steps}")
-    return np.rint(t_start * np.linspace(1, 0, num_inference_steps, endpoint=False)).astype(np.int64) - 1
+    left = np.linspace(1, 0, num_inference_steps, endpoint=False)
+    times = np.rint(t_start * (left if solver == "ancestral" else left**2)).astype(np.int64) - 1
+    return np.maximum(times, np.arange(num_inference_steps)[::-1])  # each at least one after the next
 
 
 def towards(sketch: torch.Tensor, sigma_px: float, strength: float = 1.0) -> Adjust:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade.evaluation.segmenters import LabelledImage
+from cascade.evaluation.labelled import LabelledImage
 
 _KINDS = {2: "planes", 3: "stacks"}
 _TAKEN = ("none", "real", "both", "real_train", "real_test", "generalist")
@@ -16,7 +16,7 @@ _TAKEN = ("none", "real", "both", "real_train", "real_test", "generalist")
 def check_names(synthetic: Iterable[str], sparse: Iterable[str]) -> None:
     """Raise ValueError for names of data sets that are names of something else, or of no file."""
     taken = [n for n in synthetic if n in _TAKEN or n.startswith("sparse ") or n.endswith(" % synthetic")]
-    taken += [n for n in sparse if n == "both"]
+    taken += [n for n in sparse if n in ("both", "masked")]
     if taken:
         raise ValueError(f"{taken[0]!r} is a row or a set of the evaluation's own: give the folder another NAME=FOLDER")
     for name in (*synthetic, *sparse):

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from scipy import linalg, ndimage, stats
 
+from cascade.evaluation.labelled import LabelledImage
 from cascade.evaluation.scattering import scattering, scattering_features
-from cascade.evaluation.segmenters import LabelledImage
 from cascade.evenly import evenly
 from cascade.optics.window import Window
 from cascade.rng import stream

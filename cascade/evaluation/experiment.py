@@ -15,18 +15,17 @@ from tqdm.auto import tqdm
 
 from cascade.evaluation.checks import check_names, check_sets
 from cascade.evaluation.distribution import distribution
+from cascade.evaluation.labelled import LabelledImage, plane_count, typical_diameter
 from cascade.evaluation.population import FieldStatistics, field_statistics
 from cascade.evaluation.segmentation import score
 from cascade.evaluation.segmenters import (
     PROTOCOLS,
     Cellpose4Settings,
-    LabelledImage,
+    CellposeSettings,
     Segment,
     need_cellpose,
-    plane_count,
     published,
     trained,
-    typical_diameter,
 )
 from cascade.evaluation.settings import EvaluateSettings
 from cascade.evaluation.sources import Source, real_sources, sparse_sources, synthetic_sources
@@ -86,6 +85,11 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
         return trained(data, own, seed, diameter_px=size)
 
     parts = [(conditions, test, train, seeds, output, segmenter)]
+    if settings.masked and isinstance(own, CellposeSettings):
+        passing_over = replace(own, masked=True)
+        some = {"sparse masked": few["sparse real"]}
+        what = segmenter.replace(repr(own), repr(passing_over))
+        parts.append((some, test, lambda data, seed: trained(data, passing_over, seed), seeds, output, what))
     pretrained = settings.pretrained
     if pretrained is not None:
         ready = published(pretrained, size, settings.cellprob_threshold)
@@ -99,7 +103,7 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
         seg: dict[str, dict[str, Any]] = {}
         for part in parts:
             seg |= run_trainings(*part, rank=rank, world=world)
-    if len(seg) < len(conditions) + ("none" in facts):
+    if len(seg) < sum(len(part[0]) for part in parts):
         return None
     vae = AutoencoderKL.from_pretrained(embedded("nuclei2d") / "texture" / "vae", use_safetensors=True)
     facts |= {f"images_{name}": len(images) for name, images in sets.items()}

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage import segmentation
 
-from cascade.evaluation.segmenters import LabelledImage
+from cascade.evaluation.labelled import LabelledImage
 from cascade.evenly import evenly
 from cascade.optics.window import Window
 

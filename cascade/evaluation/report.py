@@ -14,10 +14,10 @@ from scipy import stats
 
 from cascade.evaluation.distribution import patches, radial_spectrum
 from cascade.evaluation.images import bhattacharyya, histograms, kullback_leibler, rim_profiles
+from cascade.evaluation.labelled import LabelledImage
 from cascade.evaluation.pictures import errors, predictions_of, side_by_side, window_of
 from cascade.evaluation.population import FieldStatistics, field_distances
 from cascade.evaluation.segmentation import THRESHOLDS
-from cascade.evaluation.segmenters import LabelledImage
 from cascade.evaluation.shape import cell_shapes
 from cascade.evenly import evenly
 from cascade.optics.window import Window
@@ -166,8 +166,7 @@ def _table(seg: dict[str, Scores], names: dict[str, str], group: str) -> list[li
 
 def _apart(facts: dict[str, Any]) -> list[list[str]]:
     """Distances of every set to the test images, by either judge; nothing where they were not measured."""
-    ends = {"test images": "floor", "real (training)": "r2r"} if "distances" in facts else {}
-    ends = {name: end for name, end in ends.items() if f"fid_{end}" in facts}
+    ends = {n: end for n, end in (("test images", "floor"), ("real (training)", "r2r")) if f"fid_{end}" in facts}
     sets = {name: {key: facts[f"{key}_{end}"] for key in _JUDGES} for name, end in ends.items()}
     rows = [[_label(n), *(_number(d[key]) for key in _JUDGES)] for n, d in (sets | facts.get("distances", {})).items()]
     return [["distance to test images", *_JUDGES.values()], *rows] if rows else []

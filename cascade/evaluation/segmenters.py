@@ -9,25 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
+from cascade.evaluation.labelled import LabelledImage, drawn_planes
 from cascade.processor import fast_bfloat16
-
-
-@dataclass(frozen=True)
-class LabelledImage:
-    """One annotated image: a plane (Y, X) or a stack (Z, Y, X), its labels, and its voxel size in µm. whole: of a plane
-    that is one slice of a stack, that stack."""
-
-    image: npt.NDArray[Any]
-    labels: npt.NDArray[Any]
-    spacing_um: tuple[float, ...]
-    whole: npt.NDArray[Any] | None = None
-
-    @property
-    def stored(self) -> npt.NDArray[Any]:
-        """The image with whatever slices its file has beside it."""
-        return self.image if self.whole is None else self.whole
 
 
 class Segment(Protocol):
@@ -54,6 +38,8 @@ class CellposeSettings:
     """At most so many planes are trained on, drawn at random."""
     cellprob_threshold: float = 0.0
     """Where cells end, of the network's logits, in 3D of their sum over three orientations: lower, cells are larger."""
+    masked: bool = False
+    """Whether pixels that nobody looked at are left out of the loss, see `masked.known_pixels`."""
 
 
 NARROW = CellposeSettings(width=(16, 32, 64, 256), steps=600, crop=128, bfloat16=True)
@@ -83,6 +69,8 @@ def cellpose3(
     from cellpose import models, train
     from cellpose.resnet_torch import CPnet
 
+    from cascade.evaluation.masked import train_masked
+
     images, labels = drawn_planes(data, settings.planes, seed)
     model = models.CellposeModel(
         gpu=torch.cuda.is_available(), pretrained_model=pretrained, diam_mean=settings.diameter_px
@@ -94,23 +82,25 @@ def cellpose3(
         model.net, model.net_ortho = net.to(model.device), None  # one network for all three orientations
     if settings.bfloat16 and fast_bfloat16(model.device):
         _in_bfloat16(model.net)
-    per_epoch = 5 * settings.batch_size
-    with tempfile.TemporaryDirectory() as folder:
-        train.train_seg(
-            model.net,
-            images,
-            labels,
-            channels=[0, 0],
-            normalize=False,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            n_epochs=max(settings.steps // 5, 1),
-            nimg_per_epoch=per_epoch,
-            bsize=settings.crop,
-            min_train_masks=1,
-            save_path=folder,
-            save_every=10**9,
-        )
+    if settings.masked:
+        train_masked(model.net, images, labels, settings)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            train.train_seg(
+                model.net,
+                images,
+                labels,
+                channels=[0, 0],
+                normalize=False,
+                batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+                n_epochs=max(settings.steps // 5, 1),
+                nimg_per_epoch=5 * settings.batch_size,
+                bsize=settings.crop,
+                min_train_masks=1,
+                save_path=folder,
+                save_every=10**9,
+            )
     diameter = diameter_px or float(model.net.diam_labels.item())
     return lambda one: segment(model, one, diameter, cellprob_threshold=settings.cellprob_threshold), model
 
@@ -220,21 +210,6 @@ def _major() -> int:
     return int(metadata.version("cellpose").split(".")[0])
 
 
-def drawn_planes(
-    data: list[LabelledImage], limit: int, seed: int
-) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]]:
-    """Planes to train on and their labels, at most `limit`; their order, and so the seed, decides the batches.
-
-    A plane of which a single pixel is labelled is left out: of such, Cellpose 3 cannot make flows on a GPU. Raises
-    ValueError if there is none to train on.
-    """
-    planes = [plane for one in data for plane in training_planes(one) if np.count_nonzero(plane[1]) > 1]
-    if not planes:
-        raise ValueError("no training image shows a cell")
-    chosen = np.random.default_rng(seed).permutation(len(planes))[:limit]
-    return [planes[n][0] for n in chosen], [planes[n][1] for n in chosen]
-
-
 def _in_bfloat16(net: Any) -> None:
     """Let a Cellpose network compute in mixed precision, channels last; it takes and gives float32 as before."""
     import torch
@@ -260,39 +235,3 @@ def segment(
         anisotropy = one.spacing_um[0] / one.spacing_um[1]
         options |= {"do_3D": True, "z_axis": 0, "anisotropy": anisotropy, "min_size": 50}
     return model.eval(one.image, **options)[0].astype(np.int32)
-
-
-def typical_diameter(data: list[LabelledImage]) -> float:
-    """Of the cells of annotated images in pixels, as Cellpose measures it: the mean of the planes' medians."""
-    from cellpose.utils import diameters
-
-    found = np.array([diameters(labels)[0] for one in data for _, labels in training_planes(one)])
-    return float(found[found > 0].mean())
-
-
-def plane_count(one: LabelledImage) -> int:
-    """How many of an image's `training_planes` show a cell."""
-    if one.image.ndim == 2:
-        return int(one.labels.any())
-    shown = one.labels > 0
-    return int(sum(shown.any((1, 2)))) + sum(int(np.sum(shown.any(others)[::4])) for others in ((0, 2), (0, 1)))
-
-
-def training_planes(one: LabelledImage) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-    """Planes of an annotated image with their labels, all of equal spacing: xy, and of stacks also xz and yz.
-
-    Brightness is as Cellpose sees it when it segments: 0 and 1 are the first and last percentile of the whole image,
-    in its 3D mode of the stack. Of xz and yz every fourth plane is taken: neighbours are nearly alike.
-    """
-    low, high = np.percentile(one.image, [1, 99])
-    image = (one.image.astype(np.float32) - np.float32(low)) / np.float32(max(high - low, 1e-6))
-    labels = one.labels.astype(np.int32)
-    if one.image.ndim == 2:
-        return [(image, labels)]
-    stretch = one.spacing_um[0] / one.spacing_um[1]
-    planes = list(zip(image, labels, strict=True))
-    for axis in (1, 2):
-        for n in range(0, image.shape[axis], 4):
-            plane, label = (np.take(array, n, axis) for array in (image, labels))
-            planes.append((ndimage.zoom(plane, (stretch, 1), order=1), ndimage.zoom(label, (stretch, 1), order=0)))
-    return planes

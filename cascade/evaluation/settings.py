@@ -41,6 +41,8 @@ class EvaluateSettings:
     sparse: tuple[str, ...] = ()
     """NAME=FOLDER: a second setting with few annotations: real=…, synthetic=…, others; prepared folders give their
     crops. Its real and synthetic are also joined."""
+    masked: bool = False
+    """Also train on the images of `sparse` real=… with a loss that passes over what nobody annotated: row masked."""
     generalist: Path | None = None
     """Adds "none", a network trained on annotated images of another kind."""
     pretrained: str | None = None
@@ -75,6 +77,8 @@ class EvaluateSettings:
             raise ValueError('"none" is either `generalist` or `pretrained`: give one of them')
         if self.ratios and self.real_train is None:
             raise ValueError("ratios mixes synthetic images with real ones: give `real_train`")
+        if self.masked and ("real" not in self.sparse_folders() or self.protocol == "cellpose4"):
+            raise ValueError("masked needs `sparse` real=FOLDER, and a `protocol` of Cellpose 3")
         if not self.synthetic:
             raise ValueError("synthetic must name at least one folder")
         self.synthetic_folders()

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from cascade.data.frames import check_pair, find_frames
 from cascade.data.spacing import needed_spacing
-from cascade.evaluation.segmenters import LabelledImage
+from cascade.evaluation.labelled import LabelledImage
 from cascade.evaluation.settings import EvaluateSettings
 from cascade.evenly import evenly
 from cascade.optics.statistics import FILE_NAME

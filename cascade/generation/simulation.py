@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from cascade.annotation import Annotation, Sample
 from cascade.export import ctc
 from cascade.generation.jobs import Job
 from cascade.generation.painting import Make, Source
-from cascade.generation.settings import Format, GenerationSettings
+from cascade.generation.settings import Format
 from cascade.ownership import file_sha256
 from cascade.rng import stream
 from cascade.settings import at_least, check_fields
@@ -84,21 +84,21 @@ def simulation_job(
         num_images=settings.num_images or 1,
         shard_size=settings.shard_size,
         formats=settings.format,
-        frames_per_sequence=frames_per_sequence(source, settings),
+        frames_per_sequence=frames_per_sequence(settings.format, lambda: source(settings.seed, 0)),
         meshes=False,
         settings={"organism": organism, **plain_fields(own)},
     )
 
 
-def frames_per_sequence(source: Source, settings: SimulateSettings | GenerationSettings) -> int:
-    """Images in a sequence of the Cell Tracking Challenge's layout, by the cells of the first one.
+def frames_per_sequence(formats: Sequence[str], make_first: Callable[[], Annotation]) -> int:
+    """Images in a sequence of the Cell Tracking Challenge's layout, for annotations like the first one.
 
     Raises ValueError for formats that cannot hold the annotations.
     """
-    if not {"ctc", "coco"} & set(settings.format):
+    if not {"ctc", "coco"} & set(formats):
         return _LONGEST
-    first = source(settings.seed, 0)
-    if "coco" in settings.format and first.ndim == 3:
+    first = make_first()
+    if "coco" in formats and first.ndim == 3:
         raise ValueError("COCO describes planes, and these are stacks: give another `format`")
     highest = max((cell.label for cell in first.cells), default=1)
     if highest > ctc.TRACK_IDS:

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-NAMES = ("nuclei2d", "nuclei3d")
+NAMES = ("nuclei2d", "nuclei3d", "sketch2d")
 
 
 def embedded(name: str) -> Path:
-    """The folder of an embedded model, for `CascadePipeline.from_pretrained`: "nuclei2d" or "nuclei3d".
+    """The folder of an embedded model: "nuclei2d" or "nuclei3d", for `CascadePipeline.from_pretrained`, or "sketch2d",
+    for `SketchPipeline.from_pretrained`.
 
     Raises ValueError for another name, FileNotFoundError if the installation lacks the weights.
     """

@@ -75,7 +75,9 @@ def sketch_of_image(
     background = _background_of(image, place > 0, settings, spacing[-1])
     if settings.structure == "membranes":
         wall = membranes(place, spacing, settings.thickness_um)
-        light = membrane_light(place, wall, spacing, settings, *measured_walls(place, wall, image - background))
+        light = membrane_light(
+            place, wall, spacing, settings, *measured_walls(place, wall, spacing, settings, image - background)
+        )
         return np.asarray(background + light, np.float32)
     light = _cells_of(annotation, place, image - background, settings)
     if any(settings.glow):

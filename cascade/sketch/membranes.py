@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cascade.sketch.rules import depth_um
 from cascade.sketch.settings import SketchSettings
 from cascade.sketch.smooth import blurred
+
+_SIGMAS, _DEEP = 2.0, 0.7  # of a wall's blur, and of the depth of a cell: from there on nothing is seen of its walls
 
 
 def membrane_light(
@@ -46,15 +49,27 @@ def membrane_light(
 
 
 def measured_walls(
-    place: npt.NDArray[np.int32], wall: npt.NDArray[np.bool_], image: npt.NDArray[Any]
+    place: npt.NDArray[np.int32],
+    wall: npt.NDArray[np.bool_],
+    spacing_um: Sequence[float],
+    settings: SketchSettings,
+    image: npt.NDArray[Any],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean light of each cell's own side of its walls, and of what is inside them, (N,) each; cells that are all wall
-    are as bright inside."""
+    """Mean light of each cell's own side of its walls, and of what is inside them, (N,) each.
+
+    What is inside is read off where walls do not shine to, as far as a cell has such a place; cells that are all wall
+    are as bright inside.
+    """
     count = int(place.max(initial=0)) + 1
+    depth = depth_um(place, spacing_um)
+    deepest = np.zeros(count, np.float32)
+    np.maximum.at(deepest, place[~wall], depth[~wall])
+    clear = 0.5 * settings.thickness_um + _SIGMAS * settings.softness_um
+    inside = ~wall & (depth >= np.minimum(clear, _DEEP * deepest)[place])
     found = []
-    for part in (wall, ~wall):
+    for part in (wall, inside):
         at = place[part]
         number = np.bincount(at, minlength=count)
         found.append(np.where(number > 0, np.bincount(at, image[part], count) / np.maximum(number, 1), np.nan)[1:])
-    walls, inside = found
-    return np.where(np.isnan(walls), inside, walls), np.where(np.isnan(inside), walls, inside)
+    walls, insides = found
+    return np.where(np.isnan(walls), insides, walls), np.where(np.isnan(insides), walls, insides)

@@ -100,17 +100,34 @@ class Scene:
             wall = membranes(self.place, spacing, settings.thickness_um)
             scaled = self.contrast if self.decay is None else self.contrast / self._decay_of_cells()
             return membrane_light(self.place, wall, spacing, settings, scaled, scaled * self.interior, self.decay)
-        light = np.take(np.append(0, self.contrast).astype(np.float32), self.place)
-        relative = self._relative(whole=whole)
-        if relative is not None:
-            light *= relative
+        relative = self._relative()
+        light = self._scaled(relative, whole=whole)
         if not any(settings.glow):
             return light
         stray = stray_light(light, spacing, settings.glow, settings.glow_um)
+        sign = np.float32(-1 if np.median(self.contrast) < 0 else 1)
+        others = sign * (stray - np.float32(sum(settings.glow)) * self._scaled(None, whole=whole))  # at least
+        lifted = (self.place > 0) & (others > sign * light)
+        if lifted.any():  # dim cells beside bright ones have no dark rim
+            light = self._scaled(np.where(lifted, sign * others, light), whole=whole)
         return np.where(self.place > 0, light, stray)
 
-    def _relative(self, *, whole: bool) -> npt.NDArray[np.float32] | None:
-        """Light within each cell, of mean 1 over its middle plane, or the whole of it; None where it is flat."""
+    def _scaled(self, light: npt.NDArray[np.float32] | None, *, whole: bool) -> npt.NDArray[np.float32]:
+        """Light whose mean over each cell's middle plane, or the whole of it, is the cell's contrast; None is flat."""
+        wanted = np.append(0, self.contrast)
+        if light is None:
+            return np.take(wanted.astype(np.float32), self.place)
+        means = _means(self.place, light, len(wanted))
+        if self.place.ndim == 3 and not whole:
+            middle = np.append(-1, _middles(self.annotation)[:, 0])
+            z = np.arange(len(self.place), dtype=np.int32)[:, None, None]
+            central = _means(np.where(np.take(middle, self.place) == z, self.place, 0), light, len(wanted))
+            means = np.where(central != 0, central, means)
+        scale = np.divide(wanted, means, out=np.zeros_like(wanted), where=means != 0)
+        return np.take(scale.astype(np.float32), self.place) * light
+
+    def _relative(self) -> npt.NDArray[np.float32] | None:
+        """Light within each cell, of any mean; None where it is flat."""
         if not _is_shaded(self.settings) and not self.spots and self.decay is None:
             return None
         if self.depth is not None and _is_shaded(self.settings):
@@ -120,15 +137,7 @@ class Scene:
         if self.decay is not None:
             found *= self.decay
         dark_spots(found, self.place, self.annotation.spacing_um, self.spots)
-        count = len(self.contrast) + 1
-        means = _means(self.place, found, count)
-        if self.place.ndim == 3 and not whole:
-            middle = np.append(-1, _middles(self.annotation)[:, 0])
-            z = np.arange(len(self.place), dtype=np.int32)[:, None, None]
-            central = _means(np.where(np.take(middle, self.place) == z, self.place, 0), found, count)
-            means = np.where(central > 0, central, means)
-        means = np.where(means > 0, means, 1).astype(np.float32)
-        return found / np.take(means, self.place)
+        return found
 
     def _decay_of_cells(self) -> npt.NDArray[Any]:
         assert self.decay is not None

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cascade.draws import check_quantiles
 from cascade.files import BrokenRecord, read_record, replacing
@@ -17,9 +17,8 @@ class SketchSettings:
     """Intensities are camera units, those of the raw images, lengths µm. What is drawn is given by its quantiles: one
     number, a range, or evenly spaced ones.
 
-    >>> from dataclasses import asdict
     >>> settings = SketchSettings(brightness=(100.0, 400.0), nucleoli=(-0.5, 2.5))
-    >>> SketchSettings(**json.loads(json.dumps(asdict(settings)))) == settings
+    >>> SketchSettings(**json.loads(json.dumps(settings.record()))) == settings
     True
     >>> SketchSettings(brightness=(400.0, 100.0))
     Traceback (most recent call last):
@@ -89,10 +88,14 @@ class SketchSettings:
                 f"{_shown(self.glow_um)}"
             )
 
+    def record(self) -> dict[str, Any]:
+        """Plain numbers and lists by name: `SketchSettings(**record)` gives them back."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
     def save(self, path: Path) -> None:
         """Write them as JSON."""
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self), indent=1))
+            temporary.write_text(json.dumps(self.record(), indent=1))
 
     @classmethod
     def load(cls, path: Path) -> "SketchSettings":

@@ -22,10 +22,15 @@ def blurred(light: npt.NDArray[Any], sigma: Sequence[float], *, truncate: float 
     (1.0, 32)
     """
     steps = [max(int(s / _FINE), 1) for s in sigma]
-    coarse = block_means(np.asarray(light, np.float32), steps)
+    light = np.asarray(light, np.float32)
+    shape = light.shape
+    more = [int(truncate * s) + step if n % step else 0 for s, step, n in zip(sigma, steps, shape, strict=True)]
+    if any(more):  # blocks that the border cuts would shift its mirror
+        light = np.pad(light, [(0, m) for m in more], "symmetric")
+    coarse = block_means(light, steps)
     left = [np.sqrt(max((s / step) ** 2 - (0.25 if step > 1 else 0), 0)) for s, step in zip(sigma, steps, strict=True)]
     coarse = ndimage.gaussian_filter(coarse, left, mode="reflect", truncate=truncate)
-    return interpolated(coarse, light.shape, steps)
+    return interpolated(coarse, shape, steps)
 
 
 def block_means(array: npt.NDArray[Any], steps: Sequence[int]) -> npt.NDArray[np.float32]:

@@ -40,7 +40,8 @@ def nucleoli_of(
     for n, cell in enumerate(annotation.cells):
         if given[n] is None:
             own = inside[starts[n] : starts[n + 1]]
-            at = own[(rank[n, 1 + most : 1 + most + counts[n]] * len(own)).astype(int)]
+            many = counts[n] if len(own) else 0  # a cell one voxel thin has no inside
+            at = own[(rank[n, 1 + most : 1 + most + many] * len(own)).astype(int)]
             centres = np.stack(np.unravel_index(at, place.shape), 1) * annotation.spacing_um
             whole = (cell.size / unit) ** (1 / annotation.ndim)
             given[n] = [(*map(float, c), float(r * whole)) for c, r in zip(centres, radii[n], strict=False)]

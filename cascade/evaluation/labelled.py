@@ -1,0 +1,75 @@
+"""Annotated images, and the planes of them that a segmenter is trained on."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One annotated image: a plane (Y, X) or a stack (Z, Y, X), its labels, and its voxel size in µm. whole: of a plane
+    that is one slice of a stack, that stack."""
+
+    image: npt.NDArray[Any]
+    labels: npt.NDArray[Any]
+    spacing_um: tuple[float, ...]
+    whole: npt.NDArray[Any] | None = None
+
+    @property
+    def stored(self) -> npt.NDArray[Any]:
+        """The image with whatever slices its file has beside it."""
+        return self.image if self.whole is None else self.whole
+
+
+def drawn_planes(
+    data: list[LabelledImage], limit: int, seed: int
+) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]]:
+    """Planes to train on and their labels, at most `limit`; their order, and so the seed, decides the batches.
+
+    A plane of which a single pixel is labelled is left out: of such, Cellpose 3 cannot make flows on a GPU. Raises
+    ValueError if there is none to train on.
+    """
+    planes = [plane for one in data for plane in training_planes(one) if np.count_nonzero(plane[1]) > 1]
+    if not planes:
+        raise ValueError("no training image shows a cell")
+    chosen = np.random.default_rng(seed).permutation(len(planes))[:limit]
+    return [planes[n][0] for n in chosen], [planes[n][1] for n in chosen]
+
+
+def typical_diameter(data: list[LabelledImage]) -> float:
+    """Of the cells of annotated images in pixels, as Cellpose measures it: the mean of the planes' medians."""
+    from cellpose.utils import diameters
+
+    found = np.array([diameters(labels)[0] for one in data for _, labels in training_planes(one)])
+    return float(found[found > 0].mean())
+
+
+def plane_count(one: LabelledImage) -> int:
+    """How many of an image's `training_planes` show a cell."""
+    if one.image.ndim == 2:
+        return int(one.labels.any())
+    shown = one.labels > 0
+    return int(sum(shown.any((1, 2)))) + sum(int(np.sum(shown.any(others)[::4])) for others in ((0, 2), (0, 1)))
+
+
+def training_planes(one: LabelledImage) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Planes of an annotated image with their labels, all of equal spacing: xy, and of stacks also xz and yz.
+
+    Brightness is as Cellpose sees it when it segments: 0 and 1 are the first and last percentile of the whole image,
+    in its 3D mode of the stack. Of xz and yz every fourth plane is taken: neighbours are nearly alike.
+    """
+    low, high = np.percentile(one.image, [1, 99])
+    image = (one.image.astype(np.float32) - np.float32(low)) / np.float32(max(high - low, 1e-6))
+    labels = one.labels.astype(np.int32)
+    if one.image.ndim == 2:
+        return [(image, labels)]
+    stretch = one.spacing_um[0] / one.spacing_um[1]
+    planes = list(zip(image, labels, strict=True))
+    for axis in (1, 2):
+        for n in range(0, image.shape[axis], 4):
+            plane, label = (np.take(array, n, axis) for array in (image, labels))
+            planes.append((ndimage.zoom(plane, (stretch, 1), order=1), ndimage.zoom(label, (stretch, 1), order=0)))
+    return planes

@@ -1,0 +1,74 @@
+"""From raw images to a data set without any annotation, step by step as processes would."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import field_of_view
+from made_up import tiny_sketch_pipeline
+
+from cascade.commands import fit_raw
+from cascade.commands.cli import main
+from cascade.commands.fit import fit
+from cascade.commands.settings import FitSettings
+from cascade.training import train_sketch_ddpm
+
+SPACING = (0.5, 0.5)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    rng = np.random.default_rng(0)
+    images = tmp_path / "images"
+    images.mkdir()
+    for n in range(3):
+        tifffile.imwrite(
+            images / f"t{n}.tif", field_of_view(rng, (96, 112), 8)[0], imagej=True, resolution=(2, 2),
+            metadata={"unit": "um"},
+        )  # fmt: skip
+    tiny_sketch_pipeline(spacing_um=list(SPACING)).save_pretrained(tmp_path / "base")
+    return images, tmp_path / "base", tmp_path / "out"
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Steps that are processes of their own are done in this one; returns what was asked for."""
+    asked = []
+
+    def run_child(module, options, *, launched=False):
+        asked.append(module if module != "cascade" else options[0])
+        if module == "cascade":
+            return main(options)
+        train_sketch_ddpm.main(options)
+        return 0
+
+    monkeypatch.setattr(fit_raw, "run_child", run_child)
+    monkeypatch.setattr(fit_raw, "_FEWEST", 3)
+    return asked
+
+
+def test_raw_images_in_a_data_set_out(folders, here):
+    images, base, out = folders
+    plan = FitSettings(images, output_dir=out, simulate="nuclei", base_model=str(base), budget=1e-4, num_images=2)
+    assert fit(plan) == out / "synthetic"
+    assert here == ["cascade.training.train_sketch_ddpm"] * 2 + ["tune", "generate"]
+    assert json.loads((out / "fit.json").read_text())["train_steps"] == {"sketch": 3}
+    index = json.loads((out / "model" / "model_index.json").read_text())
+    assert index["t_start"] == json.loads((out / "tune" / "tune.json").read_text())["recommended"]["t_start"]
+    assert main(["validate", str(out / "synthetic")]) == 0
+    made = sorted((out / "synthetic").rglob("t0*.tif"))
+    assert len(made) == 2
+    assert tifffile.imread(made[0]).shape == (96, 112)
+    fit(plan)
+    assert len(here) == 4  # nothing is done twice
+    with pytest.raises(ValueError, match="another plan"):
+        fit(FitSettings(images, output_dir=out, base_model="nuclei2d"))
+
+
+def test_the_test_set_is_looked_at_before_anything_is_done(folders, here):
+    images, base, out = folders
+    pytest.importorskip("cellpose")
+    with pytest.raises(ValueError, match="no annotated images"):
+        fit(FitSettings(images, output_dir=out, simulate="auto", base_model=str(base), test=images))
+    assert here == []
