@@ -159,7 +159,7 @@ COMMANDS = {
         _tune,
         ("cascade.evaluation.settings.TuneSettings",),
         more="Sketches of real images are noised up to several t_start and painted. Recommended is the earliest one\n"
-        "at which they look like the real images and still show what was drawn.",
+        "at which they have the real images' fine detail and still show what was drawn.",
         kept=_NOTHING,
         smaller="give a smaller --num_images",
     ),
