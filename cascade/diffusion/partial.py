@@ -52,8 +52,8 @@ def denoise_from(
     )
     steps.set_timesteps(timesteps=times.tolist(), device=sketch.device)
     for t in steps.timesteps:
-        clean = _clean(predict(sample, t), sample, t, scheduler)
-        sample = steps.step(clean if adjust is None else adjust(clean), t, sample, return_dict=False)[0]
+        clean = _clean(predict(sample, t), sample, t, scheduler, adjust)
+        sample = steps.step(clean, t, sample, return_dict=False)[0]
     return sample
 
 
@@ -107,13 +107,22 @@ def blurred(image: torch.Tensor, sigma_px: float) -> torch.Tensor:
 
 
 def _clean(
-    prediction: torch.Tensor, sample: torch.Tensor, t: torch.Tensor | int, scheduler: DDPMScheduler
+    prediction: torch.Tensor,
+    sample: torch.Tensor,
+    t: torch.Tensor | int,
+    scheduler: DDPMScheduler,
+    adjust: Adjust | None,
 ) -> torch.Tensor:
+    """The predicted x_0, adjusted, and within [−1, 1] where the scheduler clips."""
     kept = scheduler.alphas_cumprod.to(sample.device)[int(t)].to(sample.dtype)
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
-        return (sample - (1 - kept).sqrt() * prediction) / kept.sqrt()
-    return kept.sqrt() * sample - (1 - kept).sqrt() * prediction if kind == "v_prediction" else prediction
+        clean = (sample - (1 - kept).sqrt() * prediction) / kept.sqrt()
+    else:
+        clean = kept.sqrt() * sample - (1 - kept).sqrt() * prediction if kind == "v_prediction" else prediction
+    if adjust is not None:
+        clean = adjust(clean)
+    return clean.clamp(-1, 1) if scheduler.config.clip_sample else clean
 
 
 def _ancestral(
@@ -127,8 +136,8 @@ def _ancestral(
     """Through the posterior q(x_s | x_t, x_0) of each step from t to s (DDPM, Eq. 7, for steps of any length)."""
     alphas = scheduler.alphas_cumprod.to(sample.device, torch.float64)
     for t, s in zip(times, [*times[1:], -1], strict=True):
-        clean = _clean(predict(sample, torch.as_tensor(int(t), device=sample.device)), sample, int(t), scheduler)
-        clean = (clean if adjust is None else adjust(clean)).clamp(-1, 1)
+        predicted = predict(sample, torch.as_tensor(int(t), device=sample.device))
+        clean = _clean(predicted, sample, int(t), scheduler, adjust)
         if s < 0:
             return clean
         here, there = alphas[int(t)], alphas[int(s)]
