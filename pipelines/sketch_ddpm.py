@@ -27,6 +27,7 @@ from cascade.sketch.settings import SketchSettings
 
 Array = npt.NDArray[Any]
 
+_BRIGHT = 0.25  # of the contrast of a sketch: more is cells
 _BRIGHTER = 0.5  # than the window's end, in what the window spans: more is another kind of image
 _TILE = {2: (1024, 1024), 3: (64, 256, 256)}  # pixels: 0.4 GB of float32 for the embedded networks
 
@@ -273,11 +274,15 @@ class SketchPipeline(HubStage, DiffusionPipeline):
 
 
 def _check_window(sketch: Array, window: Window) -> None:
-    low, high = float(sketch.min()), float(sketch.max())
-    if low >= window.high or high <= window.low or high > window.high + _BRIGHTER * (window.high - window.low):
+    """Judged by the background and by a middling cell: a few may be brighter than any window."""
+    ground, bright = np.quantile(sketch, [0.05, 0.99])
+    cells = sketch[sketch > ground + _BRIGHT * (bright - ground)]
+    middling = float(np.median(cells)) if len(cells) else float(ground)
+    span = window.high - window.low
+    if ground >= window.high or middling <= window.low or middling > window.high + _BRIGHTER * span:
         raise ValueError(
-            f"the sketch's intensities, {low:.4g} to {high:.4g}, do not fit the model's window, {window.low:.4g} to "
-            f"{window.high:.4g}: draw it with the model's own settings, or train on images as bright"
+            f"the sketch's intensities, {ground:.4g} to about {middling:.4g}, do not fit the model's window, "
+            f"{window.low:.4g} to {window.high:.4g}: draw it with the model's settings, or train on images as bright"
         )
 
 

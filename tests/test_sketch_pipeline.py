@@ -193,7 +193,7 @@ WRONG_CALLS = [
     ({"sketches": flat((8, 8)), "annotations": scene()}, "give either annotations or sketches"),
     ({"sketches": flat((3, 8, 8))}, r"a sketch for this model has 2 axes, got one of shape \(3, 8, 8\)"),
     ({"sketches": flat((8, 8), np.nan)}, r"no intensities \(NaN or infinite\)"),
-    ({"sketches": flat((8, 8), 50.0)}, r"50 to 50, do not fit the model's window, 100 to 2000"),
+    ({"sketches": flat((8, 8), 50.0)}, r"50 to about 50, do not fit the model's window, 100 to 2000"),
     ({"sketches": flat((8, 8), 9000.0)}, "do not fit the model's window"),
     ({"annotations": scene((8, 24, 24), (1.0, 0.5, 0.5))}, "this model paints 2D annotations, got a 3D one"),
     (
