@@ -80,7 +80,8 @@ def fitted(organism: str, folder: Path, output_dir: Path, given: dict[str, Any])
     seen.draw(picture)
     print(f"{chosen}; look at what was seen: {picture}")
     canvas_size = given.get("canvas_size")
-    own = seen.settings(canvas_size=canvas_size) if chosen == "nuclei" else seen.tissue_settings(canvas_size)
+    fit = seen.settings if chosen == "nuclei" else seen.tissue_settings
+    own = fit(canvas_size=canvas_size)
     strange = sorted(given.keys() - {one.name for one in fields(own)})
     if strange:
         raise UsageError(f"--{strange[0]} is none of {chosen}, which these images show: leave it out, or give nuclei")

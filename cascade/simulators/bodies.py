@@ -70,13 +70,13 @@ def ellipsoid_bodies(
     frames: npt.NDArray[Any],
     spacing_um: tuple[float, ...],
     *,
-    deformation: float = 0.0,
+    deformation: float | npt.NDArray[Any] = 0.0,
     control_points: int = 8,
 ) -> list[Body]:
     """Bodies of ellipses or ellipsoids with semi-axes (B, n) along the rows of frames (B, n, n).
 
-    deformation: standard deviation of the B-spline displacements, in radii of the ball of equal size. control_points:
-    of the splines, along each axis of a box about 2.6 times as wide as the cell; few of them stretch and bend it, many
+    deformation: standard deviation of the B-spline displacements, in radii of the ball of equal size, of all cells or
+    (B,) of each. control_points: of the splines, along each axis of a box about 2.6 times as wide as the cell; few of them stretch and bend it, many
     make its outline uneven. Whatever the deformation does, a body has as many voxels as its ellipsoid; where it would
     tear it into pieces, it is halved.
     Raises ValueError for cells of less than `FEWEST_VOXELS` voxels.
@@ -90,10 +90,9 @@ def ellipsoid_bodies(
             f"radius_um {radius.min():g} is too small for voxels of {' × '.join(f'{s:g}' for s in spacing_um)} µm: a "
             f"cell must have {FEWEST_VOXELS} of them"
         )
-    moves = random_displacements(rng, (control_points,) * ndim, deformation, count) * radius.reshape(
-        -1, *[1] * (ndim + 1)
-    )
-    extent = np.sqrt(np.einsum("bi,bij->bj", semi_axes_um**2, frames**2)) + 2 * deformation * radius[:, None]
+    most = np.broadcast_to(deformation, count) * radius
+    moves = random_displacements(rng, (control_points,) * ndim, 1.0, count) * most.reshape(-1, *[1] * (ndim + 1))
+    extent = np.sqrt(np.einsum("bi,bij->bj", semi_axes_um**2, frames**2)) + 2 * most[:, None]
     half = np.ceil(_ROOM * extent / spacing_um).astype(int) + 1
     found: list[Body | None] = [None] * count
     for some in _batches(half):
@@ -109,7 +108,7 @@ def ellipsoid_bodies(
                 depth = _depths(semi_axes_um[n : n + 1], frames[n : n + 1], move, half[n], spacing_um)[0]
                 mask = deepest(depth, voxels[n])
             sdf = ellipsoid(semi_axes_um[n], frames[n])
-            reach = (float(semi_axes_um[n].min()), float(semi_axes_um[n].max() + 2 * deformation * radius[n]))
+            reach = (float(semi_axes_um[n].min()), float(semi_axes_um[n].max() + 2 * most[n]))
             found[n] = Body(depth, mask, int(voxels[n]), sdf, reach)
     return [body for body in found if body is not None]
 
