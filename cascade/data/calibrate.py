@@ -18,13 +18,13 @@ from cascade.simulators.tissue import TissueSettings, tissue
 _QUANTILES = 33
 _INNER = (0.02, 0.98)  # extremes of small samples say nothing
 _CELLS = {2: 160, 3: 80}  # of scenes that are compared with the real ones
-_FEWEST_SCENES, _MOST_SCENES = 4, 8
+_FEWEST_SCENES, _MOST_SCENES = 4, 6
 _GOLDEN = 0.618
-_ALONE = 40  # single cells that are measured at each deformation
+_ALONE = 24  # single cells that are measured at each deformation
 _LONGEST, _FLATTEST = 3.0, (0.25, 4.0)  # that a tissue's cells can be
 _COARSE, _TISSUE, _TISSUE_ROUNDS = 6, 24, 4  # voxels of a radius, and radii of a stack, that tissues are compared at
 _SHAPE_ROUNDS, _CROWD_ROUNDS = 3, 2
-_BISECTIONS = 5
+_BISECTIONS = 4
 _WIDTHS, _SPREAD = (0.0, 0.5, 1.0), 9  # of the clustering of cells about its middle, and quantiles of it
 _DEFORMATIONS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)  # radii: beyond, cells come to pieces
 
@@ -94,7 +94,7 @@ def tissue_like(
     canvas_size: Sequence[int] | None = None,
     seed: int = 0,
 ) -> TissueSettings:
-    """Settings at which a tissue's cells are as large and as long as those of stacks of `image_shape` that were measured.
+    """Settings at which a tissue's cells are as large and as long as those measured on stacks of `image_shape`.
 
     Sizes, elongations and the height of cells are taken as they are, and corrected for what becomes of them in tissues
     that are simulated on coarser voxels: sizes, where the border cuts most cells, so that those that are cut were
@@ -124,7 +124,9 @@ def tissue_like(
             settings = replace(settings, diameter_um=diameter)
         settings = replace(
             settings,
-            elongation=tuple(np.minimum(_moved(settings.elongation, step, made.elongation, flat, 1.0), _LONGEST).tolist()),
+            elongation=tuple(
+                np.minimum(_moved(settings.elongation, step, made.elongation, flat, 1.0), _LONGEST).tolist()
+            ),
             axial_elongation=float(np.clip(settings.axial_elongation * taller, *_FLATTEST)),
         )
     canvas = tuple(int(n) for n in (canvas_size or image_shape))
@@ -151,13 +153,13 @@ def _with_crowding(settings: NucleiSettings, real: Measures, seed: int) -> Nucle
     """Clustering, by how far the next cell is, and touching, by how many do."""
     if not len(real.nearest_um):
         return settings
-    share, moved, widths = np.array(quantiles(real.touching)), 0.0, _WIDTHS
+    share, moved, widths, middles = np.array(quantiles(real.touching)), 0.0, _WIDTHS, (-2.0, 2.0)
     for _ in range(_CROWD_ROUNDS):  # once more at the share of touching cells that was found
         touching = tuple(np.clip(share + moved, 0, 1).round(4).tolist())
         settings = replace(settings, touching=touching)
-        tried = [(*_clustered(settings, real, width, seed), width) for width in widths]
-        _, clustering, width = min(tried)
-        settings, widths = replace(settings, clustering=clustering), (width,)
+        tried = [(*_clustered(settings, real, width, middles, seed), width) for width in widths]
+        _, clustering, middle, width = min(tried)
+        settings, widths, middles = replace(settings, clustering=clustering), (width,), (middle - 0.3, middle + 0.3)
         labels = (one.labels for one in _scenes(settings, seed, "crowd"))
         made = measure_labels(labels, settings.spacing_um, shapes=False)
         moved += _mean(real.touching) - _mean(made.touching)
@@ -165,12 +167,12 @@ def _with_crowding(settings: NucleiSettings, real: Measures, seed: int) -> Nucle
 
 
 def _clustered(
-    settings: NucleiSettings, real: Measures, width: float, seed: int
-) -> tuple[float, tuple[float, ...]]:
+    settings: NucleiSettings, real: Measures, width: float, middles: tuple[float, float], seed: int
+) -> tuple[float, tuple[float, ...], float]:
     """Quantiles of clustering that lie so far about their middle, at which the next cell is as far as in real images on
-    average; and before them, how far the distances to it are from the real ones."""
+    average; before them, how far the distances to it are from the real ones, and behind them, their middle."""
     even = replace(settings, deformation=(0.0,))  # outlines do not matter
-    low, high = -1.0 - width, 1.0 + width
+    low, high = max(middles[0], -1 - width), min(middles[1], 1 + width)
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
         spread = np.clip(middle + width * np.linspace(-1, 1, _SPREAD if width else 1), -1, 1)
@@ -179,7 +181,7 @@ def _clustered(
         places = (np.array([cell.centroid_um for cell in scene.cells]) for scene in scenes)
         nearest = np.concatenate([nearest_distances(centres) for centres in places])
         low, high = (middle, high) if _mean(nearest) > _mean(real.nearest_um) else (low, middle)
-    return float(wasserstein_distance(nearest, real.nearest_um)) if len(nearest) else 0.0, clustering
+    return float(wasserstein_distance(nearest, real.nearest_um)) if len(nearest) else 0.0, clustering, middle
 
 
 def _scenes(settings: NucleiSettings, seed: int, what: str) -> Iterator[Annotation]:
@@ -188,7 +190,10 @@ def _scenes(settings: NucleiSettings, seed: int, what: str) -> Iterator[Annotati
     cells = max(float(np.mean(settings.num_cells)), 1.0)
     scenes = int(np.clip(np.ceil(_CELLS[len(settings.canvas_size)] / cells), _FEWEST_SCENES, _MOST_SCENES))
     for n in range(scenes):
-        count, share = at_rank(settings.num_cells, (n + 0.5) / scenes), at_rank(settings.touching, (_GOLDEN * n + 0.5) % 1)
+        count, share = (
+            at_rank(settings.num_cells, (n + 0.5) / scenes),
+            at_rank(settings.touching, (_GOLDEN * n + 0.5) % 1),
+        )
         one = replace(settings, num_cells=(float(count),), touching=(float(share),))
         yield nuclei(stream(seed, "likeness", what, n), one)
 

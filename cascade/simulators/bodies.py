@@ -76,9 +76,9 @@ def ellipsoid_bodies(
     """Bodies of ellipses or ellipsoids with semi-axes (B, n) along the rows of frames (B, n, n).
 
     deformation: standard deviation of the B-spline displacements, in radii of the ball of equal size, of all cells or
-    (B,) of each. control_points: of the splines, along each axis of a box about 2.6 times as wide as the cell; few of them stretch and bend it, many
-    make its outline uneven. Whatever the deformation does, a body has as many voxels as its ellipsoid; where it would
-    tear it into pieces, it is halved.
+    (B,) of each. control_points: of the splines, along each axis of a box about 2.6 times as wide as the cell; few of
+    them stretch and bend it, many make its outline uneven. Whatever the deformation does, a body has as many voxels as
+    its ellipsoid; where it would tear it into pieces, it is halved.
     Raises ValueError for cells of less than `FEWEST_VOXELS` voxels.
     """
     count, ndim = semi_axes_um.shape

@@ -60,10 +60,10 @@ def filled_tissue(
 
     diameter_um: quantiles of the discs or balls of the cells' sizes. layer_um: thickness of the layers in which they
     lie from the surface inwards; default the edge of the square or cube of a middling cell. regularity: rounds in which
-    cells move apart and grow towards their sizes; none leaves them anywhere. axial_elongation: of cells in 3D, extent along
-    z over that in the plane, on average; all is made in a space so much lower. A part of the foreground without a cell is
-    one, if it is as large as the smallest; else its voxels are counted, in `counts["voxels_of_no_cell"]`. Where the
-    foreground reaches the border of the image it goes on there, and the border cuts cells. Raises ValueError for a
+    cells move apart and grow towards their sizes; none leaves them anywhere. axial_elongation: of cells in 3D, extent
+    along z over that in the plane, on average; all is made in a space so much lower. A part of the foreground without a
+    cell is one, if it is as large as the smallest; else its voxels are counted, in `counts["voxels_of_no_cell"]`. Where
+    the foreground reaches the border of the image it goes on there, and the border cuts cells. Raises ValueError for a
     foreground that is smaller than a cell.
     """
     foreground = np.asarray(foreground, bool)
