@@ -39,7 +39,7 @@ def simulate(organism: str, own: Any, settings: SimulateSettings) -> None:
         if wanted > there:
             raise ValueError(f"num_images asks for {wanted}, and {own.source} holds labels for {there}")
         settings = replace(settings, num_images=wanted)
-        job = simulation_job(settings, organism, own, source, files=[file.path for file in files])
+        job = simulation_job(settings, organism, own, source, files=_files_of(files))
     else:
         source = simulated(ORGANISMS[organism].simulate(), own)
         job = simulation_job(settings, organism, own, source)
@@ -102,6 +102,11 @@ def fitted(organism: str, settings: SimulateSettings, given: dict[str, Any]) -> 
     with replacing(record) as temporary:
         temporary.write_text(json.dumps({"of": of, "organism": chosen, "settings": asdict(own)}, indent=1))
     return chosen, own
+
+
+def _files_of(files: Sequence[LabelFile]) -> list[Path]:
+    """Each once, in their order."""
+    return list(dict.fromkeys(path for file in files for path in file.files))
 
 
 def _contents(folder: Path) -> str:
