@@ -15,6 +15,7 @@ from cascade.shapes.ellipsoid import ellipsoid, random_axes
 
 FEWEST_VOXELS = 4  # of a cell: in less, no shape can be seen
 _ROOM = 1.3  # of a window, in half-widths of the cell: what a cell loses to neighbours it gains elsewhere
+_SURE = 2.0  # voxels of the shortest semi-axis from which an ellipsoid is in one piece whatever its place
 _TOGETHER = 1 << 21  # points of windows that are evaluated at a time
 
 
@@ -103,7 +104,8 @@ def ellipsoid_bodies(
             window = tuple(slice(w - h, w + h + 1) for w, h in zip(widest, half[n], strict=True))
             depth, move = np.ascontiguousarray(depth[window]), moves[n : n + 1]
             mask = deepest(depth, voxels[n])
-            while not in_one_piece(mask):
+            sure = not move.any() and semi_axes_um[n].min() > _SURE * max(spacing_um)
+            while not sure and not in_one_piece(mask):
                 move = 0.5 * move if np.abs(move).max() > 0.01 * radius[n] else 0 * move
                 depth = _depths(semi_axes_um[n : n + 1], frames[n : n + 1], move, half[n], spacing_um)[0]
                 mask = deepest(depth, voxels[n])
