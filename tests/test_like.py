@@ -169,7 +169,7 @@ def test_one_line_says_what_is_wrong_with_a_folder(tmp_path, make, said):
         like(tmp_path / "nowhere")
 
 
-def test_the_command_simulates_what_is_like_a_folder(tmp_path, capsys):
+def test_the_command_simulates_what_is_like_a_folder(tmp_path, capsys, monkeypatch):
     folder, output = raw_folder(tmp_path / "raw", 2), tmp_path / "made"
     words = ["simulate", "auto", "--like", folder, "--output_dir", output, "--num_images", "2", "--touching", "0"]
     assert main(list(map(str, words))) == 0
@@ -186,6 +186,12 @@ def test_the_command_simulates_what_is_like_a_folder(tmp_path, capsys):
     shutil.rmtree(output)
     assert main(list(map(str, words))) == 0
     assert "as it was fitted before" in capsys.readouterr().out
+    assert {p.name: p.read_bytes() for p in output.rglob("*.safet*")} == made
+    shutil.rmtree(output)
+    for rank in ("1", "0"):  # two processes, one shard each
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert main([*map(str, words), "--shard_size", "1"]) == 0
     assert {p.name: p.read_bytes() for p in output.rglob("*.safet*")} == made
     assert (tmp_path / "made_like.json").read_bytes() == record
     assert main(["simulate", "auto", "--like", str(tmp_path), "--output_dir", str(tmp_path / "x")]) == 1
