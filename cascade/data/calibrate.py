@@ -20,7 +20,7 @@ _INNER = (0.02, 0.98)  # extremes of small samples say nothing
 _CELLS = {2: 160, 3: 80}  # of scenes that are compared with the real ones
 _FEWEST_SCENES, _MOST_SCENES = 4, 6
 _GOLDEN = 0.618
-_ALONE = 24  # single cells that are measured at each deformation
+_ALONE = 40  # single cells that are measured at each deformation
 _LONGEST, _FLATTEST = 3.0, (0.25, 4.0)  # that a tissue's cells can be
 _COARSE, _TISSUE, _TISSUE_ROUNDS = 6, 24, 4  # voxels of a radius, and radii of a stack, that tissues are compared at
 _SHAPE_ROUNDS, _CROWD_ROUNDS = 3, 2
@@ -78,11 +78,13 @@ def nuclei_like(
         made = measure_labels((one.labels for one in scenes), settings.spacing_um)
         step = 1 / (number + 1)  # other scenes each time, so that what chance makes of one is not fitted
         wanted = wanted + step * _apart(made.solidity, real.solidity, len(wanted))
-        moved = {
-            name: _moved(getattr(settings, name), step, getattr(made, name), getattr(real, name), least)
-            for name, least in (("elongation", 1.0), ("axial_elongation", 0.2))
-        }
-        settings = replace(settings, deformation=_deformation(wanted, solidity), **moved)
+        tall = settings.axial_elongation
+        settings = replace(
+            settings,
+            deformation=_deformation(wanted, solidity),
+            elongation=_moved(settings.elongation, step, made.elongation, real.elongation, 1.0),
+            axial_elongation=_moved(tall, step, made.axial_elongation, real.axial_elongation, 0.2),
+        )
     return settings
 
 
@@ -153,7 +155,8 @@ def _with_crowding(settings: NucleiSettings, real: Measures, seed: int) -> Nucle
     """Clustering, by how far the next cell is, and touching, by how many do."""
     if not len(real.nearest_um):
         return settings
-    share, moved, widths, middles = np.array(quantiles(real.touching)), 0.0, _WIDTHS, (-2.0, 2.0)
+    share, moved, middles = np.array(quantiles(real.touching)), 0.0, (-2.0, 2.0)
+    widths: tuple[float, ...] = _WIDTHS
     for _ in range(_CROWD_ROUNDS):  # once more at the share of touching cells that was found
         touching = tuple(np.clip(share + moved, 0, 1).round(4).tolist())
         settings = replace(settings, touching=touching)

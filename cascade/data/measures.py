@@ -124,7 +124,7 @@ class _Cells:
         """Distance of each centroid to the next; of a cell that is alone, none."""
         corners = np.array([[side.start for side in box] for box in self.boxes])
         centres = (corners + [np.argwhere(mask).mean(0) for mask in self.masks]) * self.spacing
-        return nearest_distances(centres).tolist()
+        return list(nearest_distances(centres).tolist())
 
     def shapes(self) -> dict[str, list[float]]:
         """Of whole cells, by name; of all where hardly any is whole."""
