@@ -109,7 +109,7 @@ def test_every_format_holds_labels_without_an_image(name, ndim, tmp_path):
     folder = save_samples([Sample(None, annotation)], tmp_path / "set", (name,))
     assert not [path for path in folder.rglob("*") if path.parent.name in ("images", "imagesTr", "01")]
     if name in ("coco", "huggingface", "ome-zarr"):
-        return _check_the_others(name, folder, annotation)
+        _check_the_others(name, folder, annotation)
     read, _ = next(iter(find_labels(folder))).annotation()
     np.testing.assert_array_equal(read.labels, annotation.labels)
     np.testing.assert_allclose(read.spacing_um, annotation.spacing_um, rtol=1e-5)
@@ -316,3 +316,20 @@ def test_annotations_are_measured_like_any_labels(made):
     assert seen.origin == "labels"
     assert seen.spacing_um == CELLS.spacing_um
     assert seen.measures.cells_per_image.tolist() == [len(simulated(nuclei, CELLS)(3, n).cells) for n in range(7)]
+
+
+def test_what_is_no_set_of_labels_is_named(tmp_path):
+    square = {"size": [4, 4], "counts": [0, 8, 8]}
+    known = {
+        "images": [{"id": 7, "file_name": "images/x.png", "height": 4, "width": 4}],
+        "annotations": [{"id": n, "image_id": 7, "segmentation": square} for n in (1, 2)],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(known))
+    assert "cell 2 lies on another one of images/x.png" in validate(ValidateSettings(tmp_path)).errors[0]
+    known["annotations"] = [{"id": 1, "image_id": 7, "segmentation": [[0, 0, 3, 0, 3, 3]]}]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "annotations.json").write_text(json.dumps(known))
+    assert "polygons" in validate(ValidateSettings(tmp_path / "other")).errors[0]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.parquet").write_bytes(b"nothing")
+    assert "cannot be read" in validate(ValidateSettings(tmp_path)).errors[0]

@@ -57,8 +57,8 @@ def random_settings(name: str, rng: np.random.Generator) -> object:
             )
         return NucleiSettings(
             canvas_size=size, spacing_um=spacing, num_cells=(1.0, u(5, 40)), radius_um=tuple(sorted(u(2.5, 5, 3))),
-            elongation=(1.0, u(1, 2)), axial_elongation=(u(0.5, 1), u(1, 1.5)), deformation=u(0, 0.25),
-            touching=u(0, 1), clustering=u(-1, 1), inside=bool(rng.random() < 0.3),
+            elongation=(1.0, u(1, 2)), axial_elongation=(u(0.5, 1), u(1, 1.5)), deformation=(0.0, u(0, 0.25)),
+            touching=(0.0, u(0, 1)), clustering=(-1.0, u(-1, 1)), inside=bool(rng.random() < 0.3),
         )  # fmt: skip
     if name == "celegans":
         return CElegansSettings(
@@ -101,7 +101,7 @@ def test_as_many_touch_as_were_asked_for(share, size):
     """Those that touch share a face, those that do not have two pixels of background all around."""
     spacing = (0.65, 0.65) if len(size) == 2 else (1.0, 0.5, 0.5)
     settings = NucleiSettings(
-        canvas_size=size, spacing_um=spacing, num_cells=(24.0,), radius_um=(3.0, 4.0), touching=share
+        canvas_size=size, spacing_um=spacing, num_cells=(24.0,), radius_um=(3.0, 4.0), touching=(share,)
     )
     annotation = nuclei(np.random.default_rng(1), settings)
     assert not annotation.counts
@@ -111,7 +111,7 @@ def test_as_many_touch_as_were_asked_for(share, size):
 
 
 def test_the_share_that_touches_varies_about_what_was_asked_for():
-    settings = NucleiSettings(canvas_size=(300, 300), num_cells=(24.0,), radius_um=(3.0, 4.0), touching=0.4)
+    settings = NucleiSettings(canvas_size=(300, 300), num_cells=(24.0,), radius_um=(3.0, 4.0), touching=(0.4,))
     found = [len(touching(nuclei(np.random.default_rng(seed), settings).labels)) / 24 for seed in range(12)]
     assert np.mean(found) == pytest.approx(0.4, abs=3 * np.sqrt(0.4 * 0.6 / 12 / 12))
 
@@ -120,7 +120,7 @@ def test_sizes_and_elongations_are_those_that_were_asked_for():
     """Area to a pixel, whatever touches and deforms; semi-axes as skimage measures them."""
     settings = NucleiSettings(
         canvas_size=(400, 400), spacing_um=(0.25, 0.25), num_cells=(40.0,), radius_um=(4.0,), elongation=(1.6,),
-        deformation=0.0, touching=0.4, inside=True,
+        deformation=(0.0,), touching=(0.4,), inside=True,
     )  # fmt: skip
     annotation = nuclei(np.random.default_rng(0), settings)
     assert {cell.size for cell in annotation.cells} == {np.rint(16 * np.pi / 0.0625) * 0.0625}
@@ -131,7 +131,7 @@ def test_sizes_and_elongations_are_those_that_were_asked_for():
     np.testing.assert_allclose(found, 1.6, rtol=0.03)
     solidity = []
     for deformation in (0.0, 0.12, 0.2):
-        one = nuclei(np.random.default_rng(0), replace(settings, deformation=deformation, touching=0.0))
+        one = nuclei(np.random.default_rng(0), replace(settings, deformation=(deformation,), touching=(0.0,)))
         solidity.append(np.mean([r.solidity for r in measure.regionprops(one.labels)]))
     assert solidity[0] > solidity[1] + 0.004 > solidity[2] + 0.02
 
@@ -139,7 +139,7 @@ def test_sizes_and_elongations_are_those_that_were_asked_for():
 def test_a_stack_is_as_tall_as_was_asked_for():
     settings = NucleiSettings(
         canvas_size=(40, 120, 120), spacing_um=(1.0, 0.5, 0.5), num_cells=(12.0,), radius_um=(5.0,),
-        elongation=(1.0,), axial_elongation=(1.4,), deformation=0.0, inside=True,
+        elongation=(1.0,), axial_elongation=(1.4,), deformation=(0.0,), inside=True,
     )  # fmt: skip
     annotation = nuclei(np.random.default_rng(0), settings)
     for box in ndimage.find_objects(annotation.labels):
@@ -150,7 +150,7 @@ def test_a_stack_is_as_tall_as_was_asked_for():
 
 def test_clustering_sets_how_near_the_next_one_is():
     def nearest(clustering: float) -> float:
-        settings = NucleiSettings(canvas_size=(400, 400), num_cells=(40.0,), clustering=clustering)
+        settings = NucleiSettings(canvas_size=(400, 400), num_cells=(40.0,), clustering=(clustering,))
         found = []
         for seed in range(3):
             places = np.array([cell.centroid_um for cell in nuclei(np.random.default_rng(seed), settings).cells])
@@ -331,7 +331,7 @@ BAD = [
         {"canvas_size": (64, 64, 64)},
         "spacing_um must be 3 lengths above 0 in µm for a canvas of 64 64 64",
     ),
-    (NucleiSettings, {"touching": 1.5}, "touching must be between 0 and 1, got 1.5"),
+    (NucleiSettings, {"touching": (1.5,)}, "touching must be from 0 to 1, got 1.5"),
     (NucleiSettings, {"elongation": (0.5,)}, "elongation must be from 1, got 0.5"),
     (StemCellSettings, {"canvas_size": (13, 64, 64)}, "canvas_size must be y x, whole numbers from 1, got 13 64 64"),
     (CElegansSettings, {"canvas_size": (64, 64)}, "canvas_size must be z y x, whole numbers from 1, got 64 64"),

@@ -21,8 +21,8 @@ from cascade.rng import stream
 from cascade.simulators.nuclei import NucleiSettings, nuclei
 
 _SCENE = NucleiSettings(
-    canvas_size=(320, 320), num_cells=(40.0,), radius_um=(8.0, 11.5), elongation=(1.05, 1.7), deformation=0.06,
-    touching=0.3, clustering=0.3,
+    canvas_size=(320, 320), num_cells=(40.0,), radius_um=(8.0, 11.5), elongation=(1.05, 1.7), deformation=(0.06,),
+    touching=(0.3,), clustering=(0.3,),
 )  # fmt: skip
 
 

@@ -61,7 +61,9 @@ def generate(plan: FitSettings, output: Path, state: "Progress") -> None:
     """Paint simulated scenes."""
     assert plan.simulate is not None
     options = ["--model", str(output / "model"), "--output_dir", str(output / "synthetic"), "--simulate", plan.simulate]
-    options += ["--like", str(plan.source)] if plan.simulate in ("auto", "nuclei") else []
+    if plan.simulate in ("auto", "nuclei"):
+        options += ["--like", str(plan.source)]
+        options += ["--like_sequences", *plan.sequences] if plan.sequences else []
     options += ["--num_images", str(plan.num_images), "--seed", str(plan.seed)]
     _launch("cascade", ["generate", *options])
 

@@ -14,7 +14,7 @@ from diffusers.utils.logging import disable_progress_bar
 from cascade import __version__
 from cascade.annotation import Annotation, Sample
 from cascade.commands.generate import tell_done
-from cascade.commands.simulate import fitted, labels_source
+from cascade.commands.simulate import files_of, labels_source, settings_of
 from cascade.data.label_sets import find_labels
 from cascade.diffusion.painting import PaintingSettings
 from cascade.entry import UsageError
@@ -23,7 +23,7 @@ from cascade.generation.load import check_device, fast_dtype, load
 from cascade.generation.painting import Painter, Source, painted
 from cascade.generation.settings import GenerationSettings, SourceSettings
 from cascade.generation.shards import Job
-from cascade.generation.simulation import files_sha256, frames_per_sequence, plain_fields, simulated
+from cascade.generation.simulation import SimulateSettings, files_sha256, frames_per_sequence, plain_fields, simulated
 from cascade.hub import folders as hub
 from cascade.hub.statistics import saved_statistics
 from cascade.ownership import check_outside
@@ -169,11 +169,12 @@ def _source(
         files = find_labels(own.source, own.truth, own.sequences)
         source, there = labels_source(own, files)
         record = {"annotations": str(chosen.annotations.resolve())}
-        return _Annotations(source, there, record, tuple(file.path for file in files))
+        return _Annotations(source, there, record, tuple(files_of(files)))
     organism = chosen.simulate or ""
     given: dict[str, Any] = {"spacing_um": spacing_um} | ({"canvas_size": canvas_size} if canvas_size else {})
     if chosen.like is not None:
-        organism, simulator = fitted(organism, chosen.like, output_dir, given)
+        asked = SimulateSettings(output_dir=output_dir, like=chosen.like, like_sequences=chosen.like_sequences)
+        organism, simulator = settings_of(organism, asked, given)
     elif organism in ORGANISMS and organism != "labels":
         simulator = _as_dense(organism, given)
     else:

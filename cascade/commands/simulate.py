@@ -1,15 +1,19 @@
 """`cascade simulate`: annotations of an organism, or of labels that exist, here or among processes."""
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from cascade import __version__
 from cascade.annotation import Annotation
 from cascade.data.label_sets import LabelFile, find_labels
 from cascade.data.like import like
 from cascade.entry import UsageError
+from cascade.files import replacing
 from cascade.generation import shards
 from cascade.generation.painting import Source
 from cascade.generation.simulation import SimulateSettings, simulated, simulation_job, unpainted
@@ -35,7 +39,7 @@ def simulate(organism: str, own: Any, settings: SimulateSettings) -> None:
         if wanted > there:
             raise ValueError(f"num_images asks for {wanted}, and {own.source} holds labels for {there}")
         settings = replace(settings, num_images=wanted)
-        job = simulation_job(settings, organism, own, source, files=[file.path for file in files])
+        job = simulation_job(settings, organism, own, source, files=files_of(files))
     else:
         source = simulated(ORGANISMS[organism].simulate(), own)
         job = simulation_job(settings, organism, own, source)
@@ -61,30 +65,69 @@ def settings_of(organism: str, settings: SimulateSettings, given: dict[str, Any]
     if settings.like is None:
         if organism == "auto":
             raise UsageError("auto needs --like FOLDER, images to choose a simulator for")
+        if settings.like_sequences:
+            raise UsageError("--like_sequences goes with --like FOLDER")
         return organism, ORGANISMS[organism].settings_class()(**given)
     if organism not in FITTED:
         raise UsageError(f"--like goes with {' and '.join(FITTED)}; {organism} has the numbers of its paper")
-    return fitted(organism, settings.like, settings.output_dir, given)
-
-
-def fitted(organism: str, folder: Path, output_dir: Path, given: dict[str, Any]) -> tuple[str, Any]:
-    """The simulator for images like those in a folder, with numbers and sizes fitted to them; what is given wins.
-
-    What was measured is printed, and a picture of what was seen lies beside the output folder.
-    """
-    seen = like(folder, spacing_um=given.get("spacing_um", ()))
-    chosen = seen.organism if organism == "auto" else "nuclei"
-    print(seen.table())
-    picture = output_dir.with_name(f"{output_dir.name}_like.png")
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    seen.draw(picture)
-    print(f"{chosen}; look at what was seen: {picture}")
-    canvas_size = given.get("canvas_size")
-    own = seen.settings(canvas_size=canvas_size) if chosen == "nuclei" else seen.tissue_settings(canvas_size)
+    chosen, own = fitted(organism, settings, given)
     strange = sorted(given.keys() - {one.name for one in fields(own)})
     if strange:
         raise UsageError(f"--{strange[0]} is none of {chosen}, which these images show: leave it out, or give nuclei")
     return chosen, replace(own, **given)
+
+
+def fitted(organism: str, settings: SimulateSettings, given: dict[str, Any]) -> tuple[str, Any]:
+    """The simulator for images like those in `settings.like`, with numbers and sizes fitted to them.
+
+    What was measured is printed, and beside the output folder lie a picture of what was seen, and the fit: other
+    processes, and the same command again, read it there as long as images and version are the same.
+    """
+    folder, output = settings.like or Path(), settings.output_dir
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; name the folder that holds the images")
+    picture, record = (output.with_name(f"{output.name}_like.{kind}") for kind in ("png", "json"))
+    how = {name: given.get(name, ()) for name in ("spacing_um", "canvas_size")}
+    of = json.loads(json.dumps([organism, how, settings.like_sequences, __version__, _contents(folder)]))
+    if (kept := _kept(record, of)) is not None:
+        print(f"{kept[0]}, as it was fitted before: see {record}")
+        return kept
+    seen = like(folder, spacing_um=how["spacing_um"], sequences=settings.like_sequences)
+    chosen = seen.organism if organism == "auto" else "nuclei"
+    print(seen.table())
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    seen.draw(picture)
+    print(f"{chosen}; look at what was seen: {picture}")
+    own = (seen.settings if chosen == "nuclei" else seen.tissue_settings)(canvas_size=how["canvas_size"] or None)
+    with replacing(record) as temporary:
+        temporary.write_text(json.dumps({"of": of, "organism": chosen, "settings": asdict(own)}, indent=1))
+    return chosen, own
+
+
+def files_of(files: Sequence[LabelFile]) -> list[Path]:
+    """Each once, in their order."""
+    return list(dict.fromkeys(path for file in files for path in file.files))
+
+
+def _contents(folder: Path) -> str:
+    """A hash of the names, sizes and times of all files in a folder."""
+    digest = hashlib.sha256(str(folder.resolve()).encode())
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _kept(record: Path, of: list[Any]) -> tuple[str, Any] | None:
+    """The organism and settings that were fitted before to the same images; None if there is no such fit."""
+    try:
+        kept = json.loads(record.read_text())
+        if kept["of"] != of:
+            return None
+        numbers = {name: tuple(value) if isinstance(value, list) else value for name, value in kept["settings"].items()}
+        return kept["organism"], ORGANISMS[kept["organism"]].settings_class()(**numbers)
+    except (OSError, ValueError, KeyError, TypeError):  # none, or one that is broken: it is made anew
+        return None
 
 
 def labels_source(settings: LabelsSettings, files: Sequence[LabelFile]) -> tuple[Source, int]:

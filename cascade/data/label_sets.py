@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from cascade.annotation import Annotation
+from cascade.data.exported import COCO, images_of, read_exported
 from cascade.data.frames import Frame, find_frames
 from cascade.data.spacing import spacing_of
 from cascade.export.annotations import load_annotation
@@ -26,11 +27,23 @@ class LabelFile:
     """Folder of the data set, whose dataset.json may say the voxel size."""
     frame: Frame
     """Of labels without an image, its image is the labels themselves."""
+    number: int = 0
+    """Among the images that the file describes, where there are several."""
 
     @property
     def path(self) -> Path:
         """The file."""
         return self.frame.label_path
+
+    @property
+    def holds_spacing(self) -> bool:
+        """Whether the file itself says the voxel size, so that no other can be given."""
+        return self.path.suffix in (".safetensors", ".zarr", ".parquet", ".json")
+
+    @property
+    def files(self) -> list[Path]:
+        """The file, or all those of a folder in its place."""
+        return sorted(p for p in self.path.rglob("*") if p.is_file()) if self.path.is_dir() else [self.path]
 
     def annotation(self, spacing_um: tuple[float, ...] = ()) -> tuple[Annotation, str]:
         """With what is known of the cells, and where the voxel size is from, see `spacing_of`.
@@ -42,6 +55,8 @@ class LabelFile:
                 return load_annotation(self.path), "annotation"
             except ValueError as error:
                 raise DataError(str(error)) from error
+        if self.holds_spacing:
+            return read_exported(self.path, self.number), "annotation"
         labels = _unsigned(read_labels(self.path))
         spacing, origin = self._spacing(labels.ndim, spacing_um)
         return Annotation.of_labels(labels, spacing[-labels.ndim :]), origin
@@ -75,7 +90,8 @@ def bare_labels(source: Path, truth: str = "gt", sequences: tuple[str, ...] = ()
 
     Layouts: annotations as this package writes them (`annotations/sample_000000.safetensors`), the Cell Tracking
     Challenge's truth (`01_GT/SEG/man_seg000.tif`), Cellpose's masks (`x_masks.tif`, also in `train/`), StarDist's
-    `masks/`, `labels/` of OME-TIFFs and nnU-Net's `instancesTr/`.
+    `masks/`, `labels/` of OME-TIFFs and nnU-Net's `instancesTr/`. Of OME-Zarr, COCO and Hugging Face's Parquet only the
+    labels are read, whether or not there are images.
     """
     for folder in (source / "annotations", source):
         paths = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
@@ -92,6 +108,11 @@ def bare_labels(source: Path, truth: str = "gt", sequences: tuple[str, ...] = ()
         paths = list(_images(folder))
         if paths and all(path.stem.endswith(_TAGS) for path in paths):
             return [_bare(folder, path) for path in paths]
+    stores = sorted(source.glob("*.ome.zarr")) or sorted((source / "data").glob("*.parquet"))
+    if stores:
+        return [_bare(source, path) for path in stores]
+    if (coco := source / COCO).is_file():
+        return [LabelFile(source, Frame(name, coco, coco), n) for n, name in enumerate(images_of(coco))]
     for name, images in _FOLDERS.items():
         paths = list(_images(source / name))
         if paths and not (source / images).is_dir():

@@ -51,9 +51,9 @@ class Likeness:
             )
         return nuclei_like(self.measures, self.image_shape, self.spacing_um, canvas_size=canvas_size, seed=seed)
 
-    def tissue_settings(self, canvas_size: Sequence[int] | None = None) -> TissueSettings:
-        """At which a tissue's cells are as large and as long, along whichever axis they are longest."""
-        return tissue_like(self.measures, canvas_size or self.image_shape, self.spacing_um)
+    def tissue_settings(self, *, canvas_size: Sequence[int] | None = None, seed: int = 0) -> TissueSettings:
+        """At which a tissue's cells are as large, as long and as tall, see `tissue_like`."""
+        return tissue_like(self.measures, self.image_shape, self.spacing_um, canvas_size=canvas_size, seed=seed)
 
     def table(self) -> str:
         """Mean, spread and range of every measure, a line each."""

@@ -9,15 +9,15 @@ import numpy.typing as npt
 from scipy import ndimage, spatial
 from skimage import measure
 
-_FEW_PX = 12  # of a cell: less has no shape
-_FEW_WHOLE = 0.25  # share of an image's cells that, whole, stand for all: in tissue, most are cut
+_FEW_PX = 12  # of a cell: less has no shape, and neither has what is one pixel thick
+FEW_WHOLE = 0.25  # share of an image's cells that, whole, stand for all: in tissue, most are cut
 _NEAR = 2  # pixels to another cell that is touched: one of background may lie between
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measures:
     """Of all images of one kind; lengths in µm. Cells that a border cuts count, but have
-    no size and no shape here, unless three of four are cut.
+    no size and no shape here, unless three of four are cut (`FEW_WHOLE`).
 
     >>> labels = np.zeros((40, 40), int)
     >>> labels[10:20, 10:20], labels[10:20, 20:30] = 1, 2
@@ -30,6 +30,8 @@ class Measures:
     """One an image."""
     touching: npt.NDArray[Any]
     """One an image with cells: share of those with another one no more than a pixel of background away."""
+    whole: npt.NDArray[Any]
+    """One an image with cells: share of those that no border cuts."""
     nearest_um: npt.NDArray[Any]
     """One a cell that is not alone: distance between centroids."""
     radius_um: npt.NDArray[Any]
@@ -76,6 +78,7 @@ def measure_labels(
         found["cells_per_image"].append(len(cells.ids))
         if len(cells.ids):
             found["touching"].append(float(np.isin(cells.ids, touching_ids(plane)).mean()))
+            found["whole"].append(float(np.mean(cells.whole)))
             found["nearest_um"] += cells.nearest_um()
         for name, values in (cells.shapes() if shapes else {}).items():
             found[name] += values
@@ -91,6 +94,11 @@ def touching_ids(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     highest = ndimage.maximum_filter(labels, size)
     lowest = ndimage.minimum_filter(np.where(labels > 0, labels, np.iinfo(np.int32).max), size)
     return np.unique(labels[(labels > 0) & ((highest != labels) | (lowest != labels))])
+
+
+def nearest_distances(centres: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """How far the next one is from each of some points (N, n), (N,); none of a single one."""
+    return np.asarray(spatial.KDTree(centres).query(centres, 2)[0][:, 1]) if len(centres) > 1 else np.zeros(0)
 
 
 def measure_masks(masks: Iterable[npt.NDArray[Any]], spacing_um: Sequence[float]) -> Measures:
@@ -110,23 +118,21 @@ class _Cells:
         self.ids = np.array([label for label, _ in found], int)
         self.boxes = [box for _, box in found]
         self.masks = [labels[box] == label for label, box in found]
+        self.whole = [self._is_whole(box) for box in self.boxes]
 
     def nearest_um(self) -> list[float]:
         """Distance of each centroid to the next; of a cell that is alone, none."""
-        if len(self.ids) < 2:
-            return []
         corners = np.array([[side.start for side in box] for box in self.boxes])
         centres = (corners + [np.argwhere(mask).mean(0) for mask in self.masks]) * self.spacing
-        return spatial.KDTree(centres).query(centres, 2)[0][:, 1].tolist()
+        return list(nearest_distances(centres).tolist())
 
     def shapes(self) -> dict[str, list[float]]:
         """Of whole cells, by name; of all where hardly any is whole."""
-        whole = [self._is_whole(box) for box in self.boxes]
-        some = whole if np.sum(whole) >= _FEW_WHOLE * len(whole) else [True] * len(whole)
+        some = self.whole if np.sum(self.whole) >= FEW_WHOLE * len(self.whole) else [True] * len(self.whole)
         rows = [
             _shape(mask, self.spacing)
             for mask, wanted in zip(self.masks, some, strict=True)
-            if wanted and np.count_nonzero(mask) >= _FEW_PX
+            if wanted and np.count_nonzero(mask) >= _FEW_PX and min(mask.shape) > 1
         ]
         return _columns(rows, len(self.spacing))
 

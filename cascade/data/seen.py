@@ -114,7 +114,7 @@ def _of_labels(source: Path, files: list[LabelFile], given: Sequence[float], mos
                 f"{file.path}: {some(split)} in several pieces; give each piece an id of its own, or keep the largest"
             )
         labels.append(plane)
-    if chosen[0].path.suffix == ".safetensors":
+    if chosen[0].holds_spacing:
         spacing = annotation.spacing_um
     else:
         spacing = _spacing(source, [file.frame.image_path for file in chosen], [one.ndim for one in labels], given)

@@ -29,6 +29,8 @@ def with_unlabelled(image: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.ND
     What is brighter than the background is cut into pieces about as large as the annotated cells (a watershed of the
     distance to its rim), each bounded where its light falls to half. Good enough for counts, densities and to mask
     neighbours; no crop is ever cut of such a cell. Annotated ids are left as they are, new ones follow the highest.
+    (`cascade.data.detection.detect`, which knows no size, finds as many of the cells, and half as many again where
+    there is none.)
 
     Raises ValueError if no cell is annotated: there is no size to go by.
     """

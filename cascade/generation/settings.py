@@ -81,6 +81,8 @@ class SourceSettings:
     """Paint annotations of an organism, as `cascade simulate` makes them: gowt1, nuclei, tissue, … or auto."""
     like: Path | None = None
     """Images, raw or labelled, that the numbers and sizes of `simulate` nuclei or auto are fitted to."""
+    like_sequences: tuple[str, ...] = ()
+    """Which of their sequences; default all."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -88,6 +90,8 @@ class SourceSettings:
             raise ValueError("annotations goes without `simulate`: both are sources")
         if self.like is not None and self.simulate is None:
             raise ValueError("like goes with `simulate` nuclei or auto")
+        if self.like_sequences and self.like is None:
+            raise ValueError("like_sequences goes with `like`")
 
     @property
     def given(self) -> bool:

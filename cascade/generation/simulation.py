@@ -37,6 +37,8 @@ class SimulateSettings:
     coco or huggingface, each without images; several may be given."""
     like: Path | None = None
     """Folder of images, raw or labelled, that numbers and sizes are fitted to; for nuclei and auto."""
+    like_sequences: tuple[str, ...] = ()
+    """Of a Cell Tracking Challenge folder, those that --like looks at; default all."""
     shard_size: int = 4
     """Annotations between two points to resume from."""
     only: int | None = None

@@ -26,9 +26,10 @@ def ellipsoid(semi_axes_um: npt.NDArray[Any], axes: npt.NDArray[Any] | None = No
     frame = np.eye(len(semi)) if axes is None else np.asarray(axes, float)
 
     def sdf(points: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        local = np.asarray(points, float) @ frame.T
-        k = np.linalg.norm(local / semi, axis=1)
-        slope = np.linalg.norm(local / semi**2, axis=1)
+        scaled = np.asarray(points, float) @ (frame / semi[:, None]).T
+        k = np.sqrt(np.einsum("pi,pi->p", scaled, scaled))
+        scaled /= semi
+        slope = np.sqrt(np.einsum("pi,pi->p", scaled, scaled))
         return np.where(slope > 0, k * (k - 1) / np.maximum(slope, 1e-12), -semi.min())
 
     return sdf

@@ -15,6 +15,7 @@ from cascade.shapes.ellipsoid import ellipsoid, random_axes
 
 FEWEST_VOXELS = 4  # of a cell: in less, no shape can be seen
 _ROOM = 1.3  # of a window, in half-widths of the cell: what a cell loses to neighbours it gains elsewhere
+_SURE = 2.0  # voxels of the shortest semi-axis from which an ellipsoid is in one piece whatever its place
 _TOGETHER = 1 << 21  # points of windows that are evaluated at a time
 
 
@@ -70,15 +71,15 @@ def ellipsoid_bodies(
     frames: npt.NDArray[Any],
     spacing_um: tuple[float, ...],
     *,
-    deformation: float = 0.0,
+    deformation: float | npt.NDArray[Any] = 0.0,
     control_points: int = 8,
 ) -> list[Body]:
     """Bodies of ellipses or ellipsoids with semi-axes (B, n) along the rows of frames (B, n, n).
 
-    deformation: standard deviation of the B-spline displacements, in radii of the ball of equal size. control_points:
-    of the splines, along each axis of a box about 2.6 times as wide as the cell; few of them stretch and bend it, many
-    make its outline uneven. Whatever the deformation does, a body has as many voxels as its ellipsoid; where it would
-    tear it into pieces, it is halved.
+    deformation: standard deviation of the B-spline displacements, in radii of the ball of equal size, of all cells or
+    (B,) of each. control_points: of the splines, along each axis of a box about 2.6 times as wide as the cell; few of
+    them stretch and bend it, many make its outline uneven. Whatever the deformation does, a body has as many voxels as
+    its ellipsoid; where it would tear it into pieces, it is halved.
     Raises ValueError for cells of less than `FEWEST_VOXELS` voxels.
     """
     count, ndim = semi_axes_um.shape
@@ -90,10 +91,9 @@ def ellipsoid_bodies(
             f"radius_um {radius.min():g} is too small for voxels of {' × '.join(f'{s:g}' for s in spacing_um)} µm: a "
             f"cell must have {FEWEST_VOXELS} of them"
         )
-    moves = random_displacements(rng, (control_points,) * ndim, deformation, count) * radius.reshape(
-        -1, *[1] * (ndim + 1)
-    )
-    extent = np.sqrt(np.einsum("bi,bij->bj", semi_axes_um**2, frames**2)) + 2 * deformation * radius[:, None]
+    most = np.broadcast_to(deformation, count) * radius
+    moves = random_displacements(rng, (control_points,) * ndim, 1.0, count) * most.reshape(-1, *[1] * (ndim + 1))
+    extent = np.sqrt(np.einsum("bi,bij->bj", semi_axes_um**2, frames**2)) + 2 * most[:, None]
     half = np.ceil(_ROOM * extent / spacing_um).astype(int) + 1
     found: list[Body | None] = [None] * count
     for some in _batches(half):
@@ -104,12 +104,13 @@ def ellipsoid_bodies(
             window = tuple(slice(w - h, w + h + 1) for w, h in zip(widest, half[n], strict=True))
             depth, move = np.ascontiguousarray(depth[window]), moves[n : n + 1]
             mask = deepest(depth, voxels[n])
-            while not in_one_piece(mask):
+            sure = not move.any() and semi_axes_um[n].min() > _SURE * max(spacing_um)
+            while not sure and not in_one_piece(mask):
                 move = 0.5 * move if np.abs(move).max() > 0.01 * radius[n] else 0 * move
                 depth = _depths(semi_axes_um[n : n + 1], frames[n : n + 1], move, half[n], spacing_um)[0]
                 mask = deepest(depth, voxels[n])
             sdf = ellipsoid(semi_axes_um[n], frames[n])
-            reach = (float(semi_axes_um[n].min()), float(semi_axes_um[n].max() + 2 * deformation * radius[n]))
+            reach = (float(semi_axes_um[n].min()), float(semi_axes_um[n].max() + 2 * most[n]))
             found[n] = Body(depth, mask, int(voxels[n]), sdf, reach)
     return [body for body in found if body is not None]
 

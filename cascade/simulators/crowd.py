@@ -221,7 +221,10 @@ class Crowd:
         axes = [
             (nodes[part] - c) * s for nodes, part, c, s in zip(self._nodes, span, centre, self.spacing_um, strict=True)
         ]
-        points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
+        points = np.empty((*window.shape, len(axes)))
+        for axis, place in enumerate(np.meshgrid(*axes, indexing="ij", sparse=True)):
+            points[..., axis] = place
+        points = points.reshape(-1, len(axes))
         np.minimum(window, body.sdf(points).reshape(window.shape), out=window, casting="unsafe")
 
 

@@ -54,14 +54,16 @@ def filled_tissue(
     elongation: Sequence[float],
     layer_um: float | None,
     regularity: int,
+    axial_elongation: float = 1.0,
 ) -> Annotation:
     """An organism (Y, X) or (Z, Y, X), bool, filled with cells: each in one piece, none lost, none on another.
 
     diameter_um: quantiles of the discs or balls of the cells' sizes. layer_um: thickness of the layers in which they
     lie from the surface inwards; default the edge of the square or cube of a middling cell. regularity: rounds in which
-    cells move apart and grow towards their sizes; none leaves them anywhere. A part of the foreground without a cell is
-    one, if it is as large as the smallest; else its voxels are counted, in `counts["voxels_of_no_cell"]`. Where the
-    foreground reaches the border of the image it goes on there, and the border cuts cells. Raises ValueError for a
+    cells move apart and grow towards their sizes; none leaves them anywhere. axial_elongation: of cells in 3D, extent
+    along z over that in the plane, on average; all is made in a space so much lower. A part of the foreground without a
+    cell is one, if it is as large as the smallest; else its voxels are counted, in `counts["voxels_of_no_cell"]`. Where
+    the foreground reaches the border of the image it goes on there, and the border cuts cells. Raises ValueError for a
     foreground that is smaller than a cell.
     """
     foreground = np.asarray(foreground, bool)
@@ -70,6 +72,8 @@ def filled_tissue(
     _check_sizes(np.count_nonzero(foreground) * voxel, smallest, voxel, n)
     edge = usual ** (1 / n)
     spacing = np.asarray(spacing_um, float)
+    if n == 3:
+        spacing = spacing * np.cbrt(axial_elongation) / (axial_elongation, 1, 1)
     box = _around(foreground, np.ceil(edge / spacing).astype(int))
     inner = foreground[box]
     lattice = _lattice(inner, spacing, edge / _FINE, beyond_um=_BEYOND * edge)

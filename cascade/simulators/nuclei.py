@@ -1,5 +1,6 @@
 """Nuclei of any tissue, by their numbers: sizes, shapes, how many, and how crowded they lie."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ from cascade.annotation import Annotation
 from cascade.draws import at_rank, check_quantiles, draw
 from cascade.settings import check_fields
 from cascade.simulators.bodies import Body, ellipsoid_bodies, random_frames
-from cascade.simulators.checks import check_all_placed, check_canvas, check_share
+from cascade.simulators.checks import check_all_placed, check_canvas
 from cascade.simulators.crowd import Crowd, Site
 
 
@@ -33,12 +34,12 @@ class NucleiSettings:
     """Longest over shortest semi-axis, in 3D of those in the plane."""
     axial_elongation: tuple[float, ...] = (1.0,)
     """In 3D, extent along z over the mean one in the plane."""
-    deformation: float = 0.08
-    """Standard deviation of the B-spline displacements, in radii: how irregular the outlines are."""
-    touching: float = 0.0
-    """Share of cells that touch another one."""
-    clustering: float = 0.0
-    """0: spread at random; 1: as near to others as they fit; -1: as far from them."""
+    deformation: tuple[float, ...] = (0.08,)
+    """Standard deviation of a cell's B-spline displacements, in radii: how irregular outlines are."""
+    touching: tuple[float, ...] = (0.0,)
+    """Share of an image's cells that touch another one."""
+    clustering: tuple[float, ...] = (0.0,)
+    """Of a cell, or a group that touches. 0: put anywhere; 1: as near to others as it fits; -1: as far from them."""
     inside: bool = False
     """No cell is cut by the border of the canvas."""
     brightness: tuple[float, ...] | None = None
@@ -51,10 +52,9 @@ class NucleiSettings:
         check_quantiles("radius_um", self.radius_um, above=0)
         check_quantiles("elongation", self.elongation, least=1)
         check_quantiles("axial_elongation", self.axial_elongation, above=0)
-        if not 0 <= self.deformation <= 0.5:
-            raise ValueError(f"deformation must be between 0 and 0.5 radii, got {self.deformation:g}")
-        check_share(self, "touching")
-        check_share(self, "clustering", least=-1.0)
+        check_quantiles("deformation", self.deformation, least=0, most=0.5)
+        check_quantiles("touching", self.touching, least=0, most=1)
+        check_quantiles("clustering", self.clustering, least=-1, most=1)
         if self.brightness is not None:
             check_quantiles("brightness", self.brightness, least=0)
 
@@ -76,7 +76,8 @@ def nuclei(rng: np.random.Generator, settings: NucleiSettings | None = None) -> 
     crowd = Crowd(
         settings.canvas_size, settings.spacing_um, float(at_rank(settings.radius_um, 0.1)), inside=settings.inside
     )
-    fill(rng, crowd, bodies, touching=settings.touching, clustering=settings.clustering)
+    touching = float(draw(rng, settings.touching, 1)[0])
+    fill(rng, crowd, bodies, touching=touching, clustering=settings.clustering)
     check_all_placed(crowd, count, settings.num_cells[0])
     brightness = None if settings.brightness is None else draw(rng, settings.brightness, count)
     return crowd.annotation(brightness)
@@ -95,36 +96,49 @@ def bodies_of(rng: np.random.Generator, settings: NucleiSettings, count: int) ->
         semi = [flat * axial]
     semi_axes = np.stack([*semi, flat * ratio, flat / ratio], 1)
     frames = random_frames(rng, count, ndim, upright=True)
-    return ellipsoid_bodies(rng, semi_axes, frames, settings.spacing_um, deformation=settings.deformation)
+    deformation = draw(rng, settings.deformation, count)
+    return ellipsoid_bodies(rng, semi_axes, frames, settings.spacing_um, deformation=deformation)
 
 
 def fill(
-    rng: np.random.Generator, crowd: Crowd, bodies: list[Body], *, touching: float = 0.0, clustering: float = 0.0
+    rng: np.random.Generator,
+    crowd: Crowd,
+    bodies: list[Body],
+    *,
+    touching: float = 0.0,
+    clustering: Sequence[float] = (0.0,),
 ) -> list[Site]:
-    """Put bodies on a canvas, so that this share of them touches another.
+    """Put bodies on a canvas, so that this share of them touches another; clustering: quantiles.
 
     Groups that touch come first, the larger bodies before the smaller: later cells have to keep away from them, or
     squeeze in between. What had to touch for want of room, or could not, is counted.
     """
     sites: list[Site] = []
     order = rng.permutation(len(bodies))
-    groups = _groups(rng, 2 * int(rng.binomial(len(bodies) // 2, touching)) if touching < 1 else len(bodies))
-    start = 0
+    groups = _groups(rng, _touching(rng, len(bodies), touching))
+    nearness, start = draw(rng, clustering, len(bodies)), 0
     for size in groups:
         group: list[Site] = []
         for n in order[start : start + size]:
             site = crowd.put_beside(rng, bodies[n], group) if group else None
-            site = site or crowd.put(rng, bodies[n], clustering=clustering)
+            site = site or crowd.put(rng, bodies[n], clustering=float(nearness[order[start]]))
             group += [site] if site else []
         sites += group
         start += size
     alone = sorted(order[start:], key=lambda n: -bodies[n].voxels)
     for n in alone:
-        site = crowd.put(rng, bodies[n], gap=True, clustering=clustering)
+        site = crowd.put(rng, bodies[n], gap=True, clustering=float(nearness[n]))
         if site is None and (site := crowd.put(rng, bodies[n])):
             crowd.count("touching_for_want_of_room")
         sites += [site] if site else []
     return sites
+
+
+def _touching(rng: np.random.Generator, count: int, share: float) -> int:
+    """How many of so many cells touch another, on average the share, but never a single one."""
+    wanted = share * count
+    number = int(wanted + rng.random()) if wanted >= 2 else 2 * int(rng.random() < 0.5 * wanted)
+    return min(number, count)
 
 
 def _groups(rng: np.random.Generator, count: int) -> list[int]:

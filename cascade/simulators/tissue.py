@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.annotation import Annotation
-from cascade.settings import check_fields
+from cascade.settings import check_fields, positive
 from cascade.simulators.checks import check_canvas
 from cascade.simulators.layers import check_tissue, filled_tissue
 from cascade.simulators.organisms import check_foreground, read_foreground
@@ -34,6 +34,8 @@ class TissueSettings:
     elongation: tuple[float, ...] = (1.0, 1.6, 1.9, 2.4, 3.0)
     """Longest over shortest axis of cells, up to 3 (in 2D, about 2 is reached); 1 leaves them as the tessellation makes
     them, about 1.4."""
+    axial_elongation: float = 1.0
+    """In 3D, extent of cells along z over that in the plane, on average."""
     layer_um: float | None = None
     """Thickness of a layer of cells; default the edge of the square or cube of a middling cell."""
     regularity: int = 3
@@ -43,6 +45,7 @@ class TissueSettings:
         check_fields(self)
         check_canvas(self.canvas_size, self.spacing_um)
         check_tissue(self)
+        positive(self, "axial_elongation")
 
 
 def tissue(
@@ -73,4 +76,5 @@ def tissue(
         elongation=settings.elongation,
         layer_um=settings.layer_um,
         regularity=settings.regularity,
+        axial_elongation=settings.axial_elongation,
     )
