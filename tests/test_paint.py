@@ -139,7 +139,7 @@ WRONG = [
     ([], "there are none: give --annotations FOLDER, or --simulate gowt1"),
     (["--annotations", "{cells}", "--simulate", "gowt1"], "--annotations goes without --simulate"),
     (["--simulate", "unicorn"], "--simulate takes an organism, "),
-    (["--simulate", "gowt1", "--like", "nowhere"], "no such folder"),
+    (["--simulate", "nuclei", "--like", "nowhere"], "no such folder"),
     (["--simulate", "tribolium"], "tribolium has its own voxels"),
     (["--simulate", "celegans"], "--canvas_size must be given for celegans in 2D"),
     (["--annotations", "nowhere"], "no such folder"),
