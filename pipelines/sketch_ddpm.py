@@ -70,7 +70,7 @@ class SketchPipeline(HubStage, DiffusionPipeline):
         sketch: dict[str, Any] | None = None,
         t_start: int = 400,
         sigma: float = 1.0,
-        num_inference_steps: int = 10,
+        num_inference_steps: int = 16,
         solver: str = "dpm++",
         guidance_um: float = 0.0,
     ):

@@ -12,10 +12,13 @@ from scipy import ndimage
 
 from cascade.annotation import Annotation
 from cascade.diffusion.painting import PaintingSettings
+from cascade.evaluation.faithfulness import faithfulness
+from cascade.evaluation.images import zncc
 from cascade.hub.folders import ModelError
 from cascade.optics.window import Window
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.rng import stream
+from cascade.simulators.nuclei import NucleiSettings, nuclei
 from cascade.sketch.draw import asked, draw_sketch
 from cascade.sketch.settings import SketchSettings
 
@@ -253,3 +256,22 @@ def test_a_cell_keeps_the_brightness_that_its_annotation_asks_for():
     assert [cell.brightness for cell in made.samples[0].cells] == [cell.brightness for cell in cells]
     for cell in cells:
         assert made.sketches[0][annotation.labels == cell.label].mean() == pytest.approx(cell.brightness, rel=0.01)
+
+
+def test_the_embedded_model_paints_what_is_drawn():
+    """Nuclei at their places, as bright as they were asked to be, and noise that no sketch has."""
+    pipeline = SketchPipeline.from_pretrained("sketch2d")
+    pipeline.set_progress_bar_config(disable=True)
+    settings = NucleiSettings(
+        canvas_size=(96, 128), spacing_um=pipeline.spacing_um, num_cells=(6.0,), radius_um=(8.0, 11.0)
+    )
+    scene = nuclei(np.random.default_rng(0), settings)
+    painted = pipeline(scene, generator=torch.Generator().manual_seed(0))
+    sketch, image = painted.sketches[0], painted.images[0]
+    assert zncc(sketch, image) > 0.95
+    found = faithfulness(scene.labels, sketch, image, scene.spacing_um)
+    assert found.lost == 0
+    assert found.phantoms == 0
+    np.testing.assert_allclose(found.shown, found.asked, rtol=0.2)
+    empty = ndimage.distance_transform_edt(scene.labels == 0) > 12
+    assert (image - ndimage.gaussian_filter(image, 2))[empty].std() == pytest.approx(5.2, rel=0.3)  # BBBC039's
