@@ -61,11 +61,18 @@ def train_masked(net: Any, images: list[Array], labels: list[Array], settings: A
             draws = rng.randint(2**31)
 
             def turned(targets: list[Array], part: Array = part, scale: Array = scale, draws: int = draws) -> Any:
-                np.random.seed(draws)  # noqa: NPY002 - Cellpose's augmentation draws from the global stream: the same for both
-                return transforms.random_rotate_and_resize(
-                    [inputs[n] for n in part], Y=[targets[n] for n in part], rescale=scale, scale_range=0.5,
-                    xy=(settings.crop,) * 2,
-                )[:2]  # fmt: skip
+                mine, theirs = np.random.RandomState(draws), np.random.get_state()  # noqa: NPY002
+                np.random.set_state(mine.get_state())  # noqa: NPY002 - Cellpose draws from it, for both the same
+                try:
+                    return transforms.random_rotate_and_resize(
+                        [inputs[n] for n in part],
+                        Y=[targets[n] for n in part],
+                        rescale=scale,
+                        scale_range=0.5,
+                        xy=(settings.crop,) * 2,
+                    )[:2]
+                finally:
+                    np.random.set_state(theirs)  # noqa: NPY002
 
             seen, target = turned(flows)
             weight = torch.from_numpy(turned([one[None].astype(np.float32) for one in known])[1][:, 0]).to(device)
