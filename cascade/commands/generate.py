@@ -40,7 +40,7 @@ def generate(settings: GenerationSettings, images: CascadeSettings) -> None:
     if settings.only is not None:
         return _make_again(settings, folder, settings.only)
     statistics = Statistics.from_dict(saved_statistics(folder))
-    settings = replace(settings, dtype=_dtype(settings))
+    settings = replace(settings, dtype=settled_dtype(settings))
     recipe = Recipe.of(settings, images)
     _check(statistics, settings, recipe)
     job = Job(
@@ -70,7 +70,7 @@ def generate(settings: GenerationSettings, images: CascadeSettings) -> None:
     return tell_done(job, settings.output_dir, whole)
 
 
-def _dtype(settings: GenerationSettings) -> Dtype:
+def settled_dtype(settings: GenerationSettings) -> Dtype:
     """The networks' precision: as it was asked for, or as the data set was begun, or what is fast here."""
     if settings.dtype != "auto":
         return settings.dtype

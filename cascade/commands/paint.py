@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ from diffusers.utils.logging import disable_progress_bar
 
 from cascade import __version__
 from cascade.annotation import Annotation, Sample
-from cascade.commands.generate import tell_done
+from cascade.commands.generate import settled_dtype, tell_done
 from cascade.commands.simulate import files_of, labels_source, settings_of
 from cascade.data.label_sets import find_labels
 from cascade.diffusion.painting import PaintingSettings
 from cascade.entry import UsageError
 from cascade.generation import shards
-from cascade.generation.load import check_device, fast_dtype, load
+from cascade.generation.load import check_device, load
 from cascade.generation.painting import Painter, Source, painted
 from cascade.generation.settings import GenerationSettings, SourceSettings
 from cascade.generation.shards import Job
@@ -70,6 +70,7 @@ def paint(settings: GenerationSettings, images: CascadeSettings, chosen: SourceS
     check_outside(settings.output_dir, folder, "the model")
     sketches = paints_sketches(settings.model)
     _check(settings, images, chosen, how, sketches=sketches)
+    settings = replace(settings, dtype=settled_dtype(settings))
     painter, spacing_um = (_sketch_painter if sketches else _cascade_painter)(folder, settings, images, how)
     found = _source(chosen, spacing_um, images.canvas_size, settings.output_dir)
     check_spacing(found.source(settings.seed, 0), spacing_um)
@@ -87,7 +88,7 @@ def paint(settings: GenerationSettings, images: CascadeSettings, chosen: SourceS
         formats=settings.format,
         frames_per_sequence=frames_per_sequence(settings.format, lambda: found.source(settings.seed, 0)),
         meshes=False,
-        settings=used | {"source": found.record, "labels_sha256": files_sha256(found.files)},
+        settings=used | {"dtype": settings.dtype, "source": found.record, "labels_sha256": files_sha256(found.files)},
     )
     output, make = settings.output_dir, painted(found.source, painter)
     if settings.only is not None:
@@ -135,8 +136,7 @@ def _sketch_painter(
 ) -> tuple[Painter, tuple[float, ...]]:
     disable_progress_bar()  # of loading, which takes no time
     device = check_device(settings.device)
-    dtype = fast_dtype(device) if settings.dtype == "auto" else settings.dtype
-    pipeline = SketchPipeline.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device)
+    pipeline = SketchPipeline.from_pretrained(folder, dtype=getattr(torch, settings.dtype)).to(device)
     pipeline.painting(**vars(how))  # what cannot be is said before anything is made
     pipeline.sketch_settings  # noqa: B018
 
@@ -149,8 +149,7 @@ def _sketch_painter(
 def _cascade_painter(
     folder: Path, settings: GenerationSettings, images: CascadeSettings, how: PaintingSettings
 ) -> tuple[Painter, tuple[float, ...]]:
-    dtype = fast_dtype(settings.device) if settings.dtype == "auto" else settings.dtype
-    pipeline = load(folder, settings.device, dtype, few_steps=settings.few_steps)
+    pipeline = load(folder, settings.device, settings.dtype, few_steps=settings.few_steps)
     pipeline.set_progress_bar_config(disable=True)
 
     def painter(annotation: Annotation, seed: int, index: int) -> Sample:
