@@ -177,6 +177,12 @@ class SketchPipeline(HubStage, DiffusionPipeline):
     def painting(self, **given: Any) -> PaintingSettings:
         """Settings of which those that are not given are the model's. Raises ValueError for those that cannot be."""
         asked = PaintingSettings(**given)
+        if self.in_few_steps:
+            fixed = ("t_start", "num_inference_steps", "solver")
+            odd = [name for name in fixed if getattr(asked, name) not in (None, self.config[name])]
+            if odd:
+                usual = f"{odd[0]} {self.config[odd[0]]}"
+                raise ValueError(f"few-step weights paint with {usual} alone: leave {odd[0]} out, or `few_steps`")
         own = {one.name: self.config[one.name] for one in fields(asked) if one.name in self.config}
         if asked.t_start is not None and asked.num_inference_steps is None:  # as near to each other as the model's
             own["num_inference_steps"] = max(round(own["num_inference_steps"] * asked.t_start / own["t_start"]), 1)

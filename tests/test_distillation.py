@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cascade.diffusion.distillation import ConsistencyLoss
+from cascade.diffusion.distillation import ConsistencyLoss, trailing_times
 from cascade.diffusion.sampling import denoise, make_scheduler
 
 
@@ -46,7 +46,7 @@ def encode(batch, generator):
 def test_a_student_learns_where_its_teachers_paths_end(kind):
     scheduler = make_scheduler(kind)
     teacher, student = OfGaussian(scheduler), Table(range(1000))
-    loss = ConsistencyLoss(student, teacher, encode, scheduler, num_inference_steps=2, substeps=5)
+    loss = ConsistencyLoss(student, teacher, encode, scheduler, times=trailing_times(scheduler, 2, 5), substeps=5)
     optimizer = torch.optim.Adam(student.parameters(), 0.05)
     generator = torch.Generator().manual_seed(0)
     for step in range(300):
@@ -66,7 +66,7 @@ def test_one_fine_step_a_segment_teaches_what_the_teacher_says():
     """With one substep there is nothing to be carried on: the loss is the squared difference of two predictions."""
     scheduler = make_scheduler()
     teacher, student = OfGaussian(scheduler), OfGaussian(scheduler)
-    loss = ConsistencyLoss(student, teacher, encode, scheduler, num_inference_steps=10, substeps=1)
+    loss = ConsistencyLoss(student, teacher, encode, scheduler, times=trailing_times(scheduler, 10, 1), substeps=1)
     generator = torch.Generator().manual_seed(0)
     assert loss({}, generator).item() == pytest.approx(0, abs=1e-8)
     student.shift.data += 0.1
@@ -74,6 +74,11 @@ def test_one_fine_step_a_segment_teaches_what_the_teacher_says():
 
 
 def test_steps_that_do_not_divide_the_schedule_are_refused():
-    scheduler = make_scheduler()
     with pytest.raises(ValueError, match="3 steps of 10 substeps must divide the schedule's 1000"):
-        ConsistencyLoss(torch.nn.Identity(), torch.nn.Identity(), encode, scheduler, num_inference_steps=3, substeps=10)
+        trailing_times(make_scheduler(), 3, 10)
+
+
+@pytest.mark.parametrize("times", [(), (1000, 10), (5, 5), (3, 4), (9, 6, 3)])
+def test_times_that_do_not_fall_are_refused(times):
+    with pytest.raises(ValueError, match="times must fall from below 1000"):
+        ConsistencyLoss(torch.nn.Identity(), torch.nn.Identity(), encode, make_scheduler(), times=times, substeps=2)

@@ -147,7 +147,7 @@ WRONG = [
     (["--annotations", "{cells}", "--canvas_size", "64", "64"], "--canvas_size means nothing"),
     (["--simulate", "gowt1", "--meshes"], "--meshes means nothing"),
     (["--simulate", "gowt1", "--cells_per_image", "4"], "--cells_per_image means nothing"),
-    (["--simulate", "gowt1", "--few_steps"], "--few_steps means nothing"),
+    (["--simulate", "gowt1", "--few_steps"], "no weights for few steps"),
     (["--annotations", "{cells}", "--t_start", "1200"], "t_start must be from 1 to 1000"),
     (["--annotations", "{cells}", "--t_start", "5", "--num_inference_steps", "8"], "from 1 to"),
     (["--annotations", "{cells}", "--sigma", "-1"], "--sigma must be a number from 0, got -1"),

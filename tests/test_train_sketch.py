@@ -13,7 +13,7 @@ from toy_training import run_script
 
 from cascade.commands.cli import main
 from cascade.pipelines.sketch_ddpm import SketchPipeline
-from cascade.training import train_sketch_ddpm
+from cascade.training import train_distilled_sketch, train_sketch_ddpm
 
 FEW = ["--max_train_steps", "4", "--preview_steps", "4", "--train_batch_size", "2"]
 
@@ -170,3 +170,24 @@ def test_constant_images_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit, match="1"):
         main(["train", "sketch", *words, "--output_dir", str(tmp_path / "model")])
     assert "the images have no contrast" in capsys.readouterr().err
+
+
+def test_a_model_is_distilled_to_a_few_steps(planes, trained, tmp_path):
+    words = ["--base_model", trained, "--data", planes, "--patch_size", "32", "32", "--num_inference_steps", "2"]
+    words += ["--substeps", "3", "--learning_rate", "0.01", "--lr_warmup_steps", "0", "--report_to", "none"]
+    run_script(train_distilled_sketch, "distilled_sketch2d", "--output_dir", tmp_path / "fast", *words, *FEW)
+    before, base, fast = (
+        SketchPipeline.from_pretrained(folder, few_steps=few)
+        for folder, few in ((trained, False), (tmp_path / "fast", False), (tmp_path / "fast", True))
+    )
+    weights = [pipeline.unet.state_dict() for pipeline in (before, base, fast)]
+    assert all(torch.equal(value, weights[0][name]) for name, value in weights[1].items())
+    assert any(not torch.equal(value, weights[0][name]) for name, value in weights[2].items())
+    how = fast.painting()
+    assert (how.t_start, how.num_inference_steps, how.solver) == (before.config.t_start, 2, "ddim")
+    assert base.painting() == before.painting()
+    assert fast(sketches=np.full((40, 48), 500.0, np.float32)).images[0].shape == (40, 48)
+    for name, other in (("t_start", 100), ("num_inference_steps", 4), ("solver", "dpm++")):
+        with pytest.raises(ValueError, match=f"few-step weights paint with {name} .* alone: leave {name} out"):
+            fast.painting(**{name: other})
+    assert "distilled to 2 steps" in (tmp_path / "fast" / "README.md").read_text()

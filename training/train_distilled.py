@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 
 from cascade.data.dataset import CropDataset
-from cascade.diffusion.distillation import ConsistencyLoss
+from cascade.diffusion.distillation import ConsistencyLoss, trailing_times
 from cascade.diffusion.encoders import LatentEncoder, OutlineEncoder
 from cascade.diffusion.losses import Encode
 from cascade.diffusion.networks import Controlled, Outlines
@@ -83,9 +83,8 @@ def _train(settings: Settings) -> None:
     pipeline = kind.from_pretrained(stage_of(settings.base_model, settings.stage)).to(device)
     student, encode = _texture(pipeline) if texture else _outlines(pipeline, crops)
     teacher, few = deepcopy(student), settings.num_inference_steps
-    loss = ConsistencyLoss(
-        student, teacher, encode, pipeline.scheduler, num_inference_steps=few, substeps=settings.substeps
-    )
+    times = trailing_times(pipeline.scheduler, few, settings.substeps)
+    loss = ConsistencyLoss(student, teacher, encode, pipeline.scheduler, times=times, substeps=settings.substeps)
     data: TrainingData = crops if texture else Rows(len(crops.columns["mask"]), crops.fingerprint)
     shown = {name: value.to(device) for name, value in data[evenly(len(data), _SHOWN)].items()}
     clean, told = encode(shown, torch_stream(settings.seed, "crops", device=device))

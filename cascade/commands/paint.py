@@ -25,6 +25,7 @@ from cascade.generation.settings import GenerationSettings, SourceSettings
 from cascade.generation.shards import Job
 from cascade.generation.simulation import SimulateSettings, files_sha256, frames_per_sequence, plain_fields, simulated
 from cascade.hub import folders as hub
+from cascade.hub.few_steps import FEW_STEPS
 from cascade.hub.statistics import saved_statistics
 from cascade.ownership import check_outside
 from cascade.pipelines.painter import check_spacing
@@ -117,7 +118,7 @@ def _check(
     usual = {one.name: one.default for one in dataclasses.fields(settings)}
     odd = [name for name in _WITHOUT if getattr(settings, name) != usual[name]]
     if sketches:
-        odd += _changed(images, _SHARED) + ["few_steps"] * settings.few_steps
+        odd += _changed(images, _SHARED)
     else:
         odd += _changed(how, _SHARED)
     if chosen.annotations is not None and images.canvas_size is not None:
@@ -136,7 +137,10 @@ def _sketch_painter(
 ) -> tuple[Painter, tuple[float, ...]]:
     disable_progress_bar()  # of loading, which takes no time
     device = check_device(settings.device)
-    pipeline = SketchPipeline.from_pretrained(folder, dtype=getattr(torch, settings.dtype)).to(device)
+    if settings.few_steps and not (folder / FEW_STEPS).is_file():
+        raise hub.ModelError(f"{folder}: no weights for few steps ({FEW_STEPS}): leave `few_steps` out")
+    dtype = getattr(torch, settings.dtype)
+    pipeline = SketchPipeline.from_pretrained(folder, dtype=dtype, few_steps=settings.few_steps).to(device)
     pipeline.painting(**vars(how))  # what cannot be is said before anything is made
     pipeline.sketch_settings  # noqa: B018
 

@@ -13,12 +13,14 @@ from cascade.hub.low_rank import add_difference, low_rank_difference
 
 FEW_STEPS = "few_steps.safetensors"
 _STEPS = "num_inference_steps"
+_HOW = (_STEPS, "solver", "t_start")
 
 
 def save_few_steps(base: DiffusionPipeline, distilled: DiffusionPipeline, folder: str | Path, *, rank: int) -> Path:
     """Write, beside a stage in `folder`, what makes `distilled` of it (`training/train_distilled.py`).
 
-    rank: of the difference of each weight; see `low_rank_difference`. Raises ValueError where they differ in more.
+    rank: of the difference of each weight; see `low_rank_difference`. Number of steps, and solver and t_start where
+    stages have them, are written with it. Raises ValueError where they differ in more.
     """
     found: dict[str, torch.Tensor] = {}
     for name, network in distilled.components.items():
@@ -29,19 +31,22 @@ def save_few_steps(base: DiffusionPipeline, distilled: DiffusionPipeline, folder
                 found |= {f"{name}/{key}": value for key, value in difference.items()}
     path = Path(folder) / FEW_STEPS
     with replacing(path) as temporary:
-        save_file(found, temporary, metadata={_STEPS: str(distilled.config.num_inference_steps)})
+        how = {name: str(distilled.config[name]) for name in _HOW if name in distilled.config}
+        save_file(found, temporary, metadata=how)
     return path
 
 
-def add_few_steps(pipeline: DiffusionPipeline, folder: Path) -> None:
+def add_few_steps(pipeline: DiffusionPipeline, folder: Path) -> bool:
     """Make a stage that was loaded from a folder draw in few steps, if the folder says how; `hub.ModelError` if what it
-    says is of another stage."""
+    says is of another stage. Returns whether it does."""
     path = folder / FEW_STEPS
     if not path.is_file():
-        return
+        return False
     try:
         with safe_open(path, "pt") as file:
-            steps = int((file.metadata() or {})[_STEPS])
+            told = file.metadata() or {}
+            how = {name: int(told[name]) if told[name].isdecimal() else told[name] for name in _HOW if name in told}
+            how[_STEPS] = int(told[_STEPS])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         for name in {key.partition("/")[0] for key in tensors}:
             own = {key.partition("/")[2]: value for key, value in tensors.items() if key.startswith(f"{name}/")}
@@ -50,4 +55,5 @@ def add_few_steps(pipeline: DiffusionPipeline, folder: Path) -> None:
         raise ModelError(
             f"{path}: does not belong to this stage ({error}); copy the model again, or remove it"
         ) from error
-    pipeline.register_to_config(num_inference_steps=steps)
+    pipeline.register_to_config(**how)
+    return True

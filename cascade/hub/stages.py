@@ -20,6 +20,8 @@ class HubStage:
     """
 
     networks: ClassVar[dict[str, type[ModelMixin]]]
+    in_few_steps: bool = False
+    """Whether it was loaded with the weights that draw in a few steps."""
 
     @classmethod
     def from_pretrained(
@@ -51,7 +53,7 @@ class HubStage:
         except _FAILURES as error:
             raise hub.ModelError(f"{folder}: its configs make no {cls.__name__} ({_first_line(error)})") from error
         if few_steps and not options.keys() & cls.networks.keys():
-            add_few_steps(stage, folder)
+            stage.in_few_steps = add_few_steps(stage, folder)
         return stage
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
