@@ -82,6 +82,7 @@ def test_a_painter_is_given_sketches_times_and_blurs_in_order(scenes):
     assert calls == [(100, 0.0), (100, 2.0), (400, 0.0), (400, 2.0)]
     assert (found.t_starts, found.sigmas) == ([100, 400], [0.0, 2.0])
     assert set(found.painted) == set(calls)
+    assert {len(images) for images in found.painted.values()} == {len(scenes)}
     assert found.at(400, 2.0).detail < 0.7  # sketches have no texture
     with pytest.raises(ValueError, match="no image to tune on"):
         swept([], paint)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from skimage import segmentation
 
+from cascade.evaluation.feature_map import draw_feature_map
 from cascade.evaluation.pictures import window_of
 from cascade.evaluation.sweeps import ALIKE, DETAILED, KEPT, SketchedImage, Sweep, Tried, forward, noised
 from cascade.export.preview import write_png
@@ -47,8 +48,9 @@ def write_report(
     about: Mapping[str, Any],
     seed: int = 0,
 ) -> None:
-    """tune.json, table.md, forward.png (histograms; workshop, Fig. 2 top), curves.png (journal, Fig. 2a) and grid.png:
-    a row for every t_start at the recommended σ.
+    """tune.json, table.md, forward.png (histograms; workshop, Fig. 2 top), curves.png (journal, Fig. 2a), grid.png: a
+    row for every t_start at the recommended σ, and features.png: real images, sketches and painted ones beside each
+    other (journal, S1 Fig.).
 
     about: of model and images, for the record. window, kept, seed: as of `sweep`.
     """
@@ -71,6 +73,15 @@ def write_report(
     _histograms(found, best, scenes, window, kept, seed).savefig(folder / "forward.png", dpi=110)
     _curves(found, best).savefig(folder / "curves.png", dpi=110)
     write_png(folder / "grid.png", _grid(found, best, scenes[0], window, kept, seed))
+    painted = found.painted[best.t_start, best.sigma]
+    sets = {
+        "real": [_plane(one.image, one) for one in scenes],
+        "sketches": [_plane(one.sketch, one) for one in scenes],
+        "painted": [_plane(image, one) for image, one in zip(painted, scenes, strict=True)],
+    }
+    draw_feature_map({name: [window.stretch(plane) for plane in planes] for name, planes in sets.items()}).savefig(
+        folder / "features.png", dpi=110
+    )
 
 
 def tables(found: Sweep, best: Tried) -> str:
@@ -139,7 +150,7 @@ def _grid(
     noise = stream(seed, "forward", 0).standard_normal(scene.image.shape, np.float32)
     rows = []
     for t in found.t_starts:
-        painted = found.painted[t, best.sigma]
+        painted = found.painted[t, best.sigma][0]
         seen = noised(scene.sketch, window, kept[t - 1], noise, best.sigma)
         columns = [
             _coloured(grey.stretch(_plane(scene.sketch, scene))),

@@ -58,10 +58,10 @@ class Tried:
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """All pairs, the earliest first; what the first image became by each; and the structure in the real images."""
+    """All pairs, the earliest first; what the images became by each; and the structure in the real images."""
 
     tried: list[Tried]
-    painted: dict[tuple[int, float], Array]
+    painted: dict[tuple[int, float], list[Array]]
     real_structure: float
 
     @property
@@ -104,7 +104,7 @@ def sweep(
                 found = [_backward(one, image, window) for one, image in zip(scenes, made, strict=True)]
                 means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
                 tried.append(Tried(t_start, sigma, kullback_leibler(p, q), bhattacharyya(p, q), **means))
-                shown[t_start, sigma] = made[0]
+                shown[t_start, sigma] = list(made)
                 bar.update()
     real = [structure_kept(one.image, one, window) for one in scenes]
     return Sweep(tried, shown, float(np.mean(real)))
