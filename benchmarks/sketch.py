@@ -7,7 +7,8 @@ labels, each cell at its mean, painted at the model's default, against the real 
 the model's window, and beside it those of the sketch itself. `speed`: a part of an image at the default against the
 reference, all t_start ancestral steps, in this run: `speedup`, `psnr_loss`, `zncc_loss`; network calls and
 `seconds_per_image`. `tiles`: a painting in tiles against the same without, `difference` the largest of the range;
-`seam` and `overlap`, gradient and variance at tiles' borders and where they overlap over those elsewhere. `kept`: of
+`seam` and `overlap`, gradient at tiles' borders and variance where they overlap over those elsewhere, of what the
+same is in the painting without tiles. `kept`: of
 simulated scenes fitted to the raw training images, with and without guidance, at several t_start: `lost` share of
 cells, `phantoms` per 100 cells, `dim_contrast` of the dimmest fifth.
 
@@ -15,6 +16,7 @@ Needs CASCADE_DATA with BBBC039, BBBC050, Fluo-N2DH-GOWT1 and root_membrane, tho
 """
 
 import argparse
+import itertools
 import json
 import time
 from dataclasses import dataclass
@@ -24,11 +26,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import data_folder, machine
+from scipy import ndimage
 
 from cascade.annotation import Annotation
 from cascade.data.calibrate import nuclei_like
 from cascade.data.detection import detect
 from cascade.data.measures import measure_labels
+from cascade.diffusion.tiles import tile_origins
 from cascade.evaluation.faithfulness import Faithfulness, faithfulness
 from cascade.evaluation.images import paired_metrics
 from cascade.evenly import evenly
@@ -159,17 +163,45 @@ def tiles(pipeline: SketchPipeline, of: DataSet, options: argparse.Namespace) ->
         for how in ({}, {"tile_size": tile})
     )
     window = pipeline.windows[0]
-    step = np.abs(np.diff(tiled, axis=-1))
-    border = np.zeros(step.shape[-1], bool)
-    border[tile[-1] - 1 :: tile[-1]] = True
-    rough = (tiled - whole).std(tuple(range(tiled.ndim - 1)))
+    overlap = min(pipeline.unet.reach, *(one // 2 for one in tile))
+    found = [
+        (_steps_at(one, tile, overlap, factor), _variance_where_shared(one, tile, overlap, factor))
+        for one in (tiled, whole)
+    ]
     return {
         "tile": list(tile),
         "difference": round(float(np.abs(tiled - whole).max() / (window.high - window.low)), 5),
         "mean_difference": round(float(np.abs(tiled - whole).mean() / (window.high - window.low)), 6),
-        "seam": round(float(step[..., border].mean() / step[..., ~border].mean()), 3),
-        "most_at_column": int(rough.argmax()),
+        "seam": round(found[0][0] / found[1][0], 4),
+        "overlap": round(found[0][1] / found[1][1], 4),
     }
+
+
+def _spans(size: int, tile: int, overlap: int, factor: int) -> list[tuple[int, int]]:
+    """Where tiles begin and end along an axis."""
+    return [(at, at + tile) for at in tile_origins(-(-size // factor) * factor, tile, overlap, factor)]
+
+
+def _steps_at(image: Array, tile: tuple[int, ...], overlap: int, factor: int) -> float:
+    """Mean step between neighbouring pixels across the borders of tiles, over that elsewhere, mean over axes."""
+    ratios = []
+    for axis, (size, side) in enumerate(zip(image.shape, tile, strict=True)):
+        step = np.abs(np.diff(image, axis=axis)).mean(tuple(n for n in range(image.ndim) if n != axis))
+        ends = {end for span in _spans(size, side, overlap, factor) for end in span if 0 < end < size}
+        border = np.isin(np.arange(1, size), list(ends))
+        if border.any():
+            ratios.append(step[border].mean() / step[~border].mean())
+    return float(np.mean(ratios))
+
+
+def _variance_where_shared(image: Array, tile: tuple[int, ...], overlap: int, factor: int) -> float:
+    """Variance of fine detail where several tiles lie, over that where one does."""
+    count = np.zeros(image.shape, int)
+    spans = [_spans(size, side, overlap, factor) for size, side in zip(image.shape, tile, strict=True)]
+    for corner in itertools.product(*spans):
+        count[tuple(slice(*span) for span in corner)] += 1
+    fine = image - ndimage.gaussian_filter(image, 2)
+    return float(fine[count > 1].var() / fine[count == 1].var())
 
 
 def kept(pipeline: SketchPipeline, of: DataSet, options: argparse.Namespace) -> dict:

@@ -40,7 +40,7 @@ def in_tiles(
         return predict(sample)
     sample = reflected(sample, align)
     shape = [min(t, n) for t, n in zip(tile_size, sample.shape[2:], strict=True)]
-    axes = [_origins(n, t, overlap, align) for n, t in zip(sample.shape[2:], shape, strict=True)]
+    axes = [tile_origins(n, t, overlap, align) for n, t in zip(sample.shape[2:], shape, strict=True)]
     windows = [part_of(corner, shape) for corner in itertools.product(*axes)]
     weights = _weights(shape, sample)
     total = torch.zeros_like(sample[:1, :1])
@@ -88,8 +88,12 @@ def check_tiles(axes: int, tile_size: Sequence[int], overlap: int, align: int) -
         raise ValueError(f"tile_size must be multiples of {align} for this network, got {tuple(tile_size)}")
 
 
-def _origins(size: int, tile: int, overlap: int, align: int) -> list[int]:
-    """Where tiles begin along an axis: at multiples of `align`, as evenly as these allow."""
+def tile_origins(size: int, tile: int, overlap: int, align: int) -> list[int]:
+    """Where tiles begin along an axis: at multiples of `align`, as evenly as these allow.
+
+    >>> tile_origins(40, 16, 4, 4)
+    [0, 12, 24]
+    """
     if size <= tile:
         return [0]
     step = max((tile - overlap) // align * align, align)
