@@ -38,15 +38,23 @@ def test_scores_of_a_case_done_by_hand():
     assert scores.ap[0.5] == pytest.approx(1 / 4)  # 1 found, 2 missed, 1 invented
     assert scores.ap[0.8] == pytest.approx(1 / 4)
     assert scores.ap[0.9] == 0
+    assert (scores.found[0.5], scores.found[0.8], scores.found[0.9]) == (1 / 3, 1 / 3, 0)
     assert scores.f1 == pytest.approx(2 / 5)
     assert scores.dice == pytest.approx(2 * 130 / (300 + 180))
 
 
+def test_cells_that_nobody_annotated_cost_no_share_of_found_ones():
+    truth = blocks((0, 10, 0, 10))
+    predicted = blocks((0, 10, 0, 10), (20, 30, 0, 10), (20, 30, 20, 30))
+    scores = score([truth], [predicted])
+    assert (scores.found[0.9], scores.ap[0.9]) == (1, 1 / 3)
+
+
 def test_perfect_empty_and_impossible_cases():
     truth = blocks((0, 10, 0, 10), (20, 30, 0, 10))
-    assert score([truth], [truth * 7]).to_dict() == dict.fromkeys(
-        ("seg", "ap_0.5", "ap_0.6", "ap_0.7", "ap_0.8", "ap_0.9", "f1", "dice"), 1.0
-    )
+    thresholds = ("0.5", "0.6", "0.7", "0.8", "0.9")
+    names = ["seg", *(f"{kind}_{one}" for kind in ("ap", "found") for one in thresholds), "f1", "dice"]
+    assert score([truth], [truth * 7]).to_dict() == dict.fromkeys(names, 1.0)
     nothing = score([truth], [np.zeros_like(truth)])
     assert nothing.seg == nothing.f1 == nothing.dice == nothing.ap[0.5] == 0
     assert score([truth, truth * 0], [truth, truth * 0]).seg == 1  # an empty image, rightly left empty

@@ -220,7 +220,8 @@ def run_trainings(
 
 def _summary(folder: Path, name: str, seeds: int) -> dict[str, Any]:
     runs = [json.loads((folder / f"{name}_{seed}.json").read_text()) for seed in range(seeds)]
-    columns = {key: [run["scores"][key] for run in runs] for key in runs[0]["scores"]}
+    shared = [key for key in runs[0]["scores"] if all(key in run["scores"] for run in runs)]  # older ones have fewer
+    columns = {key: [run["scores"][key] for run in runs] for key in shared}
     found = {
         key: {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=min(1, seeds - 1))), "n": seeds}
         for key, values in columns.items()
