@@ -258,20 +258,24 @@ def test_a_cell_keeps_the_brightness_that_its_annotation_asks_for():
         assert made.sketches[0][annotation.labels == cell.label].mean() == pytest.approx(cell.brightness, rel=0.01)
 
 
-def test_the_embedded_model_paints_what_is_drawn():
-    """Nuclei at their places, as bright as they were asked to be, and noise that no sketch has."""
-    pipeline = SketchPipeline.from_pretrained("sketch2d")
+@pytest.mark.parametrize(
+    ("name", "canvas_size", "radius_um", "noise"),
+    [("sketch2d", (96, 128), (8.0, 11.0), 5.2), ("sketch3d", (24, 64, 64), (5.0, 7.0), 11.5)],
+)
+def test_the_embedded_models_paint_what_is_drawn(name, canvas_size, radius_um, noise):
+    """Nuclei at their places, as bright as they were asked to be, and the noise of their camera."""
+    pipeline = SketchPipeline.from_pretrained(name)
     pipeline.set_progress_bar_config(disable=True)
     settings = NucleiSettings(
-        canvas_size=(96, 128), spacing_um=pipeline.spacing_um, num_cells=(6.0,), radius_um=(8.0, 11.0)
+        canvas_size=canvas_size, spacing_um=pipeline.spacing_um, num_cells=(6.0,), radius_um=radius_um
     )
     scene = nuclei(np.random.default_rng(0), settings)
     painted = pipeline(scene, generator=torch.Generator().manual_seed(0))
     sketch, image = painted.sketches[0], painted.images[0]
-    assert zncc(sketch, image) > 0.95
     found = faithfulness(scene.labels, sketch, image, scene.spacing_um)
     assert found.lost == 0
     assert found.phantoms == 0
-    np.testing.assert_allclose(found.shown, found.asked, rtol=0.2)
-    empty = ndimage.distance_transform_edt(scene.labels == 0) > 12
-    assert (image - ndimage.gaussian_filter(image, 2))[empty].std() == pytest.approx(5.2, rel=0.3)  # BBBC039's
+    np.testing.assert_allclose(found.shown, found.asked, rtol=0.25)
+    empty = ndimage.distance_transform_edt(scene.labels == 0, scene.spacing_um) > 8
+    plane = (0,) * (image.ndim - 2) + (2, 2)
+    assert (image - ndimage.gaussian_filter(image, plane))[empty].std() == pytest.approx(noise, rel=0.3)
