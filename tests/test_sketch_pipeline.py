@@ -13,7 +13,6 @@ from scipy import ndimage
 from cascade.annotation import Annotation
 from cascade.diffusion.painting import PaintingSettings
 from cascade.evaluation.faithfulness import faithfulness
-from cascade.evaluation.images import zncc
 from cascade.hub.folders import ModelError
 from cascade.optics.window import Window
 from cascade.pipelines.sketch_ddpm import SketchPipeline
