@@ -64,7 +64,7 @@ def usual_base(plan: FitSettings) -> str:
     """The embedded model that is nearest to a data set: that of planes, or that of stacks."""
     from cascade.data.frames import find_frames
 
-    frames, _ = find_frames(plan.source, plan.truth, list(plan.sequences) or None)
+    frames, _ = find_frames(plan.source, plan.truth, list(plan.sequences) or None, channel=plan.channel)
     return f"nuclei{frames[0].image().ndim}d"
 
 
@@ -91,7 +91,11 @@ class Progress:
         if not isinstance(before, dict) or not isinstance(done, list) or not isinstance(steps, dict):
             raise BrokenRecord(f"{path}: is of another version, or was changed; {mend}")
         before = before | {key: _resolved(str(before.get(key))) for key in _PATHS}
-        before = {"budget": before.get("budget_minutes"), "simulate": "None"} | before  # as earlier versions had it
+        before = {
+            "budget": before.get("budget_minutes"),
+            "simulate": "None",
+            "channel": "None",
+        } | before  # as earlier versions had it
         changed = [key for key in fixed if before.get(key) != fixed[key]]
         if changed:
             raise ValueError(
@@ -126,6 +130,7 @@ def _prepare(plan: FitSettings, output: Path, state: Progress) -> None:
             output_dir=output / "crops",
             truth=plan.truth,
             sequences=plan.sequences,
+            channel=plan.channel,
             crop_size=plan.crop_size,
             pixel_size_um=plan.pixel_size_um,
             spacing_um=plan.spacing_um,
@@ -214,6 +219,7 @@ def _evaluation(plan: FitSettings, test: Path) -> EvaluateSettings:
         real_test_truth=plan.test_truth,
         real_test_sequences=plan.test_sequences,
         spacing_um=plan.spacing_um,
+        channel=plan.channel,
         synthetic=(str(plan.output_dir / "synthetic"),),
         sparse=(f"crops={plan.output_dir / 'crops'}",) if plan.sparse else (),  # frames half unlabelled teach little
         output_dir=plan.output_dir / "report",

@@ -32,6 +32,7 @@ def train(plan: FitSettings, output: Path, state: "Progress") -> None:
     options += ["--patch_size", *map(str, patch), "--train_batch_size", str(_BATCH[len(shape)])]
     options += ["--sequences", *plan.sequences] if plan.sequences else []
     options += ["--spacing_um", *map(str, plan.spacing_um)] if plan.spacing_um else []
+    options += ["--channel", plan.channel] if plan.channel else []
     options += ["--base_model", base_of(plan)]
     if "sketch" not in state.train_steps:
         with scratch(output / STATE / "trial") as folder:
@@ -54,6 +55,7 @@ def tune(plan: FitSettings, output: Path, state: "Progress") -> None:
     options = [str(plan.source), "--model", str(output / "model"), "--output_dir", str(output / "tune"), "--save"]
     options += ["--sequences", *plan.sequences] if plan.sequences else []
     options += ["--spacing_um", *map(str, plan.spacing_um)] if plan.spacing_um else []
+    options += ["--channel", plan.channel] if plan.channel else []
     _check("cascade tune", run_child("cascade", ["tune", *options]))
 
 
@@ -64,6 +66,7 @@ def generate(plan: FitSettings, output: Path, state: "Progress") -> None:
     if plan.simulate in ("auto", "nuclei"):
         options += ["--like", str(plan.source)]
         options += ["--like_sequences", *plan.sequences] if plan.sequences else []
+        options += ["--like_channel", plan.channel] if plan.channel else []
     options += ["--num_images", str(plan.num_images), "--seed", str(plan.seed)]
     _launch("cascade", ["generate", *options])
 
@@ -75,6 +78,7 @@ def evaluation(plan: FitSettings, test: Path) -> EvaluateSettings:
         real_test_truth=plan.test_truth,
         real_test_sequences=plan.test_sequences,
         spacing_um=plan.spacing_um,
+        channel=plan.channel,
         synthetic=(str(plan.output_dir / "synthetic"),),
         title="Segmentation learnt without annotations",
         output_dir=plan.output_dir / "report",
@@ -91,7 +95,7 @@ def _shape(plan: FitSettings) -> tuple[int, ...]:
     from cascade.data.images import find_images
 
     paths = [path for group in find_images(plan.source, plan.sequences) for path in group]
-    shapes = [read_image(path).shape for path in paths]
+    shapes = [read_image(path, plan.channel).shape for path in paths]
     return tuple(min(sides) for sides in zip(*shapes, strict=False))
 
 

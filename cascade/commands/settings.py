@@ -32,6 +32,8 @@ class FitSettings:
     """The Cell Tracking Challenge's gold or silver truth."""
     sequences: tuple[str, ...] = ()
     """Which of its sequences; default all."""
+    channel: str | None = None
+    """Of images that have several: the one to read, by its name, or by its number from 1."""
     crop_size: int = 64
     """Pixels; the base model's, 64 for the embedded ones."""
     pixel_size_um: float | None = None

@@ -68,7 +68,7 @@ def _prepare(settings: PrepareSettings) -> Path:
     """`prepare`, in a folder that is held."""
     source, output_dir, crop_size, sparse = settings.source, settings.output_dir, settings.crop_size, settings.sparse
     licence, seed, slices = settings.licence, settings.seed, settings.slices_per_cell
-    frames, bare = find_frames(source, settings.truth, list(settings.sequences) or None)
+    frames, bare = find_frames(source, settings.truth, list(settings.sequences) or None, channel=settings.channel)
     _check_replaceable(output_dir)
     notes = Counter({"images without annotation": bare})
     spacing = needed_spacing(source, frames, frames[0].image().ndim, settings.spacing_um)

@@ -28,7 +28,8 @@ class PrepareSettings:
     """
 
     source: Path
-    """Cell Tracking Challenge folder, or folder of x.tif, x_masks.tif."""
+    """Cell Tracking Challenge folder; or folder of x.tif with x_masks.tif, or with outlines of QuPath (x.geojson) or
+    ImageJ (x.zip, x.roi); or of images/ and masks/ or outlines/."""
     _: KW_ONLY
     output_dir: Path
     """Folder of the crops, their statistics, a preview and a card."""
@@ -36,6 +37,8 @@ class PrepareSettings:
     """The Cell Tracking Challenge's gold or silver truth."""
     sequences: tuple[str, ...] = ()
     """Which of its sequences, e.g. 01 02; default all."""
+    channel: str | None = None
+    """Of images that have several: the one to read, by its name, or by its number from 1."""
     crop_size: int = 64
     """Pixels, a multiple of 16 from 32 on."""
     pixel_size_um: float | None = None
@@ -81,6 +84,8 @@ class ThinSettings:
     """The Cell Tracking Challenge's gold or silver truth."""
     sequences: tuple[str, ...] = ()
     """Which of its sequences; default all."""
+    channel: str | None = None
+    """Of images that have several: the one to read, by its name, or by its number from 1."""
     seed: int = 0
     """Of the choice."""
 
@@ -107,6 +112,8 @@ class ValidateSettings:
     """The Cell Tracking Challenge's gold or silver truth."""
     sequences: tuple[str, ...] = ()
     """Which of its sequences; default all."""
+    channel: str | None = None
+    """Of images that have several: the one to read, by its name, or by its number from 1."""
 
     def __post_init__(self) -> None:
         check_fields(self)
