@@ -96,6 +96,8 @@ class Progress:
             "simulate": "None",
             "channel": "None",
         } | before  # as earlier versions had it
+        if plan.crop_size is None and before.get("crop_size") == "64":  # the default of earlier versions
+            before["crop_size"] = "None"
         changed = [key for key in fixed if before.get(key) != fixed[key]]
         if changed:
             raise ValueError(
@@ -146,7 +148,7 @@ def _train(stage: str, plan: FitSettings, output: Path, state: Progress) -> None
     options = ["--data", str(output / "crops"), "--seed", str(plan.seed)]
     base = _base(plan, stage)
     options += ["--base_model", base] if base else []
-    own = {"mask": ["--sample_size", str(plan.crop_size // 2)], "texture": ["--train_batch_size", "32"]}
+    own = {"mask": ["--sample_size", str(_crop_size(plan) // 2)], "texture": ["--train_batch_size", "32"]}
     options += own[stage]
     if stage not in state.train_steps:
         with scratch(output / STATE / "trial") as folder:
@@ -192,7 +194,16 @@ def _base(plan: FitSettings, stage: str) -> str | None:
     if model_index(Path(base)).get("_class_name") != "MaskDDPMPipeline":
         return None
     drawn_at = json.loads(Path(base, "unet", "config.json").read_text())["sample_size"]
-    return base if drawn_at == plan.crop_size // 2 else None
+    return base if drawn_at == _crop_size(plan) // 2 else None
+
+
+def _crop_size(plan: FitSettings) -> int:
+    """Of the crops that were prepared, or will be."""
+    from cascade.data.dataset import crop_size_of
+    from cascade.data.sizes import USUAL_CROP
+
+    crops = plan.output_dir / "crops"
+    return crop_size_of(crops) if any(crops.glob("data/*.parquet")) else plan.crop_size or USUAL_CROP
 
 
 def _assemble(plan: FitSettings, output: Path, state: Progress) -> None:

@@ -34,10 +34,10 @@ class FitSettings:
     """Which of its sequences; default all."""
     channel: str | None = None
     """Of images that have several: the one to read, by its name, or by its number from 1."""
-    crop_size: int = 64
-    """Pixels; the base model's, 64 for the embedded ones."""
+    crop_size: int | None = None
+    """Pixels; default 64, that of the embedded models, or with `pixel_size_um` as many as nearly all cells fit into."""
     pixel_size_um: float | None = None
-    """Resample to this pixel size; default the data set's own."""
+    """Resample to this pixel size; default the data set's own, or so much coarser that nearly all cells fit."""
     spacing_um: tuple[float, ...] = ()
     """Voxel size z y x or y x, of the images and of those to test on; default as stored."""
     sparse: bool = False

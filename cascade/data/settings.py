@@ -10,9 +10,9 @@ from cascade.settings import at_least, check_fields, check_spacing
 Truth = Literal["gt", "st"]
 
 
-def check_crops(crop_size: int, pixel_size_um: float | None) -> None:
+def check_crops(crop_size: int | None, pixel_size_um: float | None) -> None:
     """Raises ValueError for sizes of crops that cannot be."""
-    if crop_size < 32 or crop_size % 16:
+    if crop_size is not None and (crop_size < 32 or crop_size % 16):
         raise ValueError(f"crop_size must be a multiple of 16, at least 32, got {crop_size}")
     if pixel_size_um is not None and not 0 < pixel_size_um < math.inf:
         raise ValueError(f"pixel_size_um must be a length above 0, in µm, got {pixel_size_um:g}")
@@ -39,10 +39,10 @@ class PrepareSettings:
     """Which of its sequences, e.g. 01 02; default all."""
     channel: str | None = None
     """Of images that have several: the one to read, by its name, or by its number from 1."""
-    crop_size: int = 64
-    """Pixels, a multiple of 16 from 32 on."""
+    crop_size: int | None = None
+    """Pixels, a multiple of 16 from 32 on; default 64, or with `pixel_size_um` as many as nearly all cells fit into."""
     pixel_size_um: float | None = None
-    """Resample to this pixel size; default the data set's own."""
+    """Resample to this pixel size; default the data set's own, or so much coarser that nearly all cells fit."""
     spacing_um: tuple[float, ...] = ()
     """Voxel size z y x or y x; default as stored with the images, for planes else 1 µm."""
     slices_per_cell: int = 3
