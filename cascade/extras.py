@@ -7,9 +7,9 @@ EXTRAS = {
     "bioio": "bioio",
     "cellpose": "cellpose",
     "imagej": "roifile",
-    "pretrained": "transformers",
     "slurm": "submitit",
     "tensorboard": "tensorboard",
+    "transformers": "transformers",
     "viewer": "open3d",
 }
 """Extras of this package, each with the module that it brings."""

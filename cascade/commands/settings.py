@@ -1,4 +1,4 @@
-"""What is asked of `fit`, `assemble` and `demo`."""
+"""What is asked of `fit`, `assemble`, `sample` and `demo`."""
 
 import math
 from dataclasses import KW_ONLY, dataclass
@@ -95,6 +95,28 @@ class AssembleSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """Which sample is drawn, and where to.
+
+    >>> SampleSettings("nuclei31", "images")
+    Traceback (most recent call last):
+    ValueError: name must be one of nuclei30, got nuclei31
+    """
+
+    name: Literal["nuclei30"]
+    """nuclei30: thirty outlined nuclei in three planes."""
+    output_dir: Path
+    """Folder of images/, masks/ and a preview."""
+    _: KW_ONLY
+    seed: int = 0
+    """Other nuclei with every seed."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        at_least(self, seed=0)
 
 
 @dataclass(frozen=True, kw_only=True)

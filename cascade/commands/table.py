@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cascade.entry import processes
 
 if TYPE_CHECKING:
-    from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings
+    from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings, SampleSettings
     from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
     from cascade.diffusion.painting import PaintingSettings
     from cascade.evaluation.settings import EvaluateSettings, TuneSettings
@@ -23,6 +23,13 @@ def _demo(settings: "DemoSettings") -> None:
     from cascade.commands.demo import demo
 
     demo(settings)
+
+
+def _sample(settings: "SampleSettings") -> None:
+    from cascade.commands.sample import sample
+
+    folder = sample(settings)
+    print(f"{folder}: look at preview.png; next: cascade fit {folder} --output_dir my_cells --budget 10")
 
 
 def _prepare(settings: "PrepareSettings") -> None:
@@ -135,6 +142,12 @@ COMMANDS = {
         _demo,
         ("cascade.commands.settings.DemoSettings",),
         kept="what is finished is kept; the same command starts again",
+    ),
+    "sample": Command(
+        "draw thirty outlined nuclei to try everything with: cascade sample nuclei30 FOLDER",
+        _sample,
+        ("cascade.commands.settings.SampleSettings",),
+        kept=_NOTHING,
     ),
     "prepare": Command(
         "cut a data set into single-cell crops, and fit its statistics",
