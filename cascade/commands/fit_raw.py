@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,15 +36,18 @@ def train(plan: FitSettings, output: Path, state: "Progress") -> None:
     options += ["--channel", plan.channel] if plan.channel else []
     options += ["--base_model", base_of(plan)]
     if "sketch" not in state.train_steps:
+        start = time.perf_counter()
         with scratch(output / STATE / "trial") as folder:
             trial = ["--max_train_steps", str(_TRIAL), "--logging_steps", "1", "--preview_steps", "1000"]
             _launch(_SCRIPT, [*options, "--output_dir", str(folder), *trial])
             lines = (folder / "log.jsonl").read_text().splitlines()
         seconds = min(json.loads(line)["seconds_per_step"] for line in lines)
-        state.train_steps["sketch"] = min(max(int(60 * plan.budget / seconds), _FEWEST), _MOST)
+        begun = time.perf_counter() - start  # until the first step twice: of the trial, and of the training
+        steps = int((60 * plan.budget - 2 * begun + _TRIAL * seconds) / seconds)
+        state.train_steps["sketch"] = min(max(steps, _FEWEST), _MOST)
         state.save()
     steps = state.train_steps["sketch"]
-    print(f"sketch: {steps} steps", file=sys.stderr)
+    print(f"sketch: {steps} steps, see {output / 'model' / 'log.jsonl'}", file=sys.stderr)
     often = ["--checkpointing_steps", str(max(steps // 10, 25)), "--preview_steps", str(max(steps // 4, 25))]
     often += ["--lr_warmup_steps", str(min(200, steps // 10)), "--resume_from_checkpoint", "latest"]
     options += ["--output_dir", str(output / "model"), "--max_train_steps", str(steps)]
@@ -67,7 +71,7 @@ def generate(plan: FitSettings, output: Path, state: "Progress") -> None:
         options += ["--like", str(plan.source)]
         options += ["--like_sequences", *plan.sequences] if plan.sequences else []
         options += ["--like_channel", plan.channel] if plan.channel else []
-    options += ["--num_images", str(plan.num_images), "--seed", str(plan.seed)]
+    options += ["--num_images", str(plan.num_images), "--seed", str(plan.seed), "--format", "cellpose"]
     _launch("cascade", ["generate", *options])
 
 

@@ -22,7 +22,7 @@ def sample(settings: SampleSettings) -> Path:
     """
     output = settings.output_dir
     check_replaceable(output)
-    pipeline = load(embedded(_MODEL), dtype="float32")
+    pipeline = load(embedded(_MODEL), few_steps=True)
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(settings.seed)
     how = dict(num_images=_IMAGES, canvas_size=(_SIDE, _SIDE), cells_per_image=_CELLS)

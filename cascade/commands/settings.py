@@ -45,7 +45,7 @@ class FitSettings:
     licence: str = "not stated"
     """Of the images, and whom to cite."""
     budget: float = 60.0
-    """Minutes for the trainings; the rest, and finetuning the decoder, comes on top."""
+    """Minutes for the trainings and their trials; the rest, and finetuning the decoder, comes on top."""
     base_model: str | None = None
     """What outlines and texture go on from: an embedded model's name, a folder of trained stages, or a Stable
     Diffusion, which only the texture goes on from; default nuclei2d for planes, nuclei3d for stacks, with `simulate`

@@ -50,6 +50,8 @@ def _fit(settings: "FitSettings") -> None:
 
     folder = fit(settings)
     print(f"look at {folder / 'preview.png'}; the model is {settings.output_dir / 'model'}")
+    if (train := folder / "train").is_dir():
+        print(f"train Cellpose on it: python -m cellpose --train --dir {train} --min_train_masks 1 --verbose")
 
 
 def _tune(settings: "TuneSettings") -> None:

@@ -33,14 +33,15 @@ def find_pairs(source: Path, channel: str | None = None) -> tuple[list[Pair], in
     `x.tif` goes with `x_masks.tif` or `x_cp_masks.tif` beside it, else with the outlines `x.geojson` (QuPath), `x.zip`,
     `x_rois.zip` or `x.roi` (ImageJ); or `images/x.tif` with any of these in `masks/`, `labels/`, `outlines/` or
     `rois/`, where the name alone will do; or `imagesTr/x_0000.tif` with `instancesTr/x.tif`, else `labelsTr/x.tif`.
+    Pairs may lie in `stacks/` or, if there is none, in `train/`, as this package writes them for Cellpose.
     channel: of nnU-Net's, which keeps each in a file of its own, one by its number from 1.
 
     Raises DataError where nothing annotated is found, where labels have no image or an image has two of them, and for
     labels that were saved as a pickle, which is never opened.
     """
-    beside = _beside(source)
-    if beside[0]:
-        return beside
+    for folder in (source, source / "stacks", source / "train"):
+        if folder.is_dir() and (beside := _beside(folder))[0]:
+            return beside
     for name in IMAGE_FOLDERS:
         folder = _folder(source, name)
         if folder is None:
