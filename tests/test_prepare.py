@@ -237,10 +237,12 @@ def test_that_many_cells_are_too_large_is_an_error_that_says_what_fits(tmp_path,
 
 def test_sizes_that_are_not_given_are_chosen_so_that_nearly_all_cells_fit(tmp_path, caplog):
     caplog.set_level("INFO")
-    for n, (image, labels) in enumerate(map(field_of_view, map(np.random.default_rng, (0, 1)))):
-        for name, array in ((f"{n}.tif", image), (f"{n}_masks.tif", labels)):  # cells of 12 to 22 pixels, times six
-            (tmp_path / "S").mkdir(exist_ok=True)
-            tifffile.imwrite(tmp_path / "S" / name, array.repeat(6, 0).repeat(6, 1))
+    (tmp_path / "S").mkdir()
+    for n in range(2):  # cells of 12 to 22 pixels, times six
+        image, labels = (one.repeat(6, 0).repeat(6, 1) for one in field_of_view(np.random.default_rng(n)))
+        noisy = np.random.default_rng(n).poisson(image).astype(np.uint16)
+        tifffile.imwrite(tmp_path / "S" / f"{n}.tif", noisy)
+        tifffile.imwrite(tmp_path / "S" / f"{n}_masks.tif", labels)
     for given, wanted in (
         (dict(), r"crops of 64 pixels, at [12]\.?\d* µm per pixel"),
         (dict(crop_size=96), r"crops of 96 pixels, at 1\.\d+ µm per pixel"),
