@@ -27,7 +27,7 @@ def main() -> None:
     """Raises CalledProcessError, or SystemExit with a reason, where something does not work."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        run("-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, str(ROOT))
+        run("-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, str(ROOT))
         (wheel,) = place.glob("cascade_microscopy-*.whl")
         print(f"{wheel.name}: {wheel.stat().st_size / 2**20:.1f} MB")
         venv.create(place / "env", with_pip=False)
