@@ -40,7 +40,7 @@ def test_no_file_imports_an_extra_as_it_is_imported():
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_a_missing_extra_is_named_with_its_command(extra, monkeypatch):
     monkeypatch.setitem(sys.modules, EXTRAS[extra], None)
-    with pytest.raises(ImportError, match="this work: needs .*, which is not installed: pip install") as error:
+    with pytest.raises(ImportError, match=r"this work: needs .*, which is not installed: pip install") as error:
         needed(extra, "this work")
     assert f"'cascade-microscopy[{extra}]'" in str(error.value)
 
