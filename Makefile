@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types wheel-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cascade demo --output_dir demo
@@ -19,6 +19,10 @@ types: $(VENV)/.installed-test
 	@rm -rf build/types && mkdir -p build/types/cascade
 	@ln -s $(CURDIR)/cascade/* $(CURDIR)/pipelines $(CURDIR)/training build/types/cascade
 	$(BIN)/mypy
+
+# The wheel alone, away from this folder, with what its core needs and none of its extras.
+wheel-check: $(VENV)/.installed
+	$(BIN)/python .ci/wheel_check.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "installing into $(VENV): a few minutes"

@@ -23,7 +23,9 @@ class UsageError(ValueError):
 
 def end_in_one_line() -> None:
     """Ctrl-C and SIGTERM end this process in one line from here on, while heavy packages are imported; `exit_code`
-    takes over from there."""
+    takes over from there. Where there is no terminal, no progress bar is drawn."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # which tqdm reads as it is imported
     for number in _WORDS:
         signal.signal(number, _leave)
 

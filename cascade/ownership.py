@@ -18,6 +18,16 @@ log = logging.getLogger(__name__)
 UNKNOWN = -1  # a size or time that was not recorded
 _MANIFEST = "files.json"  # what was written
 _MOVING = "moving-*.json"  # what is being put in place, or was by a process that was killed
+_INPUTS = (
+    "images",
+    "imagestr",
+    "masks",
+    "labels",
+    "labelstr",
+    "instancestr",
+    "outlines",
+    "rois",
+)  # parts of a data set
 _EMPTY = hashlib.sha256().hexdigest()
 _MEND = "remove the file; what the folder holds is then looked at by its names"
 
@@ -100,7 +110,8 @@ def check_not_input(output: Path, source: Path) -> None:
     """Raise ValueError for an output that would be taken for a part of the images in `source`, or for the images."""
     inner, outer = Path(output).resolve(), Path(source).resolve()
     parts = inner.relative_to(outer).parts if outer in (inner, *inner.parents) else ("apart",)
-    if not parts or parts[0][:2].isdecimal():  # sequences of the Cell Tracking Challenge have numbers
+    inside = bool(parts) and (parts[0][:2].isdecimal() or parts[0].lower() in _INPUTS)  # sequences have numbers
+    if not parts or inside:
         raise ValueError(f"{output}: is where the images are read from; name another folder for the output")
 
 

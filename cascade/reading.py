@@ -12,10 +12,13 @@ import tifffile
 from imageio.v3 import imread
 from skimage import measure
 
+from cascade.vendor import is_vendors, read_vendor
+
 SUFFIXES = (".tif", ".tiff", ".png")  # in upper case, too
 _MAX_ID = 2**20  # every plane is gone through by id, up to the highest: minutes an image beyond this
 _JPEG = (6, 7, 33007, 34892)  # TIFF compression tags: old JPEG, JPEG, its alternative, lossy JPEG of DNG
 _LOSSY_BITS = 12  # JPEG of more bits than this a value knows its lossless mode only
+_COLOURS = ("red", "green", "blue", "alpha")
 _FEW_CHANNELS = 4  # stacks whose axes were not given are often stored as channels, but have more planes than this
 
 
@@ -31,34 +34,42 @@ class _Stored:
     channels: int = 1  # that are surely channels, not slices
     times: int = 1
     axes: str = ""  # of the array, as "ZCYX", where that is known
+    names: tuple[str, ...] = ()  # of the channels, where they have some
 
 
 def is_image(path: Path) -> bool:
     """Is this a file to be read, by its name? Hidden ones are not: macOS leaves a `._x.tif` beside `x.tif`.
 
-    >>> [is_image(Path(name)) for name in ("t000.tif", "X.TIFF", "x.PNG", "._t000.tif", "x.jpg")]
-    [True, True, True, False, False]
+    >>> [is_image(Path(name)) for name in ("t000.tif", "X.TIFF", "x.PNG", "x.czi", "._t000.tif", "x.jpg")]
+    [True, True, True, True, False, False]
     """
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return (path.suffix.lower() in SUFFIXES or is_vendors(path)) and not path.name.startswith(".")
 
 
 def is_png(path: Path) -> bool:
     return path.suffix.lower() == ".png"
 
 
-def read_image(path: Path) -> npt.NDArray[Any]:
+def read_image(path: Path, channel: str | None = None) -> npt.NDArray[Any]:
     """A greyscale image (Y, X) or stack (Z, Y, X), in the file's own dtype.
 
-    Raises DataError for files that are truncated, coloured, of several channels or times, or not images.
+    channel: of several, one by its name, or by its number from 1. Raises DataError for files that are truncated,
+    coloured or of several channels of which none was chosen, of several times, or not images; ImportError for formats
+    that need an extra.
     """
     stored = _read(path)
     array = stored.array
-    if _in_colour(path, array):
-        raise DataError(f"{path}: a colour image {array.shape}; convert it to greyscale")
-    if stored.channels > 1:
+    if channel is not None:
+        array = _channel_of(path, stored, channel)
+    elif _in_colour(path, array):
         raise DataError(
-            f"{path}: {stored.channels} channels {array.shape}; export the one that shows the cells (or, if these are "
-            f"slices, save them with axes ZYX)"
+            f"{path}: a colour image {array.shape}; convert it to greyscale, or choose `channel` red, green or blue"
+        )
+    elif stored.channels > 1:
+        names = f" ({', '.join(stored.names)})" if stored.names else ""
+        raise DataError(
+            f"{path}: {stored.channels} channels {array.shape}{names}; choose the one that shows the cells with "
+            f"`channel`, by name or by number from 1 (or, if these are slices, save them with axes ZYX)"
         )
     if stored.times > 1:
         raise DataError(
@@ -70,6 +81,15 @@ def read_image(path: Path) -> npt.NDArray[Any]:
     if array.dtype.kind not in "uif" or not np.isfinite(array).all():
         raise DataError(f"{path}: {array.dtype} with values that are no intensities; save it as uint16")
     return array
+
+
+def read_plane_shape(path: Path) -> tuple[int, int]:
+    """Pixels of an image along y and x, whatever other axes it has."""
+    stored = _read(path)
+    array = stored.array[..., 0] if _in_colour(path, stored.array) else stored.array
+    if array.ndim < 2:
+        raise DataError(f"{path}: {array.ndim} axes {array.shape}; an image is (Y, X) or (Z, Y, X)")
+    return array.shape[-2], array.shape[-1]
 
 
 def read_channels(path: Path, channels: int) -> npt.NDArray[Any]:
@@ -129,6 +149,8 @@ def opened(path: Path) -> Iterator[tifffile.TiffFile]:
 
 
 def _read(path: Path, lossless: bool = False) -> _Stored:
+    if is_vendors(path):
+        return _read_vendor(path)
     if is_png(path):
         try:
             with path.open("rb") as file:  # which a reader that fails would leave open
@@ -140,7 +162,64 @@ def _read(path: Path, lossless: bool = False) -> _Stored:
         if lossless and page.compression in _JPEG and page.bitspersample <= _LOSSY_BITS:
             raise DataError(f"{path}: JPEG, which changes ids; save the labels anew, without compression or with zlib")
         array = tiff.asarray()
-        return _Stored(array, *_channels_and_times(tiff, array), axes=tiff.series[0].axes)
+        return _Stored(array, *_channels_and_times(tiff, array), axes=tiff.series[0].axes, names=_names_in(tiff))
+
+
+def _read_vendor(path: Path) -> _Stored:
+    try:
+        image = read_vendor(path)
+    except ImportError:
+        raise
+    except Exception as error:  # each of its readers raises its own
+        raise _unreadable(path, error) from error
+    times, channels = image.array.shape[:2]
+    axes = [(name, n) for name, n in zip("TCZYX", image.array.shape, strict=True) if n > 1 or name in "YX"]
+    array = image.array.reshape([n for _, n in axes])
+    return _Stored(array, channels, times, "".join(name for name, _ in axes), image.channels)
+
+
+def _channel_of(path: Path, stored: _Stored, channel: str) -> npt.NDArray[Any]:
+    """One channel of what was read."""
+    array, axis = stored.array, _channel_axis(path, stored)
+    count = 1 if axis is None else array.shape[axis]
+    names = stored.names if len(stored.names) == count else ()
+    if axis is not None and count <= len(_COLOURS) and _in_colour(path, array):
+        names = _COLOURS[:count]
+    lower = [name.lower() for name in names]
+    if channel.lower() in lower:
+        number = lower.index(channel.lower())
+    elif channel.isdecimal() and 1 <= int(channel) <= count:
+        number = int(channel) - 1
+    else:
+        listed = f": {', '.join(names)}" if names else ", which have no names" if count > 1 else ""
+        raise DataError(
+            f"{path}: no `channel` {channel}; it has {count}{listed}; give one by its name, or its number from 1"
+        )
+    return array if axis is None else np.take(array, number, axis)
+
+
+def _channel_axis(path: Path, stored: _Stored) -> int | None:
+    """Which axis the channels are: the one that is called so, else in a file that names none a short first one."""
+    array, axes = stored.array, stored.axes
+    if _in_colour(path, array):
+        return array.ndim - 1
+    told = [at for at, name in enumerate(axes) if name in "CS" and array.shape[at] > 1] if array.ndim > 2 else []
+    if told:
+        return told[0]
+    known = set(axes) <= set("TZYX") and bool(axes)
+    return 0 if array.ndim in (3, 4) and not known and array.shape[0] <= _FEW_CHANNELS else None
+
+
+def _names_in(tiff: tifffile.TiffFile) -> tuple[str, ...]:
+    """Names of the channels in a TIFF's OME or ImageJ metadata."""
+    if tiff.ome_metadata:
+        image = tifffile.xml2dict(tiff.ome_metadata)["OME"].get("Image", {})
+        found = (image[0] if isinstance(image, list) else image).get("Pixels", {}).get("Channel", [])
+        channels = found if isinstance(found, list) else [found]
+        names = [str(one.get("Name", "")) for one in channels]
+        return tuple(names) if all(names) else ()
+    labels = (tiff.imagej_metadata or {}).get("Labels", [])
+    return tuple(map(str, labels)) if isinstance(labels, list) and all(labels) else ()
 
 
 def _channels_and_times(tiff: tifffile.TiffFile, array: npt.NDArray[Any]) -> tuple[int, int]:

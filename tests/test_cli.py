@@ -12,7 +12,7 @@ import yaml
 
 from cascade.commands.cli import flags_of, main
 from cascade.commands.organism import simulation_flags
-from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings
+from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings, SampleSettings
 from cascade.commands.table import COMMANDS
 from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
 from cascade.diffusion.painting import PaintingSettings
@@ -117,6 +117,7 @@ SAME = {
         ],
     ),
     "assemble": ("stages --output_dir model --half", [AssembleSettings("stages", output_dir="model", half=True)]),
+    "sample": ("nuclei30 images --seed 3", [SampleSettings("nuclei30", "images", seed=3)]),
     "doctor": ("", []),
 }
 
@@ -184,7 +185,7 @@ def test_the_file_of_the_ablation_is_understood(config):
 
 
 WRONG = [
-    ("nonsense", "cascade: there is no command nonsense; there are demo, prepare, "),
+    ("nonsense", "cascade: there is no command nonsense; there are demo, sample, prepare, "),
     ("generate", "cascade generate: --output_dir: to be given"),
     ("prepare --output_dir x", "SOURCE: to be given"),
     ("generate --output_dir x --num 2", "there is no --num; did you mean --num_images?"),

@@ -58,6 +58,27 @@ def test_it_goes_on_where_it_was_and_skips_what_it_is_told(did, tmp_path):
         planned(tmp_path, skip=("cook",))
 
 
+def test_the_plan_is_said_and_steps_are_counted_as_planned(did, tmp_path, capsys):
+    plan = planned(tmp_path / "out", write_ctc_2d(tmp_path / "images", 1), budget=90, skip=("assemble",))
+    with pytest.raises(KeyboardInterrupt):
+        fit(plan)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("plan: prepare, mask, texture, generate: about ")
+    assert "1 h 30 min of training" in lines[0]
+    assert "for 100 images" in lines[0]
+    assert lines[1:4] == ["[1/4] prepare", "[2/4] mask", "[3/4] texture"]
+    for folder in ("mask/checkpoint-10", "texture/checkpoint-20", "texture/training_decoder/checkpoint-5", "mask/unet"):
+        (tmp_path / "out" / "stages" / folder).mkdir(parents=True)
+    fit(plan)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("plan: texture, generate: about ")
+    assert lines[1:] == ["[3/4] texture", "[4/4] generate"]
+    assert not list((tmp_path / "out").rglob("checkpoint-*"))
+    assert (tmp_path / "out/stages/mask/unet").is_dir()
+    fit(plan)
+    assert not capsys.readouterr().err
+
+
 def test_a_test_that_cannot_be_used_is_refused_before_the_first_step(ctc_sparse_3d, monkeypatch, tmp_path):
     done = []
     monkeypatch.setattr(segmenters, "_major", lambda: 3)
@@ -109,7 +130,8 @@ def test_the_budget_decides_how_long_is_trained(monkeypatch, tmp_path):
     (_, trial), (module_name, training) = commands
     assert module_name == "cascade.training.train_mask_ddpm"
     assert trial[trial.index("--max_train_steps") + 1] == "4"
-    assert training[training.index("--max_train_steps") + 1] == str(int(600 * 0.3 / 0.5))
+    steps = int(training[training.index("--max_train_steps") + 1])
+    assert steps == pytest.approx(600 * 0.3 / 0.5, abs=5)  # the trial's own steps are part of it
     assert training[training.index("--resume_from_checkpoint") + 1] == "latest"
     assert training[training.index("--base_model") + 1] == str(embedded("nuclei2d") / "mask")
 

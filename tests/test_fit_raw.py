@@ -57,8 +57,9 @@ def test_raw_images_in_a_data_set_out(folders, here):
     index = json.loads((out / "model" / "model_index.json").read_text())
     assert index["t_start"] == json.loads((out / "tune" / "tune.json").read_text())["recommended"]["t_start"]
     assert main(["validate", str(out / "synthetic")]) == 0
-    made = sorted((out / "synthetic").rglob("t0*.tif"))
+    made = sorted((out / "synthetic" / "train").glob("sample_*[0-9].tif"))
     assert len(made) == 2
+    assert not list(out.rglob("checkpoint-*"))
     assert tifffile.imread(made[0]).shape == (96, 112)
     fit(plan)
     assert len(here) == 4  # nothing is done twice

@@ -95,16 +95,22 @@ def test_missing_and_empty_folders_are_named(tmp_path):
         (["x.tif", "x_mask.tif"], "x_mask.tif: if these are the labels of x.tif, rename them to x_masks.tif"),
         (["x_img.png", "x_labels.png"], "labels of x_img.png, rename them to x_masks.png"),
         (["y.tif", "y_masks.tif", "x.ome.tif", "x_mask.tif"], "labels of x.ome.tif, rename them to x_masks.tif"),
-        (["images/x.tif", "masks/x.tif"], "they lie in images, masks: put pairs x.tif, x_masks.tif into one folder"),
+        (["raw/x.tif", "truth/x.tif"], "they lie in raw, truth: name the folder of images images, .* labels masks, or"),
+        (["train/images/x.tif", "train/masks/x.tif"], "name .*train, which holds them"),
+        (["images/x.tif", "masks/y.tif"], "masks/y.tif: there is no image images/y.tif for it"),
+        (["images/x.tif", "masks/x.tif", "labels/x.tif"], "masks, labels all hold labels of images; keep one of them"),
+        (["images/x.tif", "masks/x.tif", "masks/x_mask.tif"], "has labels in .*masks/x.tif, too; keep one of them"),
+        (["imagesTr/x.tif", "labelsTr/x.tif"], "nnU-Net names the image of case x x_0000.tif"),
+        (["imagesTr/x_0000.tif", "imagesTr/x_0001.tif", "labelsTr/x.tif"], "2 channels; choose .*1 for _0000, 2 for"),
         (["x.jpg", "x_masks.png"], "no image x.tif for it; x.jpg is not read: export TIFF or PNG .*JPEG.* is lossy"),
         (["x.JPEG"], "no annotated images; .*x.JPEG is not read: export TIFF"),
-        (["x.czi"], "x.czi is not read: export TIFF"),
+        (["x.lsm"], "x.lsm is not read: export TIFF"),
         (["01/t000.jpg"], "t001.tif, …; t000.jpg is not read: export TIFF"),
     ],
 )
 def test_layouts_that_nearly_match_are_told_how(tmp_path, files, message):
     for name in files:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     with pytest.raises(DataError, match=message):
         find_frames(tmp_path)

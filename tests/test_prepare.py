@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,7 @@ from conftest import ball_stack, field_of_view, write_ctc_2d
 
 from cascade.commands.cli import main
 from cascade.data.axial import Census
-from cascade.data.dataset import CropDataset
+from cascade.data.dataset import CropDataset, crop_size_of
 from cascade.data.fit import _clustering_of_stacks, _soft_ellipsoid
 from cascade.data.frames import DataError
 from cascade.data.prepare import prepare
@@ -232,6 +233,32 @@ def test_that_many_cells_are_too_large_is_an_error_that_says_what_fits(tmp_path,
     for mended in (dict(options, pixel_size_um=float(pixel)), dict(options, pixel_size_um=0.3, crop_size=int(size))):
         prepare(PrepareSettings(tmp_path / "S", output_dir=tmp_path / "crops", **mended))
     assert set(re.findall("([0-9]+) cells larger than the crop", caplog.text)) <= {"1"}
+
+
+def test_sizes_that_are_not_given_are_chosen_so_that_nearly_all_cells_fit(tmp_path, caplog):
+    caplog.set_level("INFO")
+    (tmp_path / "S").mkdir()
+    for n in range(2):  # cells of 12 to 22 pixels, times six
+        image, labels = (one.repeat(6, 0).repeat(6, 1) for one in field_of_view(np.random.default_rng(n)))
+        noisy = np.random.default_rng(n).poisson(image).astype(np.uint16)
+        tifffile.imwrite(tmp_path / "S" / f"{n}.tif", noisy)
+        tifffile.imwrite(tmp_path / "S" / f"{n}_masks.tif", labels)
+    for given, wanted in (
+        (dict(), r"crops of 64 pixels, at [12]\.?\d* µm per pixel"),
+        (dict(crop_size=96), r"crops of 96 pixels, at 1\.\d+ µm per pixel"),
+        (dict(pixel_size_um=1.5), r"crops of (80|96|112) pixels, at 1\.5 µm per pixel"),
+        (dict(pixel_size_um=4.0), "crops of 64 pixels, at 4 µm per pixel"),
+    ):
+        caplog.clear()
+        settings = PrepareSettings(tmp_path / "S", output_dir=tmp_path / "crops", spacing_um=(1.0, 1.0), **given)
+        folder = prepare(settings)
+        said = re.search(wanted + r": (?P<fit>\d+) of (?P<all>\d+) cells fit", caplog.text)
+        assert int(said["fit"]) >= 0.9 * int(said["all"]) > 10, given
+        assert crop_size_of(folder) == int(re.search(r"crops of (\d+)", caplog.text)[1])
+    with pytest.raises(
+        DataError, match=r"larger than a 64 px crop at 0\.1 µm per pixel; nearly all fit with pixel_size"
+    ):
+        prepare(replace(settings, pixel_size_um=0.1))
 
 
 def test_where_every_cell_is_cut_it_says_so(tmp_path):

@@ -66,16 +66,16 @@ FIJI = "ImageJ=1.54f\nimages=16\nchannels=2\nslices={}\nhyperstack=true\nmode=co
 @pytest.mark.parametrize(
     ("shape", "options", "message"),
     [
-        ((3, 16, 16), dict(imagej=True, metadata={"axes": "CYX"}), "3 channels .*export the one"),
-        ((2, 16, 16), dict(ome=True, metadata={"axes": "CYX"}), "2 channels .*export the one"),
-        ((3, 16, 16), dict(photometric="rgb", planarconfig="separate"), "3 channels .*export the one"),
-        ((5, 2, 16, 16), dict(imagej=True, metadata={"axes": "ZCYX"}), "2 channels .*export the one"),
+        ((3, 16, 16), dict(imagej=True, metadata={"axes": "CYX"}), "3 channels .*choose the one"),
+        ((2, 16, 16), dict(ome=True, metadata={"axes": "CYX"}), "2 channels .*choose the one"),
+        ((3, 16, 16), dict(photometric="rgb", planarconfig="separate"), "3 channels .*choose the one"),
+        ((5, 2, 16, 16), dict(imagej=True, metadata={"axes": "ZCYX"}), "2 channels .*choose the one"),
         ((9, 16, 16), dict(imagej=True, metadata={"axes": "TYX"}), "a time series of 9 frames .*save each frame"),
         ((9, 5, 16, 16), dict(ome=True, metadata={"axes": "TZYX"}), "a time series of 9 frames .*save each frame"),
         ((3, 16, 16), dict(imagej=True, metadata={"axes": "ZYX"}), None),
-        ((6, 16, 16), dict(imagej=True, metadata={"axes": "CYX", "mode": "composite"}), "6 channels .*export the one"),
-        ((16, 16, 16), dict(metadata=None, description=FIJI.format(8)), "2 channels .*export the one"),
-        ((2, 16, 16), dict(metadata=None, description=FIJI.format(1)), "2 channels .*export the one"),
+        ((6, 16, 16), dict(imagej=True, metadata={"axes": "CYX", "mode": "composite"}), "6 channels .*choose the one"),
+        ((16, 16, 16), dict(metadata=None, description=FIJI.format(8)), "2 channels .*choose the one"),
+        ((2, 16, 16), dict(metadata=None, description=FIJI.format(1)), "2 channels .*choose the one"),
         ((9, 16, 16), dict(imagej=True), None),  # whose axes tifffile calls CYX
         ((1, 5, 1, 16, 16), dict(imagej=True, metadata={"axes": "TZCYX"}), None),
     ],

@@ -7,7 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 BASE = {
-    "geometry", "rng", "draws", "files", "locks", "ownership", "memory", "processor", "evenly", "settings", "reading"
+    "geometry", "rng", "draws", "files", "locks", "ownership", "memory", "processor", "evenly", "settings", "reading",
+    "extras", "vendor",
 }  # fmt: skip
 PARTS = BASE | {"annotation", "shapes", "optics", "population", "sketch", "diffusion", "neus", "multiview"}
 ALLOWED = {
@@ -20,7 +21,9 @@ ALLOWED = {
     "memory": set(),
     "processor": set(),
     "evenly": set(),
-    "reading": set(),
+    "extras": set(),
+    "vendor": {"extras"},
+    "reading": {"vendor"},
     "settings": set(),
     "entry": set(),
     "annotation": {"geometry"},

@@ -1,12 +1,13 @@
 """The parts of a Stable-Diffusion-layout model, for finetuning."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 
 from cascade.diffusion.prompt import EmptyPrompt
+from cascade.extras import needed
 from cascade.hub import folders as hub
 
 
@@ -52,10 +53,9 @@ def _empty_prompt(folder: Path) -> EmptyPrompt:
     hub.check_components(
         folder, "Stable Diffusion", {"tokenizer": "tokenizer_config.json", "text_encoder": "config.json"}
     )
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True)
+    transformers: Any = needed("transformers", f"{folder}, whose text encoder is to be asked once")
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = transformers.CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True)
     length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
     tokens = tokenizer("", padding="max_length", max_length=length, return_tensors="pt")
     with torch.no_grad():

@@ -6,13 +6,16 @@ from typing import Any
 import torch
 from diffusers.optimization import get_scheduler
 
+from cascade.extras import needed
 from cascade.training.settings import OptimizerSettings
 
 
 def make_optimizer(settings: OptimizerSettings, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser that the settings name; raises ValueError where its package is not installed."""
+    """The optimiser that the settings name; raises ValueError or ImportError where its package is not
+    installed."""
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "adafactor":
+        needed("transformers", "optimizer adafactor")
         from transformers.optimization import Adafactor
 
         return Adafactor(parameters, lr=rate, weight_decay=decay, scale_parameter=False, relative_step=False)

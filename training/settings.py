@@ -12,7 +12,7 @@ Optimizer = Literal["adamw", "radam", "adamw8bit", "adafactor"]
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
 Precision = Literal["no", "fp16", "bf16"]
 Tracker = Literal[
-    "none", "tensorboard", "wandb", "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "trackio"
+    "auto", "none", "tensorboard", "wandb", "aim", "clearml", "comet_ml", "dvclive", "mlflow", "swanlab", "trackio"
 ]  # fmt: skip
 Prediction = Literal["epsilon", "sample", "v_prediction"]
 
@@ -64,8 +64,8 @@ class TrainingSettings(OptimizerSettings):
     logging_steps: int = 10
     preview_steps: int = 500
     dataloader_num_workers: int = 0
-    report_to: Tracker = "tensorboard"
-    """tensorboard, wandb, … or none."""
+    report_to: Tracker = "auto"
+    """tensorboard, wandb, … or none; auto is tensorboard where that is installed."""
     push_to_hub: bool = False
     hub_model_id: str | None = None
     model_license: str = "other"

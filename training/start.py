@@ -8,6 +8,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
+from cascade.extras import EXTRAS, install
 from cascade.files import exclusive
 from cascade.training.checkpoints import checkpoints
 from cascade.training.settings import TrainingSettings, process_number
@@ -54,9 +55,7 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
     process_number("RANK", 0)
     processes = process_number("WORLD_SIZE", 1)
     output = Path(settings.output_dir)
-    tracker = None if settings.report_to == "none" else settings.report_to
-    if tracker and importlib.util.find_spec(tracker) is None:
-        raise ValueError(f"report_to {tracker} needs the package: pip install {tracker}, or choose tensorboard or none")
+    tracker = _tracker(settings.report_to)
     accelerator = Accelerator(
         mixed_precision=settings.mixed_precision,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
@@ -73,6 +72,18 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
     if tracker:
         accelerator.init_trackers("cascade")
     return accelerator
+
+
+def _tracker(report_to: str) -> str | None:
+    """The tracker of that name, None for none."""
+    if report_to == "auto":
+        return "tensorboard" if importlib.util.find_spec("tensorboard") else None
+    if report_to == "none":
+        return None
+    if importlib.util.find_spec(report_to) is None:
+        command = install(report_to) if report_to in EXTRAS else f"pip install {report_to}"
+        raise ValueError(f"report_to {report_to} needs the package: {command}, or choose none")
+    return report_to
 
 
 def end_phase(accelerator: Accelerator) -> None:

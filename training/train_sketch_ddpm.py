@@ -57,6 +57,8 @@ class Settings(TrainingSettings):
     """Which of a Cell Tracking Challenge folder's; default all."""
     channels: int = 1
     """Of the images."""
+    channel: str | None = None
+    """Learn this one of them alone: its name, or its number from 1."""
     time_as_depth: bool = False
     """Learn the planes of a sequence as one volume, time along z."""
     spacing_um: tuple[float, ...] = ()
@@ -86,6 +88,8 @@ class Settings(TrainingSettings):
         check_folders(self.output_dir, self.data, self.base_model)
         check_spacing("spacing_um", self.spacing_um)
         check_levels(self, "unet")
+        if self.channel is not None and self.channels > 1:
+            raise ValueError("channel is one alone, and goes without `channels`")
         if self.sketch in ("gt", "st") and len(self.data) > 1:
             raise ValueError("sketch gt or st needs one folder as `data`, whose labels lie in it")
 
@@ -101,6 +105,7 @@ def main(argv: list[str] | None = None) -> None:
             settings.patch_size,
             sequences=settings.sequences,
             channels=settings.channels,
+            channel=settings.channel,
             time_as_depth=settings.time_as_depth,
             gamma=settings.gamma,
             seed=settings.seed,
@@ -160,9 +165,9 @@ def _sketches(
         labels = [detect(image, spacing) for image in images]
         found = fit_sketch(images, labels, spacing_um=spacing, structure="cells")
     else:
-        source, truth, sequences = settings.data[0], settings.sketch, settings.sequences
-        found = fit_sketch(source, truth=truth, sequences=sequences, spacing_um=spacing)
-        seen = look_at(source, truth=truth, sequences=sequences, spacing_um=spacing, most=_SHOWN, whole=False)
+        source, how = settings.data[0], dict(truth=settings.sketch, sequences=settings.sequences, spacing_um=spacing)
+        found = fit_sketch(source, channel=settings.channel, **how)
+        seen = look_at(source, channel=settings.channel, most=_SHOWN, whole=False, **how)
         images, labels = list(seen.images() or ()), seen.labels
     sketches = [
         sketch_of_image(one, image, found, spacing_um=spacing) for one, image in zip(labels, images, strict=True)

@@ -22,7 +22,7 @@ def run_child(module: str, options: list[str], *, launched: bool = False) -> int
     launched: by accelerate's launcher, in as many processes as that is set up for. All of them end when this process
     does, however it dies, and are ended when it is interrupted (KeyboardInterrupt).
     """
-    launcher = ["-m", "accelerate.commands.launch", "--quiet"] if launched else []
+    launcher = ["-m", "cascade.commands.launch", "--quiet"] if launched else []
     command = [sys.executable, *launcher, "-m", "cascade.commands.child", module, *options]
     asked = os.environ | {_ASKED_BY: str(os.getpid())}
     process = subprocess.Popen(command, env=asked, process_group=0)  # Ctrl-C is for this process, which ends them

@@ -4,6 +4,7 @@ import importlib
 import sys
 from typing import TYPE_CHECKING
 
+from cascade import __version__
 from cascade.commands.table import COMMANDS, GOES_ON
 from cascade.entry import UsageError, exit_code
 
@@ -28,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     if not words or name in ("-h", "--help"):
         where = sys.stdout if words else sys.stderr
         return exit_code(lambda: print(_overview(), file=where), "cascade") or (0 if words else 2)
+    if name == "--version":
+        print(f"cascade-microscopy {__version__}")
+        return 0
     if name == "train":
         return exit_code(lambda: _train(words[1:]), "cascade train", kept="checkpoints are kept: go on with "
                          "--resume_from_checkpoint latest", smaller="give a smaller --train_batch_size")  # fmt: skip
@@ -65,8 +69,8 @@ def flags_of(name: str) -> "Flags":
 
 def _overview() -> str:
     lines = [f"  {name:10}{command.about}" for name, command in COMMANDS.items()]
-    lines.insert(3, f"  {'train':10}train a stage ({', '.join(STAGES)}); the same as training/train_*.py")
-    lines.insert(5, f"  {'simulate':10}make annotations without images: of an organism, or of labels that exist")
+    lines.insert(4, f"  {'train':10}train a stage ({', '.join(STAGES)}); the same as training/train_*.py")
+    lines.insert(6, f"  {'simulate':10}make annotations without images: of an organism, or of labels that exist")
     return "\n".join(
         [
             "usage: cascade COMMAND …",
@@ -74,7 +78,7 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "cascade COMMAND --help says more, and --config FILE.yaml holds any of its settings.",
+            "cascade COMMAND --help says more, and --config FILE.yaml holds any of its settings. cascade --version",
         ]
     )
 

@@ -1,43 +1,53 @@
 """`cascade doctor`: versions, extras, device and embedded weights of this installation."""
 
+import platform
 from importlib import metadata, util
 
 import torch
 
-from cascade.export.viewer import open3d
-from cascade.generation.load import best_device
+from cascade import __version__
+from cascade.extras import EXTRAS, install
 from cascade.hub.embedded import NAMES, embedded
+from cascade.vendor import READERS
 
-EXTRAS = {"zarr": "zarr", "slurm": "submitit", "cellpose": "cellpose"}  # and the package that each brings
+_CORE = ("torch", "diffusers", "accelerate", "datasets", "numpy", "scikit-image", "tifffile", "imagecodecs", "zarr")
+_FOR = {
+    "bioio": "images in microscopes' own formats",
+    "cellpose": "evaluate, and fit with --test",
+    "imagej": "outlines drawn in ImageJ",
+    "slurm": "generate --slurm",
+    "tensorboard": "curves of trainings",
+    "transformers": "going on from a Stable Diffusion",
+    "viewer": "looking at meshes, and checking them",
+}
 
 
 def doctor() -> None:
-    """Print what is installed and what works."""
-    print(f"cascade-microscopy {metadata.version('cascade-microscopy')}")
-    for name in (
-        "torch",
-        "diffusers",
-        "transformers",
-        "accelerate",
-        "datasets",
-        "scikit-image",
-        "trimesh",
-        "open3d",
-    ):
-        print(f"  {name} {metadata.version(name)}")
-    for extra, name in EXTRAS.items():
-        there = metadata.version(name) if util.find_spec(name) else f"missing: pip install -e '.[{extra}]'"
-        print(f"  {name} (extra {extra}): {there}")
+    """Print what is installed and what works; nothing heavy is imported but torch."""
+    print(f"cascade-microscopy {__version__}, Python {platform.python_version()}")
+    for name in _CORE:
+        print(f"  {name} {_version(name) or 'missing: pip install ' + name}")
+    for extra, module in EXTRAS.items():
+        there = _version(module) if util.find_spec(module) else None
+        print(
+            f"  {module} {there or 'missing'} (extra {extra}: {_FOR[extra]})" + ("" if there else f": {install(extra)}")
+        )
+    if util.find_spec("bioio"):
+        for ending, package in READERS.items():
+            print(f"  {package} {_version(package) or 'missing: pip install ' + package} (for {ending})")
     if util.find_spec("torchvision"):
         print("  torchvision is installed: if diffusers fails to import, 'pip uninstall torchvision'")
-    print(f"  device: {best_device()}, {torch.get_num_threads()} threads")
+    device = f"cuda, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
+    print(f"  device: {device}, {torch.get_num_threads()} threads")
     for name in NAMES:
         try:
             print(f"  {name}: {embedded(name)}")
         except FileNotFoundError as error:
             print(f"  {name}: {error}")
+
+
+def _version(name: str) -> str | None:
     try:
-        open3d()
-        print("  open3d: works")
-    except ImportError as error:
-        print(f"  open3d: {error}")
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

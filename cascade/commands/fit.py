@@ -2,12 +2,15 @@
 
 import json
 import logging
+import shutil
 import sys
+import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from cascade.commands import fit_raw
 from cascade.commands.child import run_child
+from cascade.commands.fit_plan import announced
 from cascade.commands.settings import FitSettings, Step
 from cascade.evaluation.settings import EvaluateSettings
 from cascade.files import STATE, BrokenRecord, exclusive, read_record, replacing
@@ -46,10 +49,12 @@ def fit(plan: FitSettings) -> Path:
             base_model_folder(_stage(plan, "texture"))  # hours before it is asked for
         if plan.test is not None and "evaluate" not in plan.skip:
             _check_test(plan, plan.test)
-        for number, step in enumerate(steps, 1):
-            if step in plan.skip or step in state.done or (step == "evaluate" and plan.test is None):
-                continue
-            print(f"[{number}/{len(steps)}] {step}", file=sys.stderr)
+        planned = [one for one in steps if one not in plan.skip and (one != "evaluate" or plan.test is not None)]
+        left = [one for one in planned if one not in state.done]
+        if left not in ([], ["evaluate"]):
+            print(announced(plan, left), file=sys.stderr)
+        for step in left:
+            print(f"[{planned.index(step) + 1}/{len(planned)}] {step}", file=sys.stderr)
             try:
                 do[step](plan, output, state)
             except KeyboardInterrupt:
@@ -57,14 +62,26 @@ def fit(plan: FitSettings) -> Path:
                 raise
             if step != "evaluate":  # it remembers itself what it has done, and of which data
                 state.finish(step)
+        _drop_checkpoints(output, state)
     return output / "synthetic"
+
+
+def _drop_checkpoints(output: Path, state: "Progress") -> None:
+    """Of trainings that are finished, whose model is all that anyone asks for."""
+    from cascade.training.checkpoints import checkpoints
+
+    places = {"mask": "stages/mask", "texture": "stages/texture", "sketch": "model"}
+    for folder in (output / place for step, place in places.items() if step in state.done):
+        for training in (folder, *folder.glob("training_*")):
+            for checkpoint in checkpoints(training):
+                shutil.rmtree(checkpoint)
 
 
 def usual_base(plan: FitSettings) -> str:
     """The embedded model that is nearest to a data set: that of planes, or that of stacks."""
     from cascade.data.frames import find_frames
 
-    frames, _ = find_frames(plan.source, plan.truth, list(plan.sequences) or None)
+    frames, _ = find_frames(plan.source, plan.truth, list(plan.sequences) or None, channel=plan.channel)
     return f"nuclei{frames[0].image().ndim}d"
 
 
@@ -91,7 +108,13 @@ class Progress:
         if not isinstance(before, dict) or not isinstance(done, list) or not isinstance(steps, dict):
             raise BrokenRecord(f"{path}: is of another version, or was changed; {mend}")
         before = before | {key: _resolved(str(before.get(key))) for key in _PATHS}
-        before = {"budget": before.get("budget_minutes"), "simulate": "None"} | before  # as earlier versions had it
+        before = {
+            "budget": before.get("budget_minutes"),
+            "simulate": "None",
+            "channel": "None",
+        } | before  # as earlier versions had it
+        if plan.crop_size is None and before.get("crop_size") == "64":  # the default of earlier versions
+            before["crop_size"] = "None"
         changed = [key for key in fixed if before.get(key) != fixed[key]]
         if changed:
             raise ValueError(
@@ -126,6 +149,7 @@ def _prepare(plan: FitSettings, output: Path, state: Progress) -> None:
             output_dir=output / "crops",
             truth=plan.truth,
             sequences=plan.sequences,
+            channel=plan.channel,
             crop_size=plan.crop_size,
             pixel_size_um=plan.pixel_size_um,
             spacing_um=plan.spacing_um,
@@ -137,27 +161,29 @@ def _prepare(plan: FitSettings, output: Path, state: Progress) -> None:
 
 
 def _train(stage: str, plan: FitSettings, output: Path, state: Progress) -> None:
-    """Train within the budget: how long a step takes is measured first."""
+    """Train within the budget, which holds the trial that measures how long a step takes, too."""
     options = ["--data", str(output / "crops"), "--seed", str(plan.seed)]
     base = _base(plan, stage)
     options += ["--base_model", base] if base else []
-    own = {"mask": ["--sample_size", str(plan.crop_size // 2)], "texture": ["--train_batch_size", "32"]}
+    own = {"mask": ["--sample_size", str(_crop_size(plan) // 2)], "texture": ["--train_batch_size", "32"]}
     options += own[stage]
     if stage not in state.train_steps:
+        start = time.perf_counter()
         with scratch(output / STATE / "trial") as folder:
             trial = ["--max_train_steps", str(_TRIAL), "--logging_steps", "1", "--checkpointing_steps", "1000"]
             trial += ["--decoder_max_train_steps", "0"] if stage == "texture" else []
             _launch(_SCRIPTS[stage], [*options, "--output_dir", str(folder), *trial])
             lines = (folder / "log.jsonl").read_text().splitlines()
         seconds = min(json.loads(line)["seconds_per_step"] for line in lines)
-        steps = int(60 * plan.budget * _SHARES[stage] / seconds)
+        begun = time.perf_counter() - start  # until the first step twice: of the trial, and of the training
+        steps = int((60 * plan.budget * _SHARES[stage] - 2 * begun + _TRIAL * seconds) / seconds)
         state.train_steps[stage] = max(min(steps, 20_000), 50)
         state.save()
     steps = state.train_steps[stage]
     often = ["--checkpointing_steps", str(max(steps // 10, 25)), "--preview_steps", str(max(steps // 4, 25))]
     often += ["--lr_warmup_steps", str(min(200, steps // 10)), "--resume_from_checkpoint", "latest"]
     often += ["--decoder_max_train_steps", str(min(200, steps // 5))] if stage == "texture" else []
-    print(f"{stage}: {steps} steps", file=sys.stderr)
+    print(f"{stage}: {steps} steps, see {output / 'stages' / stage / 'log.jsonl'}", file=sys.stderr)
     options += ["--output_dir", str(output / "stages" / stage), "--max_train_steps", str(steps)]
     _launch(_SCRIPTS[stage], [*options, *often])
 
@@ -187,7 +213,16 @@ def _base(plan: FitSettings, stage: str) -> str | None:
     if model_index(Path(base)).get("_class_name") != "MaskDDPMPipeline":
         return None
     drawn_at = json.loads(Path(base, "unet", "config.json").read_text())["sample_size"]
-    return base if drawn_at == plan.crop_size // 2 else None
+    return base if drawn_at == _crop_size(plan) // 2 else None
+
+
+def _crop_size(plan: FitSettings) -> int:
+    """Of the crops that were prepared, or will be."""
+    from cascade.data.dataset import crop_size_of
+    from cascade.data.sizes import USUAL_CROP
+
+    crops = plan.output_dir / "crops"
+    return crop_size_of(crops) if any(crops.glob("data/*.parquet")) else plan.crop_size or USUAL_CROP
 
 
 def _assemble(plan: FitSettings, output: Path, state: Progress) -> None:
@@ -198,7 +233,7 @@ def _assemble(plan: FitSettings, output: Path, state: Progress) -> None:
 def _generate(plan: FitSettings, output: Path, state: Progress) -> None:
     options = ["--model", str(output / "model"), "--output_dir", str(output / "synthetic")]
     options += ["--num_images", str(plan.num_images), "--seed", str(plan.seed)]
-    options += ["--bank", str(plan.bank)] if plan.bank else []
+    options += ["--format", "cellpose"] + (["--bank", str(plan.bank)] if plan.bank else [])
     _launch("cascade", ["generate", *options])
 
 
@@ -214,6 +249,7 @@ def _evaluation(plan: FitSettings, test: Path) -> EvaluateSettings:
         real_test_truth=plan.test_truth,
         real_test_sequences=plan.test_sequences,
         spacing_um=plan.spacing_um,
+        channel=plan.channel,
         synthetic=(str(plan.output_dir / "synthetic"),),
         sparse=(f"crops={plan.output_dir / 'crops'}",) if plan.sparse else (),  # frames half unlabelled teach little
         output_dir=plan.output_dir / "report",

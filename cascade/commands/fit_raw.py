@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,17 +33,21 @@ def train(plan: FitSettings, output: Path, state: "Progress") -> None:
     options += ["--patch_size", *map(str, patch), "--train_batch_size", str(_BATCH[len(shape)])]
     options += ["--sequences", *plan.sequences] if plan.sequences else []
     options += ["--spacing_um", *map(str, plan.spacing_um)] if plan.spacing_um else []
+    options += ["--channel", plan.channel] if plan.channel else []
     options += ["--base_model", base_of(plan)]
     if "sketch" not in state.train_steps:
+        start = time.perf_counter()
         with scratch(output / STATE / "trial") as folder:
             trial = ["--max_train_steps", str(_TRIAL), "--logging_steps", "1", "--preview_steps", "1000"]
             _launch(_SCRIPT, [*options, "--output_dir", str(folder), *trial])
             lines = (folder / "log.jsonl").read_text().splitlines()
         seconds = min(json.loads(line)["seconds_per_step"] for line in lines)
-        state.train_steps["sketch"] = min(max(int(60 * plan.budget / seconds), _FEWEST), _MOST)
+        begun = time.perf_counter() - start  # until the first step twice: of the trial, and of the training
+        steps = int((60 * plan.budget - 2 * begun + _TRIAL * seconds) / seconds)
+        state.train_steps["sketch"] = min(max(steps, _FEWEST), _MOST)
         state.save()
     steps = state.train_steps["sketch"]
-    print(f"sketch: {steps} steps", file=sys.stderr)
+    print(f"sketch: {steps} steps, see {output / 'model' / 'log.jsonl'}", file=sys.stderr)
     often = ["--checkpointing_steps", str(max(steps // 10, 25)), "--preview_steps", str(max(steps // 4, 25))]
     often += ["--lr_warmup_steps", str(min(200, steps // 10)), "--resume_from_checkpoint", "latest"]
     options += ["--output_dir", str(output / "model"), "--max_train_steps", str(steps)]
@@ -54,6 +59,7 @@ def tune(plan: FitSettings, output: Path, state: "Progress") -> None:
     options = [str(plan.source), "--model", str(output / "model"), "--output_dir", str(output / "tune"), "--save"]
     options += ["--sequences", *plan.sequences] if plan.sequences else []
     options += ["--spacing_um", *map(str, plan.spacing_um)] if plan.spacing_um else []
+    options += ["--channel", plan.channel] if plan.channel else []
     _check("cascade tune", run_child("cascade", ["tune", *options]))
 
 
@@ -64,7 +70,8 @@ def generate(plan: FitSettings, output: Path, state: "Progress") -> None:
     if plan.simulate in ("auto", "nuclei"):
         options += ["--like", str(plan.source)]
         options += ["--like_sequences", *plan.sequences] if plan.sequences else []
-    options += ["--num_images", str(plan.num_images), "--seed", str(plan.seed)]
+        options += ["--like_channel", plan.channel] if plan.channel else []
+    options += ["--num_images", str(plan.num_images), "--seed", str(plan.seed), "--format", "cellpose"]
     _launch("cascade", ["generate", *options])
 
 
@@ -75,6 +82,7 @@ def evaluation(plan: FitSettings, test: Path) -> EvaluateSettings:
         real_test_truth=plan.test_truth,
         real_test_sequences=plan.test_sequences,
         spacing_um=plan.spacing_um,
+        channel=plan.channel,
         synthetic=(str(plan.output_dir / "synthetic"),),
         title="Segmentation learnt without annotations",
         output_dir=plan.output_dir / "report",
@@ -91,7 +99,7 @@ def _shape(plan: FitSettings) -> tuple[int, ...]:
     from cascade.data.images import find_images
 
     paths = [path for group in find_images(plan.source, plan.sequences) for path in group]
-    shapes = [read_image(path).shape for path in paths]
+    shapes = [read_image(path, plan.channel).shape for path in paths]
     return tuple(min(sides) for sides in zip(*shapes, strict=False))
 
 

@@ -176,7 +176,12 @@ def _source(
     organism = chosen.simulate or ""
     given: dict[str, Any] = {"spacing_um": spacing_um} | ({"canvas_size": canvas_size} if canvas_size else {})
     if chosen.like is not None:
-        asked = SimulateSettings(output_dir=output_dir, like=chosen.like, like_sequences=chosen.like_sequences)
+        asked = SimulateSettings(
+            output_dir=output_dir,
+            like=chosen.like,
+            like_sequences=chosen.like_sequences,
+            like_channel=chosen.like_channel,
+        )
         organism, simulator = settings_of(organism, asked, given)
     elif organism in ORGANISMS and organism != "labels":
         simulator = _as_dense(organism, given)

@@ -1,4 +1,4 @@
-"""What is asked of `fit`, `assemble` and `demo`."""
+"""What is asked of `fit`, `assemble`, `sample` and `demo`."""
 
 import math
 from dataclasses import KW_ONLY, dataclass
@@ -32,10 +32,12 @@ class FitSettings:
     """The Cell Tracking Challenge's gold or silver truth."""
     sequences: tuple[str, ...] = ()
     """Which of its sequences; default all."""
-    crop_size: int = 64
-    """Pixels; the base model's, 64 for the embedded ones."""
+    channel: str | None = None
+    """Of images that have several: the one to read, by its name, or by its number from 1."""
+    crop_size: int | None = None
+    """Pixels; default 64, that of the embedded models, or with `pixel_size_um` as many as nearly all cells fit into."""
     pixel_size_um: float | None = None
-    """Resample to this pixel size; default the data set's own."""
+    """Resample to this pixel size; default the data set's own, or so much coarser that nearly all cells fit."""
     spacing_um: tuple[float, ...] = ()
     """Voxel size z y x or y x, of the images and of those to test on; default as stored."""
     sparse: bool = False
@@ -43,7 +45,7 @@ class FitSettings:
     licence: str = "not stated"
     """Of the images, and whom to cite."""
     budget: float = 60.0
-    """Minutes for the trainings; the rest, and finetuning the decoder, comes on top."""
+    """Minutes for the trainings and their trials; the rest, and finetuning the decoder, comes on top."""
     base_model: str | None = None
     """What outlines and texture go on from: an embedded model's name, a folder of trained stages, or a Stable
     Diffusion, which only the texture goes on from; default nuclei2d for planes, nuclei3d for stacks, with `simulate`
@@ -93,6 +95,28 @@ class AssembleSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """Which sample is drawn, and where to.
+
+    >>> SampleSettings("nuclei31", "images")
+    Traceback (most recent call last):
+    ValueError: name must be one of nuclei30, got nuclei31
+    """
+
+    name: Literal["nuclei30"]
+    """nuclei30: thirty outlined nuclei in three planes."""
+    output_dir: Path
+    """Folder of images/, masks/ and a preview."""
+    _: KW_ONLY
+    seed: int = 0
+    """Other nuclei with every seed."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        at_least(self, seed=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,8 +65,9 @@ def settings_of(organism: str, settings: SimulateSettings, given: dict[str, Any]
     if settings.like is None:
         if organism == "auto":
             raise UsageError("auto needs --like FOLDER, images to choose a simulator for")
-        if settings.like_sequences:
-            raise UsageError("--like_sequences goes with --like FOLDER")
+        if settings.like_sequences or settings.like_channel is not None:
+            name = "sequences" if settings.like_sequences else "channel"
+            raise UsageError(f"--like_{name} goes with --like FOLDER")
         return organism, ORGANISMS[organism].settings_class()(**given)
     if organism not in FITTED:
         raise UsageError(f"--like goes with {' and '.join(FITTED)}; {organism} has the numbers of its paper")
@@ -88,11 +89,17 @@ def fitted(organism: str, settings: SimulateSettings, given: dict[str, Any]) -> 
         raise DataError(f"{folder}: no such folder; name the folder that holds the images")
     picture, record = (output.with_name(f"{output.name}_like.{kind}") for kind in ("png", "json"))
     how = {name: given.get(name, ()) for name in ("spacing_um", "canvas_size")}
-    of = json.loads(json.dumps([organism, how, settings.like_sequences, __version__, _contents(folder)]))
+    looked = [settings.like_sequences, settings.like_channel]
+    of = json.loads(json.dumps([organism, how, *looked, __version__, _contents(folder)]))
     if (kept := _kept(record, of)) is not None:
         print(f"{kept[0]}, as it was fitted before: see {record}")
         return kept
-    seen = like(folder, spacing_um=how["spacing_um"], sequences=settings.like_sequences)
+    seen = like(
+        folder,
+        spacing_um=how["spacing_um"],
+        sequences=settings.like_sequences,
+        channel=settings.like_channel,
+    )
     chosen = seen.organism if organism == "auto" else "nuclei"
     print(seen.table())
     picture.parent.mkdir(parents=True, exist_ok=True)

@@ -78,6 +78,7 @@ def _settings(asked: SketchingSettings, files: list[LabelFile], ndim: int) -> Sk
         folder,
         truth=asked.truth,
         sequences=asked.like_sequences if asked.like else asked.sequences,
+        channel=asked.like_channel,
         spacing_um=asked.spacing_um,
     )
     if len(seen.spacing_um) != ndim:

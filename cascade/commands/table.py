@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cascade.entry import processes
 
 if TYPE_CHECKING:
-    from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings
+    from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings, SampleSettings
     from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
     from cascade.diffusion.painting import PaintingSettings
     from cascade.evaluation.settings import EvaluateSettings, TuneSettings
@@ -23,6 +23,13 @@ def _demo(settings: "DemoSettings") -> None:
     from cascade.commands.demo import demo
 
     demo(settings)
+
+
+def _sample(settings: "SampleSettings") -> None:
+    from cascade.commands.sample import sample
+
+    folder = sample(settings)
+    print(f"{folder}: look at preview.png; next: cascade fit {folder} --output_dir my_cells --budget 10")
 
 
 def _prepare(settings: "PrepareSettings") -> None:
@@ -43,6 +50,8 @@ def _fit(settings: "FitSettings") -> None:
 
     folder = fit(settings)
     print(f"look at {folder / 'preview.png'}; the model is {settings.output_dir / 'model'}")
+    if (train := folder / "train").is_dir():
+        print(f"train Cellpose on it: python -m cellpose --train --dir {train} --min_train_masks 1 --verbose")
 
 
 def _tune(settings: "TuneSettings") -> None:
@@ -135,6 +144,12 @@ COMMANDS = {
         _demo,
         ("cascade.commands.settings.DemoSettings",),
         kept="what is finished is kept; the same command starts again",
+    ),
+    "sample": Command(
+        "draw thirty outlined nuclei to try everything with: cascade sample nuclei30 FOLDER",
+        _sample,
+        ("cascade.commands.settings.SampleSettings",),
+        kept=_NOTHING,
     ),
     "prepare": Command(
         "cut a data set into single-cell crops, and fit its statistics",

@@ -121,8 +121,9 @@ def scenes_of(settings: TuneSettings, pipeline: SketchPipeline) -> list[Sketched
 
 def _labelled(settings: TuneSettings, usual: tuple[float, ...]) -> list[_Seen]:
     truth, sequences = settings.truth or "gt", settings.sequences
-    frames, _ = find_frames(settings.source, truth, list(sequences) or None)
-    source = Source(settings.source, truth, sequences, settings.num_images, _spacing(settings, frames, usual))
+    frames, _ = find_frames(settings.source, truth, list(sequences) or None, channel=settings.channel)
+    spacing = _spacing(settings, frames, usual)
+    source = Source(settings.source, truth, sequences, settings.num_images, spacing, settings.channel)
     return [(one.image, one.labels, one.spacing_um) for one in source.load()]
 
 
@@ -130,7 +131,7 @@ def _raw(settings: TuneSettings, usual: tuple[float, ...]) -> list[_Seen]:
     paths = [path for group in find_images(settings.source, settings.sequences) for path in group]
     some = [paths[n] for n in evenly(len(paths), settings.num_images)]
     spacing = _spacing(settings, [Frame(path.stem, path, path) for path in some], usual)
-    return [(read_image(path), None, spacing) for path in some]
+    return [(read_image(path, settings.channel), None, spacing) for path in some]
 
 
 def _spacing(settings: TuneSettings, frames: list[Frame], usual: tuple[float, ...]) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """Crops as tensors, for training."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,17 @@ class CropDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         batch["image"] = batch["image"].float()
         batch["mask"] = batch["mask"].float()
         return batch
+
+
+def crop_size_of(folder: Path) -> int:
+    """Pixels of the crops in a folder of `cascade prepare`. Raises DataError where there are none."""
+    import pyarrow.parquet
+
+    file = next(iter(sorted(folder.glob("data/*.parquet"))), None)
+    if file is None:
+        raise DataError(f"{folder}: holds no crops (data/*.parquet); make them with 'cascade prepare'")
+    features = json.loads(pyarrow.parquet.read_schema(file).metadata[b"huggingface"])["info"]["features"]
+    return int(features["mask"]["shape"][0])
 
 
 def _load(folder: str | Path, statistics: Statistics, max_relative_height: float) -> dict[str, Any]:

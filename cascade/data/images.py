@@ -9,15 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.data.frames import Frame
+from cascade.data.listing import images_in
+from cascade.data.pairs import IMAGE_FOLDERS
 from cascade.data.spacing import needed_spacing
-from cascade.reading import DataError, is_image, read_channels
+from cascade.reading import DataError, is_image, read_channels, read_image
 
+_PREVIEW = "preview.png"  # which this package lays beside `images/`
 _MASK = re.compile(r"_(cp_)?masks$")
 
 
 def find_images(source: Path, sequences: Sequence[str] = ()) -> list[list[Path]]:
     """The images of a folder, TIFF or PNG: of sequences as in the Cell Tracking Challenge (`01/t000.tif`) a list each,
-    in the order of time, of any other folder one list. Cellpose's masks are passed over.
+    in the order of time, of any other folder one list; of one without images that in its `images/` or `imagesTr/`.
+    Cellpose's masks are passed over.
 
     Raises DataError where there are none, or not the sequences that are asked for.
     """
@@ -30,6 +34,9 @@ def find_images(source: Path, sequences: Sequence[str] = ()) -> list[list[Path]]
         raise DataError(f"{source}: no sequence {', '.join(missing)}; {there}")
     folders = [p for p in folders if not sequences or p.name in sequences] or [source]
     found = [[path for path in sorted(folder.iterdir()) if is_raw(path)] for folder in folders]
+    if folders == [source] and all(path.name == _PREVIEW for path in found[0]):
+        inner = [p for p in sorted(source.iterdir()) if p.is_dir() and p.name.lower() in IMAGE_FOLDERS]
+        found = [[path for path in images_in(folder) if is_raw(path)] for folder in inner] or found
     if not any(found):
         raise DataError(f"{source}: no images (.tif, .tiff, .png); name the folder that holds them")
     return [paths for paths in found if paths]
@@ -49,12 +56,14 @@ def read_scenes(
     *,
     sequences: Sequence[str] = (),
     channels: int = 1,
+    channel: str | None = None,
     time_as_depth: bool = False,
 ) -> tuple[list[Path], list[npt.NDArray[Any]]]:
     """Raw images (C, Y, X) or (C, Z, Y, X) of a folder, see `find_images`, or of files, and the file of each.
 
-    time_as_depth: planes of one sequence, or folder, are one volume (C, T, Y, X), named by its first file. Raises
-    DataError for images of other numbers of channels or axes than the others, and frames of several sizes.
+    channel: one of several, by its name or its number from 1, alone. time_as_depth: planes of one sequence, or folder,
+    are one volume (C, T, Y, X), named by its first file. Raises DataError for images of other numbers of channels or
+    axes than the others, and frames of several sizes.
     """
     if isinstance(source, str | Path):
         groups = find_images(Path(source), sequences) if not Path(source).is_file() else [[Path(source)]]
@@ -63,7 +72,7 @@ def read_scenes(
     paths: list[Path] = []
     images: list[npt.NDArray[Any]] = []
     for group in groups:
-        own = [read_channels(path, channels) for path in group]
+        own = [read_channels(path, channels) if channel is None else read_image(path, channel)[None] for path in group]
         if time_as_depth:
             odd = next((n for n, one in enumerate(own) if one.ndim != 3 or one.shape != own[0].shape), None)
             if odd is not None:

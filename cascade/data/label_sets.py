@@ -13,7 +13,7 @@ from cascade.data.exported import COCO, images_of, read_exported
 from cascade.data.frames import Frame, find_frames
 from cascade.data.spacing import spacing_of
 from cascade.export.annotations import load_annotation
-from cascade.reading import DataError, is_image, read_labels
+from cascade.reading import DataError, is_image
 
 _FOLDERS = {"masks": "images", "labels": "images", "instancesTr": "imagesTr"}  # of StarDist, OME-TIFF, nnU-Net
 _TAGS = ("_masks", "_cp_masks")
@@ -57,7 +57,7 @@ class LabelFile:
                 raise DataError(str(error)) from error
         if self.holds_spacing:
             return read_exported(self.path, self.number), "annotation"
-        labels = _unsigned(read_labels(self.path))
+        labels = _unsigned(self.frame.labels())
         spacing, origin = self._spacing(labels.ndim, spacing_um)
         return Annotation.of_labels(labels, spacing[-labels.ndim :]), origin
 
@@ -73,15 +73,17 @@ class LabelFile:
         return spacing_of(self.source, [self.frame], 3 if deep else ndim, spacing_um)
 
 
-def find_labels(source: Path, truth: str = "gt", sequences: tuple[str, ...] = ()) -> list[LabelFile]:
+def find_labels(
+    source: Path, truth: str = "gt", sequences: tuple[str, ...] = (), *, channel: str | None = None
+) -> list[LabelFile]:
     """Label files under `source`, whether or not there are images of them.
 
-    Layouts: those of `bare_labels`, and those of `find_frames`. Raises DataError where nothing is found.
-    """
+    Layouts: those of `bare_labels`, and those of `find_frames`. channel: of the images that have several. Raises
+    DataError where nothing is found."""
     if not source.is_dir():
         raise DataError(f"{source}: no such folder; name the folder that holds the labels")
     bare = bare_labels(source, truth, sequences)
-    frames = [] if bare else find_frames(source, truth, list(sequences) or None)[0]
+    frames = [] if bare else find_frames(source, truth, list(sequences) or None, channel=channel)[0]
     return bare or [LabelFile(source, frame) for frame in frames]
 
 

@@ -81,16 +81,16 @@ def like(
     *,
     truth: str = "gt",
     sequences: Sequence[str] = (),
+    channel: str | None = None,
     spacing_um: Sequence[float] = (),
     raw: bool = False,
 ) -> Likeness:
     """Measure the images of a folder: by their labels if all cells have some, else by what `detect` finds.
 
-    Layouts: those of `find_labels`; of raw images also any folder of them, and sequences `01/t000.tif`. raw: pass over
-    labels. Raises DataError, one line, where there are no images, where no cell can be seen in them, where they are of
-    several dimensions or voxel sizes, and where labels lie in pieces.
-    """
-    seen = look_at(folder, truth=truth, sequences=sequences, spacing_um=spacing_um, raw=raw)
+    Layouts: those of `find_labels`; of raw images also any folder of them, and sequences `01/t000.tif`. channel, raw:
+    see `look_at`. Raises DataError, one line, where there are no images, where no cell can be seen in them, where they
+    are of several dimensions or voxel sizes, and where labels lie in pieces."""
+    seen = look_at(folder, truth=truth, sequences=sequences, channel=channel, spacing_um=spacing_um, raw=raw)
     measures = measure_labels(seen.labels, seen.spacing_um, seen.images())
     shown = evenly(len(seen.labels), _SHOWN)
     pictures: list[_Picture] = [(seen.image(n), seen.labels[n]) for n in shown]

@@ -37,7 +37,7 @@ class PatchDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     Args:
         source: a folder of images, TIFF or PNG, or their files; planes, or stacks.
         patch_size: (Y, X) or (Z, Y, X) in pixels; of stacks, as many axes as they have.
-        sequences, channels, time_as_depth: what is read, see `read_scenes`.
+        sequences, channels, channel, time_as_depth: what is read, see `read_scenes`.
         seed: of the places.
         windows: of intensities, in the images' units, one of each channel; by default from the dark end to the bright
             one of all images.
@@ -54,6 +54,7 @@ class PatchDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         *,
         sequences: Sequence[str] = (),
         channels: int = 1,
+        channel: str | None = None,
         time_as_depth: bool = False,
         seed: int = 0,
         windows: Sequence[Window] = (),
@@ -66,7 +67,7 @@ class PatchDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         if length < 1:
             raise ValueError(f"length must be at least 1, got {length}")
         self.paths, self.images = read_scenes(
-            source, sequences=sequences, channels=channels, time_as_depth=time_as_depth
+            source, sequences=sequences, channels=channels, channel=channel, time_as_depth=time_as_depth
         )
         for path, image in zip(self.paths, self.images, strict=True):
             _check(path, image, self.patch_size)

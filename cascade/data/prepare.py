@@ -16,6 +16,7 @@ from cascade.data.crops import Crop, Plane, cut_crops, fit_halo, longer_sides_um
 from cascade.data.fit import Annotated, fit_statistics
 from cascade.data.frames import Frame, find_frames
 from cascade.data.settings import PrepareSettings
+from cascade.data.sizes import choose_sizes
 from cascade.data.spacing import needed_spacing
 from cascade.data.unlabelled import with_unlabelled
 from cascade.data.validate import soundness
@@ -66,9 +67,9 @@ def prepare(settings: PrepareSettings) -> Path:
 
 def _prepare(settings: PrepareSettings) -> Path:
     """`prepare`, in a folder that is held."""
-    source, output_dir, crop_size, sparse = settings.source, settings.output_dir, settings.crop_size, settings.sparse
+    source, output_dir, sparse = settings.source, settings.output_dir, settings.sparse
     licence, seed, slices = settings.licence, settings.seed, settings.slices_per_cell
-    frames, bare = find_frames(source, settings.truth, list(settings.sequences) or None)
+    frames, bare = find_frames(source, settings.truth, list(settings.sequences) or None, channel=settings.channel)
     _check_replaceable(output_dir)
     notes = Counter({"images without annotation": bare})
     spacing = needed_spacing(source, frames, frames[0].image().ndim, settings.spacing_um)
@@ -77,10 +78,10 @@ def _prepare(settings: PrepareSettings) -> Path:
         log.warning("look at: %s", line)
     if len(doubts) > _SHOWN:
         log.warning("and %d more to look at: cascade validate", len(doubts) - _SHOWN)
-    pixel_um = settings.pixel_size_um or spacing[-1]
-
     planes, names, images = _read_planes(frames, slices, stream(seed, "planes"), notes, sparse)
-    _check_fit(source, planes, spacing[-2:], crop_size, pixel_um)
+    sides = [side for plane in planes for side in longer_sides_um(plane, spacing[-2:])]
+    sizes = choose_sizes(source, sides, spacing[-1], settings.crop_size, settings.pixel_size_um)
+    crop_size, pixel_um = sizes.crop_size, sizes.pixel_size_um
     halo = fit_halo(planes)
     statistics, found = fit_statistics(source.name, licence, images, planes, spacing, halo, seed)
     heights = _relative_heights(images, found)
@@ -94,6 +95,7 @@ def _prepare(settings: PrepareSettings) -> Path:
     if not rows:
         why = ", ".join(f"{count} {reason}" for reason, count in sorted(notes.items()) if count)
         raise DataError(f"{source}: no cell can be cut out: {why}; annotate whole cells")
+    log.info("%s", sizes.said)
     _write(output_dir, rows, _with_cells(statistics, rows, numbers), notes)
     for reason, count in sorted(notes.items()):
         if count:
@@ -135,26 +137,6 @@ def _read_planes(
     if not planes:
         raise DataError(f"{frames[0].label_path}: every annotated frame is empty; there is no cell to learn from")
     return planes, names, [Annotated(path, group) for path, group in images.items()]
-
-
-def _check_fit(source: Path, planes: list[Plane], spacing: tuple[float, ...], crop_size: int, pixel_um: float) -> None:
-    """Few cells may be too large to be cut: without them, crops would show another population."""
-    sides = np.array([side for plane in planes for side in longer_sides_um(plane, spacing)])
-    large = int((sides > (crop_size - 4) * pixel_um).sum())
-    if large == len(sides) > 0 or (len(sides) >= 10 and large > 0.1 * len(sides)):
-        side = float(np.percentile(sides, 95, method="higher"))
-        digit = 10 ** (np.floor(np.log10(side / (crop_size - 4))) - 1)
-        coarser = np.ceil(side / (crop_size - 4) / digit) * digit
-        larger = 16 * int(np.ceil((side / pixel_um + 4) / 16))
-        raise DataError(
-            f"{source}: {large} of {len(sides)} cells are larger than a {crop_size} px crop at {pixel_um:g} µm per "
-            f"pixel; nearly all fit with pixel_size_um {coarser:.3g}, or with crop_size {larger}"
-        )
-    if len(sides) and np.median(sides) < 4 * pixel_um:
-        raise DataError(
-            f"{source}: cells are {np.median(sides) / pixel_um:.2g} pixels wide at {pixel_um:g} µm per pixel; "
-            f"give a smaller pixel_size_um"
-        )
 
 
 def _chosen_slices(labels: npt.NDArray[Any], count: int, rng: np.random.Generator) -> dict[int, list[int]]:

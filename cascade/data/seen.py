@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,14 +38,16 @@ class Seen:
     labels: list[npt.NDArray[Any]]
     paths: list[Path] | None
     """Of the images, one for each; None where there are labels only."""
+    channel: str | None = None
+    """That is read of them, see `read_image`."""
 
     def image(self, number: int) -> npt.NDArray[Any] | None:
         """One image; None where there are labels only."""
-        return None if self.paths is None else read_image(self.paths[number])
+        return None if self.paths is None else read_image(self.paths[number], self.channel)
 
     def images(self) -> Iterator[npt.NDArray[Any]] | None:
         """All of them, one by one; None where there are labels only."""
-        return None if self.paths is None else (read_image(path) for path in self.paths)
+        return None if self.paths is None else (read_image(path, self.channel) for path in self.paths)
 
 
 def look_at(
@@ -53,6 +55,7 @@ def look_at(
     *,
     truth: str = "gt",
     sequences: Sequence[str] = (),
+    channel: str | None = None,
     spacing_um: Sequence[float] = (),
     raw: bool = False,
     most: int | None = None,
@@ -61,30 +64,31 @@ def look_at(
 ) -> Seen:
     """Read the labels of a folder if all cells have some, else find cells in its images by `detect`.
 
-    Layouts: those of `find_labels`; of raw images also any folder of them, and sequences `01/t000.tif`. raw: pass over
-    labels. most: images to look at, default 24 raw and 100 labelled ones. whole: refuse labels in pieces. find: what
-    finds cells in raw images. Raises DataError, one line, where there are no images, where no cell can be seen in
-    them, where they are of several dimensions or voxel sizes, and where labels lie in pieces.
-    """
+    Layouts: those of `find_labels`; of raw images also any folder of them, and sequences `01/t000.tif`. channel: of
+    images of several, one by its name or its number from 1. raw: pass over labels. most: images to look at, default 24
+    raw and 100 labelled ones. whole: refuse labels in pieces. find: what finds cells in raw images. Raises DataError,
+    one line, where there are no images, where no cell can be seen in them, where they are of several dimensions or
+    voxel sizes, and where labels lie in pieces."""
     source = Path(folder)
     if not source.is_dir():
         raise DataError(f"{source}: no such folder; name the folder that holds the images")
-    files = [] if raw else _label_files(source, truth, tuple(sequences))
+    files = [] if raw else _label_files(source, truth, tuple(sequences), channel)
     if files and not _are_sparse(files, spacing_um):
-        return _of_labels(source, files, spacing_um, most or _MOST_LABELLED, whole)
+        return replace(_of_labels(source, files, spacing_um, most or _MOST_LABELLED, whole), channel=channel)
     paths = [path for sequence in find_images(source, sequences) for path in sequence]
-    return _of_images(source, paths, spacing_um, most or _MOST_RAW, find)
+    return _of_images(source, paths, channel, spacing_um, most or _MOST_RAW, find)
 
 
 def _of_images(
     source: Path,
     paths: list[Path],
+    channel: str | None,
     given: Sequence[float],
     most: int,
     find: Callable[[npt.NDArray[Any], Sequence[float]], npt.NDArray[Any]],
 ) -> Seen:
     some_paths = [paths[n] for n in evenly(len(paths), most)]
-    images = [read_image(path) for path in some_paths]
+    images = [read_image(path, channel) for path in some_paths]
     spacing = _spacing(source, some_paths, [image.ndim for image in images], given)
     labels = [find(image, spacing) for image in images]
     if not any(plane.any() for plane in labels):
@@ -99,6 +103,7 @@ def _of_images(
         spacing_um=spacing,
         labels=labels,
         paths=some_paths,
+        channel=channel,
     )
 
 
@@ -131,10 +136,10 @@ def _of_labels(source: Path, files: list[LabelFile], given: Sequence[float], mos
     )
 
 
-def _label_files(source: Path, truth: str, sequences: tuple[str, ...]) -> list[LabelFile]:
+def _label_files(source: Path, truth: str, sequences: tuple[str, ...], channel: str | None) -> list[LabelFile]:
     """Whole label images; none where there are none, or of single slices of stacks."""
     try:
-        files = find_labels(source, truth, sequences)
+        files = find_labels(source, truth, sequences, channel=channel)
     except DataError:
         return []
     return [] if any(file.frame.z is not None for file in files) else files

@@ -10,9 +10,9 @@ from cascade.settings import at_least, check_fields, check_spacing
 Truth = Literal["gt", "st"]
 
 
-def check_crops(crop_size: int, pixel_size_um: float | None) -> None:
+def check_crops(crop_size: int | None, pixel_size_um: float | None) -> None:
     """Raises ValueError for sizes of crops that cannot be."""
-    if crop_size < 32 or crop_size % 16:
+    if crop_size is not None and (crop_size < 32 or crop_size % 16):
         raise ValueError(f"crop_size must be a multiple of 16, at least 32, got {crop_size}")
     if pixel_size_um is not None and not 0 < pixel_size_um < math.inf:
         raise ValueError(f"pixel_size_um must be a length above 0, in µm, got {pixel_size_um:g}")
@@ -28,7 +28,8 @@ class PrepareSettings:
     """
 
     source: Path
-    """Cell Tracking Challenge folder, or folder of x.tif, x_masks.tif."""
+    """Cell Tracking Challenge folder; or folder of x.tif with x_masks.tif, or with outlines of QuPath (x.geojson) or
+    ImageJ (x.zip, x.roi); or of images/ and masks/ or outlines/."""
     _: KW_ONLY
     output_dir: Path
     """Folder of the crops, their statistics, a preview and a card."""
@@ -36,10 +37,12 @@ class PrepareSettings:
     """The Cell Tracking Challenge's gold or silver truth."""
     sequences: tuple[str, ...] = ()
     """Which of its sequences, e.g. 01 02; default all."""
-    crop_size: int = 64
-    """Pixels, a multiple of 16 from 32 on."""
+    channel: str | None = None
+    """Of images that have several: the one to read, by its name, or by its number from 1."""
+    crop_size: int | None = None
+    """Pixels, a multiple of 16 from 32 on; default 64, or with `pixel_size_um` as many as nearly all cells fit into."""
     pixel_size_um: float | None = None
-    """Resample to this pixel size; default the data set's own."""
+    """Resample to this pixel size; default the data set's own, or so much coarser that nearly all cells fit."""
     spacing_um: tuple[float, ...] = ()
     """Voxel size z y x or y x; default as stored with the images, for planes else 1 µm."""
     slices_per_cell: int = 3
@@ -81,6 +84,8 @@ class ThinSettings:
     """The Cell Tracking Challenge's gold or silver truth."""
     sequences: tuple[str, ...] = ()
     """Which of its sequences; default all."""
+    channel: str | None = None
+    """Of images that have several: the one to read, by its name, or by its number from 1."""
     seed: int = 0
     """Of the choice."""
 
@@ -107,6 +112,8 @@ class ValidateSettings:
     """The Cell Tracking Challenge's gold or silver truth."""
     sequences: tuple[str, ...] = ()
     """Which of its sequences; default all."""
+    channel: str | None = None
+    """Of images that have several: the one to read, by its name, or by its number from 1."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -37,22 +37,29 @@ def fit_sketch(
     structure: Structure | None = None,
     truth: str = "gt",
     sequences: Sequence[str] = (),
+    channel: str | None = None,
     raw: bool = False,
 ) -> SketchSettings:
     """The settings at which sketches are as bright as real images: brightness of cells, their rims, nucleoli and what
     they cast around them, background and its field, fall of light along z and inwards; of membranes their thickness.
 
-    images: a folder, see `look_at` for truth, sequences and raw; or arrays (Y, X) or (Z, Y, X). labels: of arrays, one
-    for each; default what `detect` finds, of membranes `detect_tissue`. spacing_um: of arrays to be given, of a folder
-    default as stored. structure: default membranes where labelled cells fill the image and their borders are brighter.
-    Raises ValueError, one line, where there is nothing to be read off: no image, no cell, constant images, images and
-    labels of different sizes.
-    """
+    images: a folder, see `look_at` for truth, sequences, channel and raw; or arrays (Y, X) or (Z, Y, X). labels: of
+    arrays, one for each; default what `detect` finds, of membranes `detect_tissue`. spacing_um: of arrays to be given,
+    of a folder default as stored. structure: default membranes where labelled cells fill the image and their borders
+    are brighter. Raises ValueError, one line, where there is nothing to be read off: no image, no cell, constant
+    images, images and labels of different sizes."""
     if isinstance(images, (str, Path)):
         if labels is not None:
             raise ValueError("labels go with images as arrays; of a folder they are read from it")
         seen = look_at(
-            images, truth=truth, sequences=sequences, spacing_um=spacing_um, raw=raw, most=LOOKED_AT, whole=False
+            images,
+            truth=truth,
+            sequences=sequences,
+            channel=channel,
+            spacing_um=spacing_um,
+            raw=raw,
+            most=LOOKED_AT,
+            whole=False,
         )
         return fit_seen(seen, structure=structure)
     images = list(images)
@@ -78,6 +85,7 @@ def look_for(
     *,
     truth: str = "gt",
     sequences: Sequence[str] = (),
+    channel: str | None = None,
     spacing_um: Sequence[float] = (),
     raw: bool = False,
 ) -> Seen:
@@ -86,6 +94,7 @@ def look_for(
         folder,
         truth=truth,
         sequences=sequences,
+        channel=channel,
         spacing_um=spacing_um,
         raw=raw,
         most=LOOKED_AT,
@@ -101,7 +110,12 @@ def fit_seen(seen: Seen, *, structure: Structure | None = None) -> SketchSetting
     paths = seen.paths
     names = [str(path) for path in paths]
     return _fitted(
-        lambda n: read_image(paths[n]), seen.labels, names, seen.spacing_um, structure, seen.origin == "labels"
+        lambda n: read_image(paths[n], seen.channel),
+        seen.labels,
+        names,
+        seen.spacing_um,
+        structure,
+        seen.origin == "labels",
     )
 
 

@@ -10,6 +10,7 @@ import tifffile
 
 from cascade.data.frames import Frame
 from cascade.reading import DataError, is_png, opened
+from cascade.vendor import is_vendors, read_vendor
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +72,12 @@ def _recorded_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
 
 
 def tiff_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
-    """Spacing of the last `ndim` of z, y, x in µm as a TIFF's ImageJ or OME metadata say, None where they do not."""
+    """Spacing of the last `ndim` of z, y, x in µm as a TIFF's ImageJ or OME metadata, or those of a microscope's
+    format, say, None where they do not."""
     if is_png(path):
         return None
+    if is_vendors(path):
+        return _vendor_spacing(path, ndim)
     with opened(path) as tiff:
         if tiff.ome_metadata:
             pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"].get("Image", {})  # which may be in another file
@@ -90,6 +94,16 @@ def tiff_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
             plane.append(per / count if count else 0.0)
         spacing = (float(meta.get("spacing", 0)), *plane) if ndim == 3 else tuple(plane)
         return spacing if _are_lengths(spacing) else None
+
+
+def _vendor_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
+    try:
+        spacing = read_vendor(path, pixels=False).spacing_um[-ndim:]
+    except ImportError:
+        raise
+    except Exception as error:  # each of its readers raises its own
+        raise DataError(f"{path}: cannot be read ({error}); replace the file") from error
+    return spacing if _are_lengths(spacing) else None
 
 
 def _are_lengths(values: Sequence[float]) -> bool:

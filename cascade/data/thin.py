@@ -10,6 +10,7 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from cascade.data.frames import DataError, Frame, check_pair, find_frames
+from cascade.data.outlines import is_outlines
 from cascade.data.settings import ThinSettings
 from cascade.files import STATE, exclusive
 from cascade.geometry.masks import one_piece
@@ -21,8 +22,8 @@ def thin(settings: ThinSettings) -> Path:
     """Copy a data set and keep the annotation of so many cells, or of so many frames, chosen by seed.
 
     Chosen cells lie whole in their image, and of one in several pieces the largest is kept; they are scattered over all
-    annotated frames, and images without a chosen cell are left out. The layout stays, ids stay, and what was chosen is
-    written to `thinned.json`.
+    annotated frames, and images without a chosen cell are left out. The layout stays, ids stay,
+    outlines become labels, and what was chosen is written to `thinned.json`.
 
     Raises DataError if the source cannot be read or has fewer annotations, or for `cells` of whole stacks; ValueError
     if `output_dir` lies among the images, FileExistsError if it is not empty, `files.Busy` if another process is at
@@ -39,7 +40,7 @@ def thin(settings: ThinSettings) -> Path:
 def _thin(settings: ThinSettings) -> Path:
     """`thin`, into a folder that is held."""
     source, output = settings.source, settings.output_dir
-    found, _ = find_frames(source, settings.truth, list(settings.sequences) or None)
+    found, _ = find_frames(source, settings.truth, list(settings.sequences) or None, channel=settings.channel)
     rng = stream(settings.seed, "thin")
     kept: dict[int, list[int] | None] = {}  # labels by frame, None for all of them
     if settings.frames is not None:
@@ -52,10 +53,12 @@ def _thin(settings: ThinSettings) -> Path:
             frame, labels, chosen = found[n], found[n].labels(), kept[n]
             if chosen is not None:
                 labels = one_piece(np.where(np.isin(labels, chosen), labels, 0))[0].astype(labels.dtype)
-            for path in (frame.image_path, frame.label_path):
-                (partial / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(frame.image_path, partial / frame.image_path.relative_to(source))
-            place = partial / frame.label_path.relative_to(source)
+            image, place = (partial / path.relative_to(source) for path in (frame.image_path, frame.label_path))
+            for path in (image, place):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(frame.image_path, image)
+            if is_outlines(place):
+                place = place.with_name(f"{image.stem}_masks.tif")
             tifffile.imwrite(place.with_suffix(".tif"), labels, compression="zlib")
             record.append({"frame": frame.name, "labels": "all" if chosen is None else chosen})
         if (source / "dataset.json").is_file():

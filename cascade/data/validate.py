@@ -37,7 +37,8 @@ def validate(settings: ValidateSettings) -> Soundness:
     labels = bare_labels(settings.folder, settings.truth, settings.sequences) if settings.folder.is_dir() else []
     if labels:
         return _soundness_of_labels(settings.folder, labels)
-    frames, bare = find_frames(settings.folder, settings.truth, list(settings.sequences) or None)
+    sequences = list(settings.sequences) or None
+    frames, bare = find_frames(settings.folder, settings.truth, sequences, channel=settings.channel)
     found = soundness(settings.folder, frames)
     if bare:
         found.warnings.append(f"{settings.folder}: {bare} images have no labels")

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.evaluation.labelled import LabelledImage, drawn_planes
+from cascade.extras import install
 from cascade.processor import fast_bfloat16
 
 
@@ -194,7 +195,7 @@ def _published(major: int | None, name: str) -> Any:
 def need_cellpose(major: int | None) -> None:
     """Raise ImportError, naming the extra, unless Cellpose is there, of this major version if one is given."""
     extra = "cellpose4" if major == 4 else "cellpose"
-    mend = f"pip install -e '.[{extra}]'"
+    mend = install(extra)
     try:
         found = _major()
     except metadata.PackageNotFoundError as error:

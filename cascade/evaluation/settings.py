@@ -36,6 +36,8 @@ class EvaluateSettings:
     """Which of their sequences; default all."""
     spacing_um: tuple[float, ...] = ()
     """Voxel size z y x or y x of the real images; default as stored."""
+    channel: str | None = None
+    """Of real images that have several: the one to read, by its name, or by its number from 1."""
     synthetic: tuple[str, ...]
     """[NAME=]FOLDER: the first is judged, and joined with the real one; others are rows, ablations for example."""
     sparse: tuple[str, ...] = ()
@@ -127,6 +129,8 @@ class TuneSettings:
     """gt or st: draw sketches of these labels, or of masks beside the images; default of cells that are detected."""
     sequences: tuple[str, ...] = ()
     """Which sequences of a Cell Tracking Challenge folder; default all."""
+    channel: str | None = None
+    """Of images that have several: the one to read, by its name, or by its number from 1."""
     spacing_um: tuple[float, ...] = ()
     """Voxel size z y x or y x; default as stored, else the model's."""
     t_start: tuple[int, ...] = (100, 200, 400, 600, 800, 1000)

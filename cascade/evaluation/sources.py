@@ -19,8 +19,8 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Source:
-    """A data set on disk: folder, which truth, which of its sequences, at most how many frames, evenly drawn, and the
-    voxel size (z), y, x in µm, default as its files say.
+    """A data set on disk: folder, which truth, which of its sequences, at most how many frames, evenly drawn, the
+    voxel size (z), y, x in µm, default as its files say, and of images with several channels which one.
 
     A folder of `cascade prepare` gives its crops: images of one annotated cell each, the others removed, of the pixel
     size that they were made with.
@@ -31,6 +31,7 @@ class Source:
     sequences: tuple[str, ...] = ()
     frames: int | None = None
     spacing_um: tuple[float, ...] = ()
+    channel: str | None = None
 
     def load(self) -> list[LabelledImage]:
         """Its annotated images; a stack of which one slice is annotated gives that plane.
@@ -41,7 +42,8 @@ class Source:
             raise ValueError(f"at least one frame of each set is needed, got {self.frames}")
         if (self.folder / FILE_NAME).is_file():
             return self._some(_crops(self.folder))
-        frames = self._some(find_frames(self.folder, self.truth, list(self.sequences) or None)[0])
+        sequences = list(self.sequences) or None
+        frames = self._some(find_frames(self.folder, self.truth, sequences, channel=self.channel)[0])
         images: list[LabelledImage] = []
         spacing: tuple[float, ...] = ()
         for frame in tqdm(frames, desc=f"reading {self.folder.name}", unit="image"):
@@ -60,12 +62,10 @@ class Source:
 
 def real_sources(settings: EvaluateSettings) -> tuple[Source | None, Source]:
     """What an evaluation trains, if there is any, and tests on."""
-    frames, spacing, train = settings.frames, settings.spacing_um, settings.real_train
+    train, how = settings.real_train, (settings.frames, settings.spacing_um, settings.channel)
     return (
-        None
-        if train is None
-        else Source(train, settings.real_train_truth, settings.real_train_sequences, frames, spacing),
-        Source(settings.real_test, settings.real_test_truth, settings.real_test_sequences, frames, spacing),
+        None if train is None else Source(train, settings.real_train_truth, settings.real_train_sequences, *how),
+        Source(settings.real_test, settings.real_test_truth, settings.real_test_sequences, *how),
     )
 
 

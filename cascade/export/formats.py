@@ -46,8 +46,6 @@ class DataSetWriter:
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown or not self.formats:
             raise ValueError(f"no format {', '.join(map(repr, unknown)) or 'given'}; there are {', '.join(FORMATS)}")
-        if "ome-zarr" in self.formats:
-            ome_zarr.check_installed()
 
     def write(self, sample: Sample, number: int, folder: Path) -> SampleRecord:
         """Write one sample under `folder`; returns its record for `finish`."""

@@ -1,7 +1,6 @@
 """OME-Zarr (NGFF 0.5): pyramids with voxel size, and the labels beside the image; also written block by block."""
 
 import itertools
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,15 +32,6 @@ def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, .
     """Nothing to join: every sample stands alone."""
 
 
-def check_installed() -> types.ModuleType:
-    """The zarr module; raises ImportError naming the extra."""
-    try:
-        import zarr
-    except ImportError as error:
-        raise ImportError("OME-Zarr needs zarr: pip install -e '.[zarr]'", name="zarr") from error
-    return zarr
-
-
 def create(
     path: Path,
     shape: tuple[int, ...],
@@ -57,7 +47,8 @@ def create(
     that a thin stack is not thinned further. Blocks of the first level can be written in any order, by one process
     for each chunk; `downsample` fills the rest.
     """
-    zarr = check_installed()
+    import zarr  # heavy; only needed here
+
     shapes, factors = _levels(tuple(shape), tuple(spacing_um), chunk)
     root = zarr.create_group(str(path), zarr_format=3, overwrite=True)
     axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"[-len(shape) :]]

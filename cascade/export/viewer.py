@@ -2,15 +2,20 @@
 
 import contextlib
 import ctypes
+import importlib.util
 import types
 from typing import Any
 
 import numpy as np
 import trimesh
 
+from cascade.extras import install
+
 
 def open3d() -> types.ModuleType:
-    """The open3d module; raises ImportError naming the system package that is missing."""
+    """The open3d module; raises ImportError naming the extra, or the system package, that is missing."""
+    if importlib.util.find_spec("open3d") is None:
+        raise ImportError(f"meshes are looked at with open3d, which is not installed: {install('viewer')}")
     with contextlib.suppress(ImportError, OSError):  # where neither is there, open3d says so itself
         import libusb_package  # its copy of libusb-1.0 serves where the system has none
 

@@ -84,6 +84,8 @@ class SourceSettings:
     """Images, raw or labelled, that the numbers and sizes of `simulate` nuclei or auto are fitted to."""
     like_sequences: tuple[str, ...] = ()
     """Which of their sequences; default all."""
+    like_channel: str | None = None
+    """Of images of several channels: the one to look at, by its name, or by its number from 1."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -93,6 +95,8 @@ class SourceSettings:
             raise ValueError("like goes with `simulate` nuclei or auto")
         if self.like_sequences and self.like is None:
             raise ValueError("like_sequences goes with `like`")
+        if self.like_channel is not None and self.like is None:
+            raise ValueError("like_channel goes with `like`")
 
     @property
     def given(self) -> bool:

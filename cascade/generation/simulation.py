@@ -39,6 +39,8 @@ class SimulateSettings:
     """Folder of images, raw or labelled, that numbers and sizes are fitted to; for nuclei and auto."""
     like_sequences: tuple[str, ...] = ()
     """Of a Cell Tracking Challenge folder, those that --like looks at; default all."""
+    like_channel: str | None = None
+    """Of images of several channels: the one to look at, by its name, or by its number from 1."""
     shard_size: int = 4
     """Annotations between two points to resume from."""
     only: int | None = None

@@ -53,6 +53,9 @@ class SketchingSettings:
     """Which of its sequences are sketched; default all."""
     like_sequences: tuple[str, ...] = ()
     """Which sequences of `like` are fitted to; default all."""
+    like_channel: str | None = None
+    """Of images of several channels, those of `like` or the annotations' own: the one to look at, by its name, or by
+    its number from 1."""
     spacing_um: tuple[float, ...] = ()
     """Voxel size z y x or y x; default as stored."""
     shard_size: int = 4

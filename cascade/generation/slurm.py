@@ -15,7 +15,7 @@ def submit(model: Path, settings: GenerationSettings) -> str:
     try:
         import submitit
     except ImportError as error:
-        raise ImportError("slurm needs submitit: pip install -e '.[slurm]'", name="submitit") from error
+        raise ImportError("slurm needs submitit: pip install 'cascade-microscopy[slurm]'", name="submitit") from error
     executor = submitit.AutoExecutor(settings.output_dir / ".cascade" / "slurm")
     asked = {"slurm_gpus_per_node": settings.slurm_gpus} if settings.slurm_gpus else {}
     tasks = settings.slurm_tasks
