@@ -23,6 +23,7 @@ ALLOWED = {
     "reading": set(),
     "settings": set(),
     "entry": set(),
+    "waiting": set(),
     "annotation": {"geometry"},
     "shapes": {"geometry", "files"},
     "optics": BASE - {"reading"},
