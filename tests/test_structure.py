@@ -23,7 +23,6 @@ ALLOWED = {
     "reading": set(),
     "settings": set(),
     "entry": set(),
-    "waiting": set(),
     "annotation": {"geometry"},
     "shapes": {"geometry", "files"},
     "optics": BASE - {"reading"},

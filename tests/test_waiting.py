@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from cascade import waiting
+from cascade.commands import waiting
 
 
 @pytest.fixture
