@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import data_folder, machine
+from common import data_folder, machine, new_cells
 
 from cascade import CascadePipeline, embedded, prepare
 from cascade.data.dataset import CropDataset
@@ -67,6 +67,7 @@ def main() -> None:
             }
             if pipeline.multiview is not None:
                 report[name]["views"] = views(pipeline, 8 if options.quick else 64)
+            report |= new_cells(pipeline, options.quick)
             print(name, json.dumps(report[name], indent=1), flush=True)
     report["neus"] = neus(16 if options.quick else 100)
     report["latent_correlation"] = latents()

@@ -170,6 +170,8 @@ class Sample:
     """Number of the image under `seed`."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """What was drawn again or left out on the way, and how often."""
+    microscope: Mapping[str, float] = field(default_factory=dict)
+    """What differs from the fitted microscope, by name; nothing where none was varied."""
 
     def __post_init__(self) -> None:
         if self.image is not None and self.image.shape != self.annotation.labels.shape:

@@ -245,8 +245,8 @@ class CascadePipeline(DiffusionPipeline):
     ) -> Sample:
         """Give the cells of any annotation texture and light, and the whole a background and a camera.
 
-        Labels stay as they are. Raises ValueError for an annotation of another dimension or voxel size than the model's
-        images, or cells larger than its crops.
+        Labels stay as they are, unless `vary` changes the distance of slices. Raises ValueError for an annotation of
+        another dimension or voxel size than the model's images, or cells larger than its crops.
         """
         return paint_annotation(self.parts, annotation, seed, index, settings or CascadeSettings())
 

@@ -11,10 +11,12 @@ from cascade.annotation import Annotation, CellRecord, Sample
 from cascade.geometry.grid import signed_distance
 from cascade.geometry.masks import overlap_windows
 from cascade.geometry.resample import fitted, resample
+from cascade.optics.vary import draw_microscope
 from cascade.pipelines.stages import Stages, paint_slices
 from cascade.population.cells import Slices
 from cascade.population.compositing import Cell
 from cascade.population.picture import expose
+from cascade.population.reslicing import resliced
 from cascade.population.scene import draw_light
 from cascade.population.settings import CascadeSettings
 from cascade.rng import stream
@@ -27,8 +29,9 @@ def paint_annotation(
 ) -> Sample:
     """Give the cells of an annotation texture and light, and the whole a background and a camera.
 
-    A cell is as bright as its record says, else as cells of like size in a real image are. Labels stay as they are:
-    where a cell's texture does not show its mask, three times over, the last one is taken, and counted.
+    A cell is as bright as its record says, else as cells of like size in a real image are. Labels stay as they are,
+    unless `vary` changes the distance of slices: where a cell's texture does not show its mask, three times over, the
+    last one is taken, and counted.
 
     Raises ValueError for an annotation of another dimension or voxel size than the model's images, or cells larger than
     its crops.
@@ -61,8 +64,15 @@ def paint_annotation(
             _add(canvas, cell, first + np.rint(middle - np.array(cell.centre)).astype(int))
         records.append(record if cell is None else cell.record)
     shown = float(stream(seed, "scene", index).choice(statistics.background.levels))
-    image = expose(canvas, shown, statistics, seed, index)
-    return Sample(image, replace(annotation, cells=tuple(records)), seed, index, counts)
+    microscope = draw_microscope(settings.vary, seed, index, statistics.window, statistics.dtype, statistics.spacing_um)
+    image = expose(canvas, shown, statistics, seed, index, microscope)
+    annotation = replace(annotation, cells=tuple(records))
+    if microscope is None:
+        return Sample(image, annotation, seed, index, counts)
+    if microscope.slice_um is not None:
+        annotation = resliced(annotation, microscope.slice_um)
+        counts = {**counts, "cells between slices": len(records) - len(annotation.cells)}
+    return Sample(image, annotation, seed, index, counts, microscope.record())
 
 
 def check_spacing(annotation: Annotation, spacing_um: tuple[float, ...]) -> None:

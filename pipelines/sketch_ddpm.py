@@ -19,6 +19,7 @@ from cascade.diffusion.tiles import check_tiles, in_tiles
 from cascade.hub.stages import HubStage
 from cascade.memory import micro_batch
 from cascade.optics.camera import digitise
+from cascade.optics.vary import Microscope, draw_microscope
 from cascade.optics.window import Window
 from cascade.pipelines.painter import check_spacing
 from cascade.rng import seed_from, stream, torch_stream
@@ -166,13 +167,21 @@ class SketchPipeline(HubStage, DiffusionPipeline):
         return SketchOutput(samples=samples, images=images, sketches=drawings)
 
     @torch.inference_mode()
-    def paint(self, annotation: Annotation, seed: int, index: int, how: PaintingSettings | None = None) -> Sample:
-        """An annotation's sample, which depends on the annotation, seed and index alone."""
+    def paint(
+        self, annotation: Annotation, seed: int, index: int, how: PaintingSettings | None = None, *, vary: float = 0.0
+    ) -> Sample:
+        """An annotation's sample, which depends on the annotation, seed and index alone. vary: how far microscopes
+        differ, see `draw_microscope`."""
         self.check(annotation)
         told = asked(annotation, self.sketch_settings, stream(seed, "sketch", index))
         sketch = draw_sketch(annotation, self.sketch_settings, stream(seed, "sketch", index))
+        window, dtype = self.windows[0], self.config.dtype
+        drawn = draw_microscope(vary, seed, index, window, dtype, self.spacing_um, noise_is_there=True)
+        microscope = drawn or Microscope()
+        sketch = microscope.of_sketch(sketch, annotation.labels > 0, self.spacing_um)
         image = self._painted([sketch], [(seed, index)], self.painting(**vars(how or PaintingSettings())), 1)[0]
-        return Sample(digitise(image, self.config.dtype), told, seed, index)
+        image = microscope.of_image(image, window.low)
+        return Sample(digitise(image, dtype), told, seed, index, microscope=microscope.record())
 
     def painting(self, **given: Any) -> PaintingSettings:
         """Settings of which those that are not given are the model's. Raises ValueError for those that cannot be."""

@@ -167,6 +167,16 @@ def test_the_last_process_reports_however_they_overtake_each_other(stubbed, fold
     assert len(stubbed) == 2 * 4
 
 
+def test_images_held_out_were_not_trained_on(stubbed, folders, tmp_path):
+    made = str(folders["made"])
+    settings = EvaluateSettings(
+        real_test=folders["test"], synthetic=[made], held_out=folders["made"], seeds=1, output_dir=tmp_path / "out"
+    )
+    with pytest.raises(ValueError, match="held-out images are also training images"):
+        evaluate(settings)
+    assert not stubbed
+
+
 def test_what_cannot_be_compared_is_said_before_anything_is_trained(stubbed, folders, tmp_path):
     train, test, made = (str(folders[name]) for name in ("train", "test", "made"))
     rng = np.random.default_rng(0)

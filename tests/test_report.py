@@ -47,6 +47,42 @@ def test_the_report_is_one_page_with_everything_in_it(tmp_path):
     assert "| Real | 1.000 ± 0.000 |" in (tmp_path / "table.md").read_text()
 
 
+def test_scores_at_a_threshold_of_ones_own_stand_beside_the_others(tmp_path):
+    test, made = labelled_images(1), labelled_images(3)
+
+    def train(data, seed):
+        def found(one, cellprob_threshold=0.0):  # as it comes, every second cell is missed; the best is −3
+            return one.labels * (abs(cellprob_threshold + 3) < 0.5) + one.labels * (one.labels % 2) * (
+                abs(cellprob_threshold + 3) >= 0.5
+            )
+
+        return found
+
+    conditions = {"real": labelled_images(0, 2), "synthetic": labelled_images(2, 2)}
+    before = run_trainings(conditions, test, train, 2, tmp_path)
+    calls = []
+
+    def counted(data, seed):
+        calls.append(seed)
+        return train(data, seed)
+
+    seg = run_trainings(conditions, test, counted, 2, tmp_path, held_out=made)
+    assert len(calls) == 4  # networks are not kept: they are trained once more
+    seg = run_trainings(conditions, test, counted, 2, tmp_path, held_out=made)
+    assert len(calls) == 4
+    assert {name: seg["real"][name] for name in before["real"]} == before["real"]
+    assert seg["real"]["seg"]["mean"] < 0.7
+    write_report(tmp_path, "", seg, {}, labelled_images(0), made, test)
+    record = json.loads((tmp_path / "report.json").read_text())
+    assert record["tuned"]["synthetic"]["thresholds"] == [-3.0, -3.0]
+    assert record["tuned"]["synthetic"]["scores"]["seg"] == {"mean": 1.0, "std": 0.0, "n": 2}
+    assert record["seg"]["synthetic"]["mean"] < 0.7
+    assert "| -3 -3 |" in (tmp_path / "table.md").read_text()
+    assert "tuned" not in record["scores"]["real"]
+    again = run_trainings(conditions, test, counted, 2, tmp_path)  # without images held out nothing is trained again
+    assert (len(calls), again) == (4, before)
+
+
 def test_scores_of_single_images_are_compared_by_rank(tmp_path):
     test = labelled_images(1, 6)
 

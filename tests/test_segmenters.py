@@ -1,3 +1,4 @@
+from dataclasses import replace
 from importlib import metadata
 
 import numpy as np
@@ -9,13 +10,16 @@ from made_up import labelled_images
 from cascade.commands.cli import main
 from cascade.evaluation.labelled import LabelledImage, drawn_planes, training_planes
 from cascade.evaluation.segmenters import (
+    NARROW,
     Cellpose4Settings,
     CellposeSettings,
     _in_bfloat16,
     cellpose3,
     cellpose4,
     segment,
+    segmenting,
 )
+from cascade.evaluation.thresholds import best_threshold
 
 
 def test_a_cellpose_that_is_missing_or_another_is_named_with_its_extra(monkeypatch, tmp_path, capsys):
@@ -69,6 +73,29 @@ def test_a_plane_of_one_labelled_pixel_is_no_training_plane():
         drawn_planes(data[:2], 10, seed=0)
 
 
+def test_later_settings_do_not_rename_trainings_of_before():
+    """What a training is of is told by the settings' text: finished ones are then not trained again."""
+    usual = (
+        "CellposeSettings(width=(16, 32, 64, 256), steps=600, batch_size=8, crop=128, learning_rate=0.005, "
+        "diameter_px=30.0, bfloat16=True, planes=400, cellprob_threshold=0.0, masked=False)"
+    )
+    assert repr(NARROW) == usual
+    assert repr(replace(NARROW, optimizer="sgd")) == usual.replace("False)", "False, optimizer='sgd')")
+
+
+def test_the_best_threshold_is_found_between_those_tried_first():
+    held_out = labelled_images(0, 30)
+    asked = []
+
+    def segment(one, cellprob_threshold):  # the lower the threshold, the more cells, until they are none
+        asked.append(cellprob_threshold)
+        return one.labels * (one.labels <= -cellprob_threshold) * (cellprob_threshold >= -5)
+
+    assert best_threshold(segment, held_out) == -5
+    assert len(asked) == 12 * 8  # not all thirty images
+    assert best_threshold(lambda one, cellprob_threshold: one.labels, held_out) == 0
+
+
 def test_cells_end_where_the_threshold_says():
     pytest.importorskip("cellpose")
 
@@ -78,6 +105,8 @@ def test_cells_end_where_the_threshold_says():
 
     one = LabelledImage(np.arange(-3.0, 4).reshape(1, 7), np.zeros((1, 7), int), (1.0, 1.0))
     assert segment(Network(), one, 30.0).sum() == 3
+    assert segmenting(Network(), 30.0, 1.0)(one).sum() == 2
+    assert segmenting(Network(), 30.0, 1.0)(one, cellprob_threshold=-2.0).sum() == 5
     assert segment(Network(), one, 30.0, cellprob_threshold=-2.0).sum() == 5
 
 

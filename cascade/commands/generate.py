@@ -111,6 +111,8 @@ def _check(statistics: Statistics, settings: GenerationSettings, recipe: Recipe)
     scene = plan_scene(statistics, recipe.images, settings.seed, 0, region=region_of(recipe))
     if settings.tiles and recipe.images.max_overlap:
         raise ValueError("tiles goes without `max_overlap`")
+    if settings.tiles and recipe.images.vary:
+        raise ValueError("tiles goes without `vary`")
     if "coco" in settings.format and statistics.ndim == 3:
         raise ValueError("COCO describes planes, and this model makes stacks: give another `format`")
     given = [f"--{name}" for name, usual in _IN_3D.items() if getattr(recipe.images, name) != usual]

@@ -43,7 +43,7 @@ _WITHOUT = (
     "dry_run",
     "compile",
 )  # which a cascade plans images with
-_SHARED = ("canvas_size", "num_inference_steps", "micro_batch_size")
+_SHARED = ("canvas_size", "num_inference_steps", "micro_batch_size", "vary")
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,9 @@ def paint(settings: GenerationSettings, images: CascadeSettings, chosen: SourceS
     if found.there is not None and wanted > found.there:
         raise ValueError(f"num_images asks for {wanted}, and {chosen.annotations} holds {found.there} annotations")
     used = {**plain_fields(images), **plain_fields(how)} if not sketches else plain_fields(how)
+    used.pop("vary", None)
+    if images.vary:  # recorded only where it is given
+        used["vary"] = images.vary
     job = Job(
         model=settings.model,
         model_sha256=shards.folder_sha256(folder, few_steps=settings.few_steps),
@@ -145,7 +148,7 @@ def _sketch_painter(
     pipeline.sketch_settings  # noqa: B018
 
     def painter(annotation: Annotation, seed: int, index: int) -> Sample:
-        return pipeline.paint(annotation, seed, index, how)
+        return pipeline.paint(annotation, seed, index, how, vary=images.vary)
 
     return painter, pipeline.spacing_um
 

@@ -52,6 +52,14 @@ def needed_spacing(
     return spacing
 
 
+def frame_spacing(
+    source: str | Path, frame: Frame, ndim: int, usual: tuple[float, ...], given: Sequence[float] | None = None
+) -> tuple[float, ...]:
+    """Voxel spacing of one frame: its own file's where nothing says that of all, else the `usual` one."""
+    own, origin = spacing_of(source, [frame], ndim, given)
+    return own if origin == "TIFF metadata" else usual
+
+
 def _recorded_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
     mend = 'write {"spacing_um": [z, y, x]}, in µm, in UTF-8'
     try:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from cascade.evaluation.labelled import LabelledImage
 
 _KINDS = {2: "planes", 3: "stacks"}
-_TAKEN = ("none", "real", "both", "real_train", "real_test", "generalist")
+_TAKEN = ("none", "real", "both", "real_train", "real_test", "generalist", "held_out")
 
 
 def check_names(synthetic: Iterable[str], sparse: Iterable[str]) -> None:
@@ -51,12 +51,13 @@ def check_kind(name: str, ndim: int, test: LabelledImage, generated: bool) -> No
         raise ValueError(f"{name} holds {_KINDS[ndim]}, the test set {_KINDS[wanted]}: give {wanted}D sets")
 
 
-def check_apart(train: list[LabelledImage], test: list[LabelledImage]) -> None:
-    """Raise ValueError if a plane, or a slice of the same stack, is in both sets: the test would be worthless."""
+def check_apart(train: list[LabelledImage], test: list[LabelledImage], what: str = "test") -> None:
+    """Raise ValueError if a plane, or a slice of the same stack, is in both sets: the test would be worthless. what:
+    the second set is called."""
     seen = {digest for one in train for digest in _digests(one)}
     shared = sum(bool(seen & _digests(one)) for one in test)
     if shared:
-        raise ValueError(f"{shared} of {len(test)} test images are also training images: give sets that are apart")
+        raise ValueError(f"{shared} of {len(test)} {what} images are also training images: give sets that are apart")
 
 
 def _digests(one: LabelledImage) -> set[str]:

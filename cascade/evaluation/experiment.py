@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from cascade.evaluation.checks import check_names, check_sets
+from cascade.evaluation.checks import check_apart, check_names, check_sets
 from cascade.evaluation.distribution import distribution
 from cascade.evaluation.labelled import LabelledImage, plane_count, typical_diameter
 from cascade.evaluation.population import FieldStatistics, field_statistics
@@ -29,6 +29,7 @@ from cascade.evaluation.segmenters import (
 )
 from cascade.evaluation.settings import EvaluateSettings
 from cascade.evaluation.sources import Source, real_sources, sparse_sources, synthetic_sources
+from cascade.evaluation.thresholds import best_threshold
 from cascade.evenly import evenly
 from cascade.files import replacing
 
@@ -62,9 +63,12 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
     made = {name: source.load() for name, source in synthetic.items()}
     few = {f"sparse {name}": source.load() for name, source in sparse.items()}
     other = generalist.load() if generalist else []
-    sets = {"real_train": train_set, "real_test": test, **made, **few, "generalist": other}
+    held_out = [] if settings.held_out is None else Source(settings.held_out, frames=settings.frames).load()
+    sets = {"real_train": train_set, "real_test": test, **made, **few, "generalist": other, "held_out": held_out}
     sets = {name: images for name, images in sets.items() if images}
-    check_sets(sets, generated={*made, "sparse synthetic"})
+    check_sets(sets, generated={*made, "sparse synthetic", "held_out"})
+    for images in [*made.values(), *few.values()]:
+        check_apart(images, held_out, "held-out")
     conditions = ({"real": train_set} if train_set else {}) | made | few
     for prefix in ("", "sparse "):
         real, synthetic_too = conditions.get(prefix + "real"), conditions.get(prefix + "synthetic")
@@ -102,7 +106,7 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
     for _ in range(2):  # again, to see what other processes have finished meanwhile
         seg: dict[str, dict[str, Any]] = {}
         for part in parts:
-            seg |= run_trainings(*part, rank=rank, world=world)
+            seg |= run_trainings(*part, rank=rank, world=world, held_out=held_out)
     if len(seg) < sum(len(part[0]) for part in parts):
         return None
     vae = AutoencoderKL.from_pretrained(embedded("nuclei2d") / "texture" / "vae", use_safetensors=True)
@@ -175,6 +179,7 @@ def run_trainings(
     keep: int = 3,
     rank: int = 0,
     world: int = 1,
+    held_out: list[LabelledImage] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Train a network on every condition with every seed, and score it on the test images.
 
@@ -183,18 +188,25 @@ def run_trainings(
     settings (`what` names them), is trained; conditions of the same images share their trainings. Of `world` processes
     each does its share. Returns, by condition of which all trainings are done, mean, std (over seeds) and n of each
     score; and under "seg_of_images" the SEG of each test image, the mean over seeds.
+
+    held_out: images that choose the threshold at which each network is scored once more, under "tuned": the thresholds,
+    one a seed, and the scores.
     """
     folder = Path(output_dir) / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
+    chosen_on = _key("threshold", held_out or [], test)
     keys = {name: _key(what, data, test) for name, data in conditions.items()}
     first = {name: next(other for other in conditions if keys[other] == keys[name]) for name in conditions}
     jobs = [(name, seed) for seed in range(seeds) for name in conditions if first[name] == name]
 
     def done(name: str, seed: int) -> bool:
         path = folder / f"{name}_{seed}.json"
-        return path.is_file() and json.loads(path.read_text())["key"] == keys[name]
+        if not path.is_file():
+            return False
+        run = json.loads(path.read_text())
+        return bool(run["key"] == keys[name] and (not held_out or run.get("tuned", {}).get("on") == chosen_on))
 
     for name, seed in tqdm(jobs[rank::world], desc="trainings", unit="training"):
         if done(name, seed):
@@ -207,23 +219,41 @@ def run_trainings(
             some = {str(n): predictions[n] for n in evenly(len(test), keep)}
             with replacing(folder / f"{name}.npz") as partial, partial.open("wb") as file:
                 np.savez_compressed(file, **some)
+        run = {"key": keys[name], "scores": scores, "seg_of_images": each}
+        if held_out:
+            threshold = best_threshold(segment, held_out)
+            at_best = [segment(one, cellprob_threshold=threshold) for one in test]
+            best = score([one.labels for one in test], at_best).to_dict()
+            run["tuned"] = {"on": chosen_on, "threshold": threshold, "scores": best}
         with replacing(folder / f"{name}_{seed}.json") as partial:
-            partial.write_text(json.dumps({"key": keys[name], "scores": scores, "seg_of_images": each}))
+            partial.write_text(json.dumps(run))
         log.info("%s, seed %d: SEG %.3f", name, seed, scores["seg"])
     for name, seed in [(name, seed) for name in conditions for seed in range(seeds) if first[name] != name]:
         for ending in (f"_{seed}.json", ".npz") if done(first[name], seed) else ():
             with replacing(folder / f"{name}{ending}") as copy:
                 shutil.copyfile(folder / f"{first[name]}{ending}", copy)
     whole = [name for name in conditions if all(done(name, seed) for seed in range(seeds))]
-    return {name: _summary(folder, name, seeds) for name in whole}
+    return {name: _summary(folder, name, seeds, bool(held_out)) for name in whole}
 
 
-def _summary(folder: Path, name: str, seeds: int) -> dict[str, Any]:
+def _summary(folder: Path, name: str, seeds: int, tuned: bool) -> dict[str, Any]:
     runs = [json.loads((folder / f"{name}_{seed}.json").read_text()) for seed in range(seeds)]
-    shared = [key for key in runs[0]["scores"] if all(key in run["scores"] for run in runs)]  # older ones have fewer
-    columns = {key: [run["scores"][key] for run in runs] for key in shared}
-    found = {
-        key: {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=min(1, seeds - 1))), "n": seeds}
-        for key, values in columns.items()
-    }
+    found = _over_seeds([run["scores"] for run in runs])
+    if tuned:
+        at_best = [run["tuned"] for run in runs]
+        scores = _over_seeds([one["scores"] for one in at_best])
+        found["tuned"] = {"thresholds": [one["threshold"] for one in at_best], "scores": scores}
     return found | {"seg_of_images": np.mean([run["seg_of_images"] for run in runs], 0).tolist()}
+
+
+def _over_seeds(scores: list[dict[str, float]]) -> dict[str, Any]:
+    """Of each score that all have; those of older runs have fewer."""
+    return {
+        key: {
+            "mean": float(np.mean([one[key] for one in scores])),
+            "std": float(np.std([one[key] for one in scores], ddof=min(1, len(scores) - 1))),
+            "n": len(scores),
+        }
+        for key in scores[0]
+        if all(key in one for one in scores)
+    }

@@ -1,5 +1,6 @@
 """Training Cellpose 3 on images of which few cells are annotated: a loss that passes over what nobody looked at."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,8 @@ def train_masked(net: Any, images: list[Array], labels: list[Array], settings: A
     net.diam_labels.data = torch.Tensor([sizes.mean()]).to(device)
     inputs = [np.stack([image, np.zeros_like(image)]).astype(np.float32) for image in images]
     epochs = max(settings.steps // 5, 1)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=1e-5)
+    kind: Any = {"adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9)}[settings.optimizer]
+    optimizer = kind(net.parameters(), lr=settings.learning_rate, weight_decay=1e-5)
     for epoch in range(epochs):
         rng = np.random.RandomState(epoch)  # as Cellpose does
         chosen = rng.choice(len(images), 5 * settings.batch_size)

@@ -19,6 +19,8 @@ from cascade.evaluation.pictures import errors, predictions_of, side_by_side, wi
 from cascade.evaluation.population import FieldStatistics, field_distances
 from cascade.evaluation.segmentation import THRESHOLDS
 from cascade.evaluation.shape import cell_shapes
+from cascade.evaluation.tables import html_table, markdown, number
+from cascade.evaluation.thresholds import tuned_table
 from cascade.evenly import evenly
 from cascade.optics.window import Window
 
@@ -26,7 +28,8 @@ _NAMES = {"none": "None", "real": "Real", "synthetic": "Synthetic", "both": "Bot
 _COLOURS = {"none": "#8a8a8a", "real": "#3b76af", "synthetic": "#d1605e", "both": "#5aa05a"}
 _OTHER_COLOURS = ["#8764a8", "#b07a3a", "#2f9e9e", "#c46aa5", "#83832f"]
 _SPARSE, _MIXED = "sparse ", " % synthetic"  # how names begin in the sparse setting, and end in the ratio sweep
-_EACH = "seg_of_images"  # the one entry of a condition that is a list
+_EACH = "seg_of_images"  # of a condition, a list
+_BESIDE = (_EACH, "tuned")  # what is not one of its scores
 _HEADS = {
     "seg": "trained on",
     "seg_sparse": "trained on, few annotations",
@@ -70,8 +73,9 @@ def write_report(
     others are compared with. The predictions drawn are those that `run_trainings` kept.
 
     `report.json` has the SEG of None, Real, Synthetic and Both as `seg`, that of the sparse setting as `seg_sparse`,
-    of other rows as `ablations`, of mixtures as `ratios`, every score of every row as `scores`, and `rank_sum_p`; what
-    cannot be measured is null there, and a dash on the page.
+    of other rows as `ablations`, of mixtures as `ratios`, every score of every row as `scores`, `rank_sum_p`, and, with
+    images held out, scores at the thresholds chosen on them as `tuned`; what cannot be measured is null there, and a
+    dash on the page.
     """
     output = Path(output_dir)
     fields, groups = fields or {}, _groups(seg)
@@ -80,18 +84,19 @@ def write_report(
     facts = facts | {"intensities_kld": distances[0], "intensities_bhattacharyya": distances[1]}
     nearness = {name: field_distances(found, next(iter(fields.values()))) for name, found in list(fields.items())[1:]}
     facts = facts | ({"population": nearness} if nearness else {})
+    apart, tuned = _apart(facts), tuned_table(seg)
     p_values = {name: _rank_sum(seg, name) for name in seg if _rank_sum(seg, name) is not None}
     record: dict[str, Any] = {"title": title}
     record |= {group: {short: seg[name]["seg"] for short, name in names.items()} for group, names in groups.items()}
-    record |= {**facts, "rank_sum_p": p_values, "scores": {n: {k: v for k, v in s.items() if k != _EACH}
+    record |= {**facts, "rank_sum_p": p_values, "scores": {n: {k: v for k, v in s.items() if k not in _BESIDE}
                                                            for n, s in seg.items()}}  # fmt: skip
+    record |= {"tuned": {n: s["tuned"] for n, s in seg.items()}} if tuned else {}
     finite = json.loads(json.dumps(record), parse_constant=lambda name: None)  # JSON knows no NaN, no Infinity
     (output / "report.json").write_text(json.dumps(finite, indent=1, allow_nan=False))
-    apart = _apart(facts)
     tables = [_table(seg, names, group) for group, names in groups.items() if names]
-    (output / "table.md").write_text("\n".join(map(_markdown, filter(None, [*tables, apart]))))
+    (output / "table.md").write_text("\n".join(map(markdown, filter(None, [*tables, tuned, apart]))))
     parts = [f"<h1>{html.escape(title)}</h1>"]
-    parts += [*map(_html_table, tables), _BELOW_TABLES]
+    parts += [*map(html_table, [*tables, *([tuned] if tuned else [])]), _BELOW_TABLES]
     drawn = {name: values for name, values in seg.items() if name not in groups["ratios"].values()}
     parts.append(_picture(_curves(drawn), "Average precision by IoU threshold."))
     kept = {name: output / "runs" / f"{name}.npz" for name in drawn}
@@ -103,7 +108,7 @@ def write_report(
     parts.append("<h2>Real and synthetic images</h2><p>Same scale, same grey values.</p>")
     parts.append(side_by_side(alike, synthetic))
     parts.append("<h2>Distributions</h2>")
-    parts += [_html_table(apart), _BELOW_DISTANCES] if apart else []
+    parts += [html_table(apart), _BELOW_DISTANCES] if apart else []
     parts.append(_picture(_cells(test, synthetic), "Single cells, real (test) and synthetic: shape, light across the "
                           "rim (bands: quartiles of cells), power spectrum around them."))  # fmt: skip
     caption = f"KLD {distances[0]:.3f}, Bhattacharyya distance {distances[1]:.4f}"
@@ -111,13 +116,13 @@ def write_report(
     if nearness:
         first = next(iter(fields))
         rows = [["distance to " + first, *next(iter(nearness.values()))]]
-        rows += [[name, *(_number(value) for value in found.values())] for name, found in nearness.items()]
+        rows += [[name, *(number(value) for value in found.values())] for name, found in nearness.items()]
         parts.append(_picture(_populations(fields), "How cells lie, how bright they are, and what lies between them."))
-        parts.append(_html_table([list(row) for row in zip(*rows, strict=True)]))
+        parts.append(html_table([list(row) for row in zip(*rows, strict=True)]))
         parts.append("<p>Wasserstein distances in units of the real spread; of the pair correlation the mean absolute "
                      "difference, of the background's spectrum in decades.</p>")  # fmt: skip
-    numbers = [[key, _number(value)] for key, value in facts.items() if isinstance(value, int | float | str | None)]
-    parts.append(_html_table([["", "value"], *numbers]))
+    numbers = [[key, number(value)] for key, value in facts.items() if isinstance(value, int | float | str | None)]
+    parts.append(html_table([["", "value"], *numbers]))
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
     path = output / "report.html"
     path.write_text(f"{page}<style>{_STYLE}</style>{''.join(parts)}</html>")
@@ -155,7 +160,7 @@ def _rank_sum(seg: dict[str, Scores], name: str) -> float | None:
 
 
 def _table(seg: dict[str, Scores], names: dict[str, str], group: str) -> list[list[str]]:
-    scores = [key for key in next(iter(seg.values())) if key != _EACH]
+    scores = [key for key in next(iter(seg.values())) if key not in _BESIDE]
     rows = [[_HEADS[group], *(key.upper().replace("_", " ") for key in scores), "p"]]
     for short, name in names.items():
         cells = [f"{seg[name][key]['mean']:.3f} ± {seg[name][key]['std']:.3f}" for key in scores]
@@ -168,19 +173,8 @@ def _apart(facts: dict[str, Any]) -> list[list[str]]:
     """Distances of every set to the test images, by either judge; nothing where they were not measured."""
     ends = {n: end for n, end in (("test images", "floor"), ("real (training)", "r2r")) if f"fid_{end}" in facts}
     sets = {name: {key: facts[f"{key}_{end}"] for key in _JUDGES} for name, end in ends.items()}
-    rows = [[_label(n), *(_number(d[key]) for key in _JUDGES)] for n, d in (sets | facts.get("distances", {})).items()]
+    rows = [[_label(n), *(number(d[key]) for key in _JUDGES)] for n, d in (sets | facts.get("distances", {})).items()]
     return [["distance to test images", *_JUDGES.values()], *rows] if rows else []
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]) + "\n"
-
-
-def _html_table(rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows[1:])
-    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def _picture(figure: Figure, caption: str) -> str:
@@ -188,10 +182,6 @@ def _picture(figure: Figure, caption: str) -> str:
     figure.savefig(buffer, format="png", dpi=110)
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<figure><img alt="" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
-
-
-def _number(value: object) -> str:
-    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _curves(seg: dict[str, Scores]) -> Figure:

@@ -3,9 +3,9 @@
 import logging
 import os
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +16,12 @@ from cascade.processor import fast_bfloat16
 
 
 class Segment(Protocol):
-    """A segmenter, trained: from an image, of which it does not look at the labels, to labels of the same shape."""
+    """A segmenter, trained: from an image, of which it does not look at the labels, to labels of the same shape.
 
-    def __call__(self, one: LabelledImage, /) -> npt.NDArray[Any]: ...
+    cellprob_threshold: see `CellposeSettings`; default what it was trained with.
+    """
+
+    def __call__(self, one: LabelledImage, /, *, cellprob_threshold: float | None = None) -> npt.NDArray[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,13 @@ class CellposeSettings:
     """Where cells end, of the network's logits, in 3D of their sum over three orientations: lower, cells are larger."""
     masked: bool = False
     """Whether pixels that nobody looked at are left out of the loss, see `masked.known_pixels`."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """adamw, or sgd with Cellpose's momentum of 0.9."""
+
+    def __repr__(self) -> str:
+        """As of a dataclass; `optimizer` only where it is another, so that trainings of before keep their name."""
+        shown = [one.name for one in fields(self) if one.name != "optimizer" or self.optimizer != "adamw"]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
 
 NARROW = CellposeSettings(width=(16, 32, 64, 256), steps=600, crop=128, bfloat16=True)
@@ -48,6 +58,10 @@ NARROW = CellposeSettings(width=(16, 32, 64, 256), steps=600, crop=128, bfloat16
 
 NARROW_3D = replace(NARROW, diameter_px=17.0, planes=1600)
 """The same for stacks, whose cells are smaller and whose three orientations are thousands of planes."""
+
+SGD = replace(NARROW, steps=500, learning_rate=0.2, optimizer="sgd")
+"""The narrow network by plain stochastic gradient descent at Cellpose's own rate for it: learns less in its steps, so
+that data on which only a careful training succeeds show here."""
 
 
 def cellpose3(
@@ -95,6 +109,7 @@ def cellpose3(
                 normalize=False,
                 batch_size=settings.batch_size,
                 learning_rate=settings.learning_rate,
+                SGD=settings.optimizer == "sgd",
                 n_epochs=max(settings.steps // 5, 1),
                 nimg_per_epoch=5 * settings.batch_size,
                 bsize=settings.crop,
@@ -103,7 +118,7 @@ def cellpose3(
                 save_every=10**9,
             )
     diameter = diameter_px or float(model.net.diam_labels.item())
-    return lambda one: segment(model, one, diameter, cellprob_threshold=settings.cellprob_threshold), model
+    return segmenting(model, diameter, settings.cellprob_threshold), model
 
 
 @dataclass(frozen=True)
@@ -124,6 +139,7 @@ FULL = CellposeSettings(planes=10_000)
 
 PROTOCOLS: dict[str, tuple[CellposeSettings | Cellpose4Settings, ...]] = {
     "narrow": (NARROW, NARROW_3D),
+    "sgd": (SGD, replace(SGD, diameter_px=17.0, planes=1600)),
     "full": (FULL, replace(FULL, diameter_px=17.0, planes=1600)),
     "cellpose4": (Cellpose4Settings(), Cellpose4Settings()),
 }
@@ -154,7 +170,7 @@ def cellpose4(
             save_path=folder,
             save_every=10**9,
         )
-    return lambda one: segment(model, one, diameter_px, cellprob_threshold=settings.cellprob_threshold), model
+    return segmenting(model, diameter_px, settings.cellprob_threshold), model
 
 
 def trained(
@@ -177,7 +193,7 @@ def published(name: str, diameter_px: float, cellprob_threshold: float = 0.0) ->
     """
     model = _published(None, name)
     diameter = diameter_px if _major() == 3 else None
-    return lambda one: segment(model, one, diameter, cellprob_threshold=cellprob_threshold)
+    return segmenting(model, diameter, cellprob_threshold)
 
 
 def _published(major: int | None, name: str) -> Any:
@@ -223,6 +239,16 @@ def _in_bfloat16(net: Any) -> None:
         return flows.float(), style.float(), features
 
     net.forward = mixed
+
+
+def segmenting(model: Any, diameter: float | None, usual: float) -> Segment:
+    """A Cellpose model as a function from image to labels, at the `usual` threshold unless another is given."""
+
+    def found(one: LabelledImage, /, *, cellprob_threshold: float | None = None) -> npt.NDArray[Any]:
+        threshold = usual if cellprob_threshold is None else cellprob_threshold
+        return segment(model, one, diameter, cellprob_threshold=threshold)
+
+    return found
 
 
 def segment(

@@ -8,7 +8,7 @@ from typing import Literal
 from cascade.data.settings import Truth
 from cascade.settings import at_least, check_fields, check_spacing
 
-Protocol = Literal["narrow", "full", "cellpose4"]
+Protocol = Literal["narrow", "sgd", "full", "cellpose4"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +54,15 @@ class EvaluateSettings:
     seeds: int = 3
     """Trainings of each kind."""
     protocol: Protocol = "narrow"
-    """narrow, full: Cellpose 3.1 from scratch for two cores, or as it is for a GPU; cellpose4: Cellpose 4 finetuned."""
+    """narrow, full: Cellpose 3.1 from scratch for two cores, or as it is for a GPU; sgd: the narrow one by 500 steps of
+    plain gradient descent; cellpose4: Cellpose 4 finetuned."""
     steps: int | None = None
     """Of each training; default as the protocol says."""
     cellprob_threshold: float = 0.0
     """Of Cellpose's segmentations: below 0 cells are larger."""
+    held_out: Path | None = None
+    """Generated images that nothing is trained on, such as of another seed: every row is also scored at the
+    cellprob_threshold that finds the most in them, which is so chosen without a real image."""
     ratios: tuple[int, ...] = ()
     """Percent: also train on a fixed number of images of which so many are synthetic."""
     title: str = "Does synthetic data improve segmentation?"

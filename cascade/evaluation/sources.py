@@ -8,7 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from cascade.data.frames import check_pair, find_frames
-from cascade.data.spacing import needed_spacing
+from cascade.data.spacing import frame_spacing, needed_spacing
 from cascade.evaluation.labelled import LabelledImage
 from cascade.evaluation.settings import EvaluateSettings
 from cascade.evenly import evenly
@@ -45,11 +45,12 @@ class Source:
         sequences = list(self.sequences) or None
         frames = self._some(find_frames(self.folder, self.truth, sequences, channel=self.channel)[0])
         images: list[LabelledImage] = []
-        spacing: tuple[float, ...] = ()
+        usual: tuple[float, ...] = ()
         for frame in tqdm(frames, desc=f"reading {self.folder.name}", unit="image"):
             image, labels = frame.image(), frame.labels()
             check_pair(frame, image, labels)
-            spacing = spacing or needed_spacing(self.folder, frames, image.ndim, self.spacing_um)
+            usual = usual or needed_spacing(self.folder, frames, image.ndim, self.spacing_um)
+            spacing = frame_spacing(self.folder, frame, image.ndim, usual, self.spacing_um)
             if frame.z is not None:
                 images.append(LabelledImage(image[frame.z], labels, spacing[1:], whole=image))
             else:

@@ -51,7 +51,7 @@ def finish(
                 )
             labels = tifffile.imread(folder / f"{sequence}_GT" / "SEG" / f"man_seg{frame:03d}.tif")
             shifted = np.where(labels > 0, labels.astype(np.int64) + last, 0).astype(np.uint16)
-            write_tiff(tra / f"man_track{frame:03d}.tif", shifted, spacing_um)
+            write_tiff(tra / f"man_track{frame:03d}.tif", shifted, record.spacing_um)
             lines += [f"{last + cell.label} {frame} {frame} 0" for cell in record.cells]
             last += highest
         (tra / "man_track.txt").write_text("\n".join(lines) + "\n")

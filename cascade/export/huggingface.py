@@ -50,6 +50,9 @@ def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, .
         if stacks
         else "`numpy.array(row['image'])` gives the plane (Y, X), likewise for `labels`."
     )
+    voxels = f"Voxels are {' × '.join(f'{s:g}' for s in spacing_um)} µm."
+    if "spacing_um" in about:  # it differs
+        voxels = "Voxels are as large as `row['spacing_um']` says."
     (folder / "README.md").write_text(
         f"""---
 configs:
@@ -60,7 +63,7 @@ tags: [microscopy, synthetic-data, cascade-microscopy]
 ---
 # {len(records)} synthetic annotated {"stacks" if stacks else "images"}
 
-{how} Voxels are {" × ".join(f"{s:g}" for s in spacing_um)} µm.
+{how} {voxels}
 
 ```json
 {json.dumps(about, indent=1)}

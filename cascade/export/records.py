@@ -1,7 +1,7 @@
 """What a data set remembers of each of its samples."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from cascade.files import replacing
 class SampleRecord:
     """One sample of a data set: how it was made, and its cells.
 
-    number: of the sample in the data set; seed, index: what it was made from; counts: what was drawn again or left out.
+    number: of the sample in the data set; seed, index: what it was made from; counts: what was drawn again or left out;
+    microscope: what differs from the fitted one.
     """
 
     number: int
@@ -24,19 +25,22 @@ class SampleRecord:
     counts: Mapping[str, int]
     cells: tuple[CellRecord, ...]
     time: int = 0
+    microscope: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, sample: Sample, number: int) -> "SampleRecord":
         """Of a sample that is written under a number."""
         spacing, time = sample.spacing_um, sample.annotation.time
         counts = {**sample.annotation.counts, **sample.counts}
-        return cls(number, sample.seed, sample.index, len(sample.cells), spacing, counts, sample.cells, time)
+        cells, microscope = sample.cells, sample.microscope
+        return cls(number, sample.seed, sample.index, len(cells), spacing, counts, cells, time, microscope)
 
     def provenance(self) -> dict[str, Any]:
         """The sample itself, as one line of `provenance.jsonl`."""
         found = {"sample": self.number, "seed": self.seed, "index": self.index, "cells": self.num_cells}
-        time = {"time": self.time} if self.time else {}
-        return {**found, "spacing_um": list(self.spacing_um), "counts": dict(self.counts), **time}
+        more: dict[str, Any] = {"time": self.time} if self.time else {}
+        more |= {"microscope": dict(self.microscope)} if self.microscope else {}
+        return {**found, "spacing_um": list(self.spacing_um), "counts": dict(self.counts), **more}
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as plain numbers and lists."""
@@ -54,6 +58,7 @@ class SampleRecord:
             counts=record["counts"],
             cells=tuple(CellRecord.of_row(row) for row in record["cell_records"]),
             time=record.get("time", 0),
+            microscope=record.get("microscope", {}),
         )
 
 

@@ -10,7 +10,7 @@ from cascade.generation.settings import Dtype, GenerationSettings
 from cascade.generation.shards import file_sha256
 from cascade.population.settings import CascadeSettings
 
-_OPTIONAL = ("tiles", "micro_batch_size", "few_steps")  # recorded only where they are given
+_OPTIONAL = ("tiles", "micro_batch_size", "few_steps", "vary")  # recorded only where they are given
 
 
 @dataclass(frozen=True, kw_only=True)

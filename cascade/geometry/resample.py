@@ -29,6 +29,26 @@ def resample(
     return ndimage.affine_transform(array, matrix, offset, tuple(shape), order=order, mode="nearest")
 
 
+def at_slices(
+    stack: npt.NDArray[Any], spacing_um: float, target_spacing_um: float, *, order: int = 1
+) -> npt.NDArray[Any]:
+    """A stack (Z, Y, X) as seen in slices of another distance, the first where it was; `order` 0 keeps labels.
+
+    A slice shows what lies in it, not a mean over its distance to the next: nothing is smoothed.
+
+    >>> at_slices(np.array([[[0.0]], [[2.0]], [[4.0]]]), 1.0, 1.5).ravel().tolist()
+    [0.0, 3.0]
+    """
+    count = int((len(stack) - 1) * spacing_um / target_spacing_um + 1e-6) + 1
+    places = np.minimum(np.arange(count) * (target_spacing_um / spacing_um), len(stack) - 1)
+    if order == 0:
+        return stack[np.rint(places).astype(int)]
+    below = np.minimum(places.astype(int), max(len(stack) - 2, 0))
+    above = np.minimum(below + 1, len(stack) - 1)
+    share = (places - below).astype(np.float32)[:, None, None]
+    return (1 - share) * stack[below] + share * stack[above]
+
+
 def unresampled(
     planes: npt.NDArray[Any], spacing_um: Sequence[float], target_spacing_um: Sequence[float]
 ) -> npt.NDArray[Any]:

@@ -10,8 +10,10 @@ import numpy.typing as npt
 from cascade.annotation import Annotation, CellRecord, Sample, measured
 from cascade.optics.camera import digitise
 from cascade.optics.statistics import Statistics
+from cascade.optics.vary import Microscope
 from cascade.population.compositing import Cell, compose
 from cascade.population.placement import UNPLACED, place
+from cascade.population.reslicing import resliced
 from cascade.population.scene import Scene
 from cascade.rng import stream
 
@@ -37,24 +39,43 @@ def take_picture(
         placed_record(cells[n], corners[n], label, centroid, size, spacing)
         for label, n, centroid, size in zip(range(1, len(placed) + 1), placed, *measured(labels, spacing), strict=True)
     ]
+    annotation, microscope = Annotation(labels, spacing, tuple(records)), scene.microscope
+    if microscope and microscope.slice_um is not None:
+        annotation = resliced(annotation, microscope.slice_um)
+        counts = {**counts, "cells between slices": len(records) - len(annotation.cells)}
     return Sample(
-        image=expose(light, scene.level, statistics, seed, index),
-        annotation=Annotation(labels, spacing, tuple(records)),
+        image=expose(light, scene.level, statistics, seed, index, microscope),
+        annotation=annotation,
         seed=seed,
         index=index,
         counts={**counts, "cells without room": int((corners == UNPLACED).any(1).sum())},
+        microscope=microscope.record() if microscope else {},
     )
 
 
-def expose(light: npt.NDArray[Any], level: float, statistics: Statistics, seed: int, index: int) -> npt.NDArray[Any]:
+def expose(
+    light: npt.NDArray[Any],
+    level: float,
+    statistics: Statistics,
+    seed: int,
+    index: int,
+    microscope: Microscope | None = None,
+) -> npt.NDArray[Any]:
     """What the camera makes of cells' light above background (Y, X) or (Z, Y, X), float32 camera units: glow, a
-    background of that level, noise; integers of the data set's dtype."""
-    background = statistics.background.draw(light.shape, seed, index, level)
+    background of that level, noise; integers of the data set's dtype.
+
+    microscope: default the fitted one; level and light are those that the fitted one would show.
+    """
+    background, noise = statistics.background, statistics.noise
     if statistics.axial:
         light = statistics.axial.with_glow(light, statistics.spacing_um)
     if statistics.glow:
         light = statistics.glow.add(light, statistics.spacing_um, seed, index)
-    return digitise(statistics.noise.add(background + light, stream(seed, "noise", index)), statistics.dtype)
+    if microscope:
+        light, noise = microscope.light(light, statistics.spacing_um), microscope.noise(noise)
+        background, level = microscope.field(level, statistics), microscope.level(level, statistics)
+    signal = background.draw(light.shape, seed, index, level) + light
+    return digitise(noise.add(signal, stream(seed, "noise", index)), statistics.dtype)
 
 
 def placed_record(

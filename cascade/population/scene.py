@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from cascade.geometry.masks import ellipsoid_region
 from cascade.optics.statistics import Statistics
+from cascade.optics.vary import Microscope, draw_microscope
 from cascade.population.settings import CascadeSettings
 from cascade.rng import stream
 
@@ -17,7 +18,8 @@ _ENOUGH = 8  # annotated cells of an image, to draw the light and size of its ce
 @dataclass(frozen=True)
 class Scene:
     """What is decided before there is any cell. region: where cell centres may lie, bool, or None for everywhere.
-    like: the real image whose brightness it takes after. beyond: cells' centres may lie beyond the border."""
+    like: the real image whose brightness it takes after. beyond: cells' centres may lie beyond the border. microscope:
+    which sees it, None for the fitted one."""
 
     canvas: tuple[int, ...]
     region: npt.NDArray[Any] | None
@@ -27,6 +29,7 @@ class Scene:
     clustering_probability: float
     max_overlap: float = 0.0
     beyond: bool = False
+    microscope: Microscope | None = None
 
 
 def plan_scene(
@@ -63,7 +66,9 @@ def plan_scene(
     else:
         _check_room(statistics, count, canvas, settings.max_overlap)
     level = statistics.image_level[like] if statistics.image_level else float(rng.choice(statistics.background.levels))
-    return Scene(canvas, region, int(count), like, level, float(p), settings.max_overlap, statistics.cut_by_border)
+    overlap, beyond = settings.max_overlap, statistics.cut_by_border
+    microscope = draw_microscope(settings.vary, seed, index, statistics.window, statistics.dtype, statistics.spacing_um)
+    return Scene(canvas, region, int(count), like, level, float(p), overlap, beyond, microscope)
 
 
 def _canvas(statistics: Statistics, settings: CascadeSettings, region: npt.NDArray[Any] | None) -> tuple[int, ...]:

@@ -46,6 +46,10 @@ class CascadeSettings:
     shapes: Shapes = "multiview"
     """Where solids come from, in 3D. multiview: imagined views and NeuS; for comparison harmonics: random harmonic
     solids of the outlines' areas; ellipsoids: those with the outlines' areas and second moments."""
+    vary: float = 0.0
+    """How far, 0 to 1, microscopes differ from image to image around the fitted one: exposure, gain, offset,
+    background, blur, and in 3D dimming with depth and distance of slices; 1 is the widest range of each. What was drawn
+    stands in provenance.jsonl. A DDPM from sketches varies gain, offset, background and dimming alone."""
     micro_batch_size: int | None = None
     """Outlines, cells or slices per network call; default by the free memory."""
 
@@ -63,5 +67,7 @@ class CascadeSettings:
         length = self.correlation_length_um
         if length is not None and not 0 < length < math.inf:
             raise ValueError(f"correlation_length_um must be a length above 0, in µm, got {length:g}")
+        if not 0 <= self.vary <= 1:
+            raise ValueError(f"vary must be in [0, 1], got {self.vary:g}")
         if not 0 <= self.min_alignment <= 1:
             raise ValueError(f"min_alignment must be in [0, 1], got {self.min_alignment:g}")

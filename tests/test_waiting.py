@@ -1,0 +1,59 @@
+"""How threads wait for each other: by what else runs on the cores, before torch is there."""
+
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from cascade.commands import waiting
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    """Two cores, as busy as the test says."""
+    busy = [0.0, 0.0]
+    monkeypatch.setattr(waiting, "_cores", lambda: [0, 1])
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval, percpu: busy)
+    return busy
+
+
+@pytest.mark.parametrize(
+    ("busy", "given", "chosen"),
+    [
+        ([3.0, 8.0], {}, {"GOMP_SPINCOUNT": "20000"}),
+        ([100.0, 5.0], {}, {"OMP_WAIT_POLICY": "passive"}),
+        ([100.0, 100.0], {"OMP_NUM_THREADS": "2"}, {"OMP_WAIT_POLICY": "passive"}),
+        ([100.0, 100.0], {"OMP_NUM_THREADS": "1"}, {}),  # nobody to wait for
+        ([100.0, 100.0], {"OMP_WAIT_POLICY": "active"}, {}),
+        ([100.0, 100.0], {"GOMP_SPINCOUNT": "5"}, {}),
+    ],
+)
+def test_threads_sleep_where_others_want_the_cores(cores, busy, given, chosen):
+    cores[:] = busy
+    environment = dict(given)
+    waiting.wait_as_others_allow(environment)
+    assert environment == given | chosen
+
+
+def test_a_loop_beside_is_seen():
+    """On cores that others keep busy, too, none is idle either way."""
+    cores = waiting._cores()
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in cores]
+    try:
+        time.sleep(0.3)
+        assert waiting._idle(cores) < 0.5 * len(cores)
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def test_help_does_not_look(monkeypatch, capsys):
+    from cascade import __main__
+
+    monkeypatch.setattr(sys, "argv", ["cascade", "--help"])
+    monkeypatch.setattr(__main__, "end_in_one_line", lambda: None)
+    monkeypatch.setattr(waiting, "_idle", lambda cores: pytest.fail("it takes a tenth of a second"))
+    assert __main__.main() == 0
