@@ -17,6 +17,7 @@ STAGES = {
     "controlnet": "train_controlnet",
     "distilled": "train_distilled",
     "sketch": "train_sketch_ddpm",
+    "gan": "train_gan",
 }
 
 
