@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-NAMES = ("nuclei2d", "nuclei3d", "sketch2d")
+NAMES = ("nuclei2d", "nuclei3d", "sketch2d", "membrane3d-gan", "nuclei3d-gan")
 
 
 def embedded(name: str) -> Path:
-    """The folder of an embedded model: "nuclei2d" or "nuclei3d", for `CascadePipeline.from_pretrained`, or "sketch2d",
-    for `SketchPipeline.from_pretrained`.
+    """The folder of an embedded model: "nuclei2d" or "nuclei3d", for `CascadePipeline.from_pretrained`, "sketch2d", for
+    `SketchPipeline.from_pretrained`, "membrane3d-gan" or "nuclei3d-gan", for `ConditionalGANPipeline.from_pretrained`.
 
     Raises ValueError for another name, FileNotFoundError if the installation lacks the weights.
     """
