@@ -64,11 +64,11 @@ def position_of(annotation: Annotation, alpha: float, beta: float, *, asked: boo
     or one without an outside.
     """
     foreground = foreground_of(annotation) if annotation.foreground is not None or annotation.cells else None
-    if asked and (foreground is None or not foreground.any() or foreground.all()):
-        fills = foreground is not None and foreground.all()
+    share = 0.0 if foreground is None else float(foreground.mean())
+    if asked and share in (0, 1):
         raise ValueError(
             "alpha and beta say how light changes with the distance to a specimen's boundary, and this annotation has "
-            f"{'no outside' if fills else 'no foreground'}: leave them out, or give it one that does not fill the image"
+            f"{'no outside' if share else 'no foreground'}: leave them out, or give it one that does not fill the image"
         )
     if foreground is None:
         foreground = np.zeros(annotation.labels.shape, bool)
