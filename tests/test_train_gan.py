@@ -1,4 +1,4 @@
-"""The training of the conditional GAN: it makes a model, goes on exactly, with pairs or without, and says what fails."""
+"""The training of the conditional GAN: it makes a model, goes on exactly, in pairs or not, and says what goes wrong."""
 
 import json
 import logging
