@@ -160,21 +160,25 @@ def _train(settings: Settings, data: AnnotatedImages, patches: ConditionedPatche
             interval=(settings.augmentation_interval or each) * settings.gradient_accumulation_steps,
         )
     common = (pipeline.generator, judge, ConditionedEncoder(turns=settings.turns), augmentation)
-    how = {"objective": settings.objective, "noise": settings.noise}
-    weights = dict(identity_weight=settings.identity_weight, pair_weight=settings.pair_weight * patches.pairs)
+    fixed: dict[str, str | float] = {"objective": settings.objective, "noise": settings.noise}
+    fixed |= {"turns": settings.turns, "augmentation": settings.augmentation}
+    made = GeneratorLoss(
+        *common,
+        objective=settings.objective,
+        identity_weight=settings.identity_weight,
+        pair_weight=settings.pair_weight * patches.pairs,
+        noise=settings.noise,
+    )
+    judged = DiscriminatorLoss(
+        *common,
+        watch,
+        objective=settings.objective,
+        gradient_penalty=settings.gradient_penalty,
+        noise=settings.noise,
+    )
     updates = [
-        Update(
-            loss=GeneratorLoss(*common, **how, **weights),
-            network=pipeline.generator,
-            name="generator",
-            identity={**how, "turns": settings.turns, "augmentation": settings.augmentation},
-        ),
-        Update(
-            loss=DiscriminatorLoss(*common, watch, **how, gradient_penalty=settings.gradient_penalty),
-            network=judge,
-            name=_JUDGE,
-            optimizer=_of_judge(settings),
-        ),
+        Update(loss=made, network=pipeline.generator, name="generator", identity=fixed),
+        Update(loss=judged, network=judge, name=_JUDGE, optimizer=_of_judge(settings)),
     ]
     state = {} if augmentation is None else {"augmentation": augmentation}
     said: set[str] = set()
