@@ -11,12 +11,14 @@ from scipy import ndimage
 from cascade.annotation import CellRecord
 from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
 from cascade.evaluation.labelled import LabelledImage
+from cascade.gan.networks import new_generator
 from cascade.optics.axial import Axial
 from cascade.optics.background import Background
 from cascade.optics.halo import Halo
 from cascade.optics.noise import Noise
 from cascade.optics.statistics import Statistics
 from cascade.optics.window import Window
+from cascade.pipelines.conditional_gan import ConditionalGANPipeline
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.population.compositing import Cell
 from cascade.sketch.settings import SketchSettings
@@ -78,5 +80,21 @@ def tiny_sketch_pipeline(dimensions: int = 2, channels: int = 1, *, trained: boo
     )  # fmt: skip
     scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
     pipeline = SketchPipeline(unet, scheduler, **(given | options))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def tiny_gan_pipeline(dimensions: int = 2, **options) -> ConditionalGANPipeline:
+    """A conditional GAN with random weights, of cells' sketches, told where they lie and given noise."""
+    torch.manual_seed(0)
+    told = {"position": True, "noise": True} | options
+    generator = new_generator(dimensions, told["position"], told["noise"], {"block_out_channels": (4, 8)}).eval()
+    with torch.no_grad():
+        generator.last.weight.normal_(0, 0.1)
+    given = dict(
+        spacing_um=[1.0, 0.5, 0.5][-dimensions:], window=asdict(Window(100.0, 2000.0)), condition="sketch",
+        sketch=SketchSettings(brightness=(400.0, 900.0), background=(300.0,)).record(),
+    )  # fmt: skip
+    pipeline = ConditionalGANPipeline(generator, **(given | options))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

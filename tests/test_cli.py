@@ -17,6 +17,7 @@ from cascade.commands.table import COMMANDS
 from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
 from cascade.diffusion.painting import PaintingSettings
 from cascade.evaluation.settings import EvaluateSettings, TuneSettings
+from cascade.gan.painting import QualitySettings
 from cascade.generation.settings import GenerationSettings, SourceSettings
 from cascade.generation.sketching import SketchingSettings
 from cascade.population.settings import CascadeSettings
@@ -57,14 +58,15 @@ SAME = {
     ),
     "generate": (
         "--output_dir set --canvas_size 32 160 160 --format ctc cellpose --meshes --rho inf --region mask.tif --only 0 "
-        "--simulate gowt1 --t_start 300 --num_inference_steps 7",
+        "--simulate gowt1 --t_start 300 --num_inference_steps 7 --alpha 50 --tile_overlap 8",
         [
             GenerationSettings(
                 output_dir=Path("set"), format=("ctc", "cellpose"), meshes=True, region=Path("mask.tif"), only=0
             ),
             CascadeSettings(canvas_size=(32, 160, 160), rho=inf, num_inference_steps=7),
             SourceSettings(simulate="gowt1"),
-            PaintingSettings(t_start=300, num_inference_steps=7),
+            PaintingSettings(t_start=300, num_inference_steps=7, tile_overlap=8),
+            QualitySettings(alpha=50.0, tile_overlap=8),
         ],
     ),
     "tune": (

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from made_up import tiny_sketch_pipeline
+from made_up import tiny_gan_pipeline, tiny_sketch_pipeline
 from test_simulate import files
 
 from cascade.commands.cli import main
 from cascade.data.settings import ValidateSettings
 from cascade.data.validate import validate
 from cascade.export.annotations import annotation_path, load_annotation
+from cascade.pipelines.conditional_gan import ConditionalGANPipeline
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 
 SMALL = ["--canvas_size", "64", "80", "--num_images", "5", "--seed", "3", "--shard_size", "2"]
@@ -184,3 +185,74 @@ def test_a_cascade_is_told_nothing_of_sketches(annotations, tmp_path, capsys):
     words = ["generate", "--model", "nuclei2d", "--annotations", str(annotations), "--t_start", "400"]
     assert main([*words, "--output_dir", str(tmp_path)]) == 2
     assert "--t_start means nothing for annotations that nuclei2d paints" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def gan(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("gan") / "model"
+    tiny_gan_pipeline().save_pretrained(folder)
+    return folder
+
+
+def test_a_gan_paints_the_same_bytes_by_one_process_two_and_after_a_kill(gan, annotations, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    assert painted(gan, annotations, whole) == 0
+    found = validate(ValidateSettings(whole / "ctc"))
+    assert (found.errors, found.frames) == ([], 5)
+    lines = [json.loads(line) for line in (whole / "provenance.jsonl").read_text().splitlines()]
+    assert [line["index"] for line in lines] == list(range(5))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in (1, 0):
+        monkeypatch.setenv("RANK", str(rank))
+        assert painted(gan, annotations, tmp_path / "two") == 0
+    assert files(tmp_path / "two") == files(whole)
+    for name in ("WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name)
+    paint = ConditionalGANPipeline.paint
+
+    def killed(self, annotation, seed, index, how=None):
+        if index == 3:
+            raise KeyboardInterrupt
+        return paint(self, annotation, seed, index, how)
+
+    monkeypatch.setattr(ConditionalGANPipeline, "paint", killed)
+    assert painted(gan, annotations, tmp_path / "set") == 130
+    monkeypatch.setattr(ConditionalGANPipeline, "paint", paint)
+    assert painted(gan, annotations, tmp_path / "set") == 0
+    assert files(tmp_path / "set") == files(whole)
+    assert painted(gan, annotations, whole, "--only", "4") == 0
+
+
+def test_quality_is_a_part_of_what_a_data_set_is(gan, tmp_path, capsys):
+    tiny_gan_pipeline(3, spacing_um=[1.0, 0.5, 0.5]).save_pretrained(tmp_path / "model")
+    words = ["generate", "--model", str(tmp_path / "model"), "--simulate", "celegans"]
+    words += ["--canvas_size", "20", "80", "160"]
+    words += ["--output_dir", str(tmp_path / "set")]
+    assert main([*words, "--alpha", "10", "--beta", "20"]) == 0
+    found = validate(ValidateSettings(tmp_path / "set"))
+    assert (found.errors, found.frames, found.spacing_um) == ([], 1, (1.0, 0.5, 0.5))
+    assert main([*words, "--alpha", "500", "--beta", "20"]) == 1
+    assert "alpha" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--alpha", "0"], "--alpha must be a number above 0, got 0"),
+        (["--beta", "-1"], "--beta must be a number above 0, got -1"),
+        (["--t_start", "300"], "--t_start means nothing"),
+        (["--rho", "0.5"], "--rho means nothing"),
+        (["--few_steps"], "--few_steps means nothing"),
+        (["--tile_size", "33", "33"], "multiples of 2 for this network"),
+    ],
+)
+def test_what_a_gan_cannot_be_told_is_one_line(words, message, gan, annotations, tmp_path, capsys):
+    assert painted(gan, annotations, tmp_path / "set", *words) in (1, 2)
+    said = capsys.readouterr().err.strip()
+    assert message in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_ddpm_is_told_nothing_of_quality(model, annotations, tmp_path, capsys):
+    assert painted(model, annotations, tmp_path / "set", "--alpha", "10") == 2
+    assert "--alpha means nothing for annotations that" in capsys.readouterr().err

@@ -10,7 +10,7 @@ BASE = {
     "geometry", "rng", "draws", "files", "locks", "ownership", "memory", "processor", "evenly", "settings", "reading",
     "extras", "vendor",
 }  # fmt: skip
-PARTS = BASE | {"annotation", "shapes", "optics", "population", "sketch", "diffusion", "neus", "multiview"}
+PARTS = BASE | {"annotation", "shapes", "optics", "population", "sketch", "diffusion", "gan", "neus", "multiview"}
 ALLOWED = {
     "geometry": set(),
     "rng": set(),
@@ -37,7 +37,8 @@ ALLOWED = {
     "population": BASE | {"annotation", "shapes", "optics", "neus"},
     "simulators": BASE | {"annotation", "shapes", "optics"},
     "sketch": BASE | {"annotation", "shapes", "optics"},
-    "data": BASE | {"annotation", "shapes", "optics", "population", "simulators", "sketch", "export", "hub"},
+    "gan": BASE | {"annotation", "shapes", "optics", "sketch", "diffusion"},
+    "data": BASE | {"annotation", "shapes", "optics", "population", "simulators", "sketch", "gan", "export", "hub"},
     "pipelines": PARTS | {"hub", "export"},
     "generation": PARTS | {"simulators", "pipelines", "export", "hub"},
     "evaluation": BASE | {"annotation", "optics", "data", "hub", "export"},

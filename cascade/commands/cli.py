@@ -19,6 +19,7 @@ STAGES = {
     "distilled": "train_distilled",
     "sketch": "train_sketch_ddpm",
     "distilled-sketch": "train_distilled_sketch",
+    "gan": "train_gan",
 }
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from cascade.commands.simulate import files_of, labels_source, settings_of
 from cascade.data.label_sets import find_labels
 from cascade.diffusion.painting import PaintingSettings
 from cascade.entry import UsageError
+from cascade.gan.painting import QualitySettings
 from cascade.generation import shards
 from cascade.generation.load import check_device, load
 from cascade.generation.painting import Painter, Source, painted
@@ -28,6 +29,7 @@ from cascade.hub import folders as hub
 from cascade.hub.few_steps import FEW_STEPS
 from cascade.hub.statistics import saved_statistics
 from cascade.ownership import check_outside
+from cascade.pipelines.conditional_gan import ConditionalGANPipeline
 from cascade.pipelines.painter import check_spacing
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.population.settings import CascadeSettings
@@ -44,6 +46,10 @@ _WITHOUT = (
     "compile",
 )  # which a cascade plans images with
 _SHARED = ("canvas_size", "num_inference_steps", "micro_batch_size", "vary")
+_TILES = ("tile_size", "tile_overlap")
+
+Kind = Literal["cascade", "sketch", "gan"]
+_KINDS: dict[str, Kind] = {SketchPipeline.__name__: "sketch", ConditionalGANPipeline.__name__: "gan"}
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,28 @@ class _Annotations:
     files: tuple[Path, ...] = ()
 
 
-def paints_sketches(model: str) -> bool:
-    """Whether a model is a DDPM from sketches, which has no annotations of its own."""
-    return bool(hub.model_index(hub.model_folder(model)).get("_class_name") == SketchPipeline.__name__)
+@dataclass(frozen=True)
+class _How:
+    """All that a painting can be told; which of it means anything depends on the model."""
+
+    images: CascadeSettings
+    sketches: PaintingSettings
+    quality: QualitySettings
 
 
-def paint(settings: GenerationSettings, images: CascadeSettings, chosen: SourceSettings, how: PaintingSettings) -> None:
+def kind_of(model: str) -> Kind:
+    """What a model is: a cascade, or one that has no annotations of its own, a DDPM from sketches or a conditional
+    GAN."""
+    return _KINDS.get(str(hub.model_index(hub.model_folder(model)).get("_class_name")), "cascade")
+
+
+def paint(
+    settings: GenerationSettings,
+    images: CascadeSettings,
+    chosen: SourceSettings,
+    sketches: PaintingSettings,
+    quality: QualitySettings,
+) -> None:
     """Paint a data set, or what is left of it.
 
     Raises ValueError for settings that do not fit the model or each other, FileExistsError for a folder that holds
@@ -69,16 +91,20 @@ def paint(settings: GenerationSettings, images: CascadeSettings, chosen: SourceS
     """
     folder = hub.model_folder(settings.model)
     check_outside(settings.output_dir, folder, "the model")
-    sketches = paints_sketches(settings.model)
-    _check(settings, images, chosen, how, sketches=sketches)
+    kind, how = kind_of(settings.model), _How(images, sketches, quality)
+    _check(settings, chosen, how, kind)
     settings = replace(settings, dtype=settled_dtype(settings))
-    painter, spacing_um = (_sketch_painter if sketches else _cascade_painter)(folder, settings, images, how)
+    painter, spacing_um = _PAINTERS[kind](folder, settings, how)
     found = _source(chosen, spacing_um, images.canvas_size, settings.output_dir)
     check_spacing(found.source(settings.seed, 0), spacing_um)
     wanted = settings.num_images or found.there or 1
     if found.there is not None and wanted > found.there:
         raise ValueError(f"num_images asks for {wanted}, and {chosen.annotations} holds {found.there} annotations")
-    used = {**plain_fields(images), **plain_fields(how)} if not sketches else plain_fields(how)
+    used = {
+        "cascade": plain_fields(images) | plain_fields(sketches),
+        "sketch": plain_fields(sketches),
+        "gan": plain_fields(quality),
+    }[kind]
     used.pop("vary", None)
     if images.vary:  # recorded only where it is given
         used["vary"] = images.vary
@@ -104,14 +130,7 @@ def paint(settings: GenerationSettings, images: CascadeSettings, chosen: SourceS
     tell_done(job, output, shards.run(output, job, make, rank, world))
 
 
-def _check(
-    settings: GenerationSettings,
-    images: CascadeSettings,
-    chosen: SourceSettings,
-    how: PaintingSettings,
-    *,
-    sketches: bool,
-) -> None:
+def _check(settings: GenerationSettings, chosen: SourceSettings, how: _How, kind: Kind) -> None:
     """Raise `UsageError` for settings that the source or the painter does not know."""
     if not chosen.given:
         raise UsageError(
@@ -120,11 +139,14 @@ def _check(
         )
     usual = {one.name: one.default for one in dataclasses.fields(settings)}
     odd = [name for name in _WITHOUT if getattr(settings, name) != usual[name]]
-    if sketches:
-        odd += _changed(images, _SHARED)
-    else:
-        odd += _changed(how, _SHARED)
-    if chosen.annotations is not None and images.canvas_size is not None:
+    if kind == "cascade":
+        odd += _changed(how.sketches, _SHARED) + _changed(how.quality, ())
+    if kind == "sketch":
+        odd += _changed(how.images, _SHARED) + _changed(how.quality, _TILES)
+    if kind == "gan":
+        odd += ["few_steps"] * settings.few_steps
+        odd += _changed(how.images, ("canvas_size",)) + _changed(how.sketches, _TILES)
+    if chosen.annotations is not None and how.images.canvas_size is not None:
         odd.append("canvas_size")
     if odd:
         raise UsageError(f"--{odd[0]} means nothing for annotations that {settings.model} paints: leave it out")
@@ -135,34 +157,45 @@ def _changed(settings: Any, but: Sequence[str]) -> list[str]:
     return [one.name for one in names if getattr(settings, one.name) != one.default]
 
 
-def _sketch_painter(
-    folder: Path, settings: GenerationSettings, images: CascadeSettings, how: PaintingSettings
-) -> tuple[Painter, tuple[float, ...]]:
+def _sketch_painter(folder: Path, settings: GenerationSettings, how: _How) -> tuple[Painter, tuple[float, ...]]:
     disable_progress_bar()  # of loading, which takes no time
     device = check_device(settings.device)
     if settings.few_steps and not (folder / FEW_STEPS).is_file():
         raise hub.ModelError(f"{folder}: no weights for few steps ({FEW_STEPS}): leave `few_steps` out")
     dtype = getattr(torch, settings.dtype)
     pipeline = SketchPipeline.from_pretrained(folder, dtype=dtype, few_steps=settings.few_steps).to(device)
-    pipeline.painting(**vars(how))  # what cannot be is said before anything is made
+    pipeline.painting(**vars(how.sketches))  # what cannot be is said before anything is made
     pipeline.sketch_settings  # noqa: B018
 
     def painter(annotation: Annotation, seed: int, index: int) -> Sample:
-        return pipeline.paint(annotation, seed, index, how, vary=images.vary)
+        return pipeline.paint(annotation, seed, index, how.sketches, vary=how.images.vary)
 
     return painter, pipeline.spacing_um
 
 
-def _cascade_painter(
-    folder: Path, settings: GenerationSettings, images: CascadeSettings, how: PaintingSettings
-) -> tuple[Painter, tuple[float, ...]]:
+def _gan_painter(folder: Path, settings: GenerationSettings, how: _How) -> tuple[Painter, tuple[float, ...]]:
+    disable_progress_bar()
+    device = check_device(settings.device)
+    pipeline = ConditionalGANPipeline.from_pretrained(folder, dtype=getattr(torch, settings.dtype)).to(device)
+    pipeline.painting(**vars(how.quality))
+
+    def painter(annotation: Annotation, seed: int, index: int) -> Sample:
+        return pipeline.paint(annotation, seed, index, how.quality)
+
+    return painter, pipeline.spacing_um
+
+
+def _cascade_painter(folder: Path, settings: GenerationSettings, how: _How) -> tuple[Painter, tuple[float, ...]]:
     pipeline = load(folder, settings.device, settings.dtype, few_steps=settings.few_steps)
     pipeline.set_progress_bar_config(disable=True)
 
     def painter(annotation: Annotation, seed: int, index: int) -> Sample:
-        return pipeline.paint(annotation, seed, index, images)
+        return pipeline.paint(annotation, seed, index, how.images)
 
     return painter, tuple(saved_statistics(folder)["spacing_um"])
+
+
+_PAINTERS = {"cascade": _cascade_painter, "sketch": _sketch_painter, "gan": _gan_painter}
 
 
 def _source(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
     from cascade.diffusion.painting import PaintingSettings
     from cascade.evaluation.settings import EvaluateSettings, TuneSettings
+    from cascade.gan.painting import QualitySettings
     from cascade.generation.settings import GenerationSettings, SourceSettings
     from cascade.generation.sketching import SketchingSettings
     from cascade.population.settings import CascadeSettings
@@ -61,16 +62,20 @@ def _tune(settings: "TuneSettings") -> None:
 
 
 def _generate(
-    settings: "GenerationSettings", images: "CascadeSettings", source: "SourceSettings", how: "PaintingSettings"
+    settings: "GenerationSettings",
+    images: "CascadeSettings",
+    source: "SourceSettings",
+    sketches: "PaintingSettings",
+    quality: "QualitySettings",
 ) -> None:
     processes()
     from cascade.commands.generate import generate
-    from cascade.commands.paint import paint, paints_sketches
+    from cascade.commands.paint import kind_of, paint
     from cascade.generation.load import check_device
 
     check_device(settings.device)
-    if source.given or paints_sketches(settings.model):
-        paint(settings, images, source, how)
+    if source.given or kind_of(settings.model) != "cascade":
+        paint(settings, images, source, sketches, quality)
     else:
         generate(settings, images)
 
@@ -186,6 +191,7 @@ COMMANDS = {
             "cascade.population.settings.CascadeSettings",
             "cascade.generation.settings.SourceSettings",
             "cascade.diffusion.painting.PaintingSettings",
+            "cascade.gan.painting.QualitySettings",
         ),
         more="Make an annotated data set. Interrupted, the same command goes on where it was; several processes\n"
         "(torchrun --nproc_per_node 4 -m cascade generate …, or --slurm) share the work and give the same bytes.",

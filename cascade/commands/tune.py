@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from diffusers.utils.logging import disable_progress_bar
 
-from cascade.commands.paint import paints_sketches
+from cascade.commands.paint import kind_of
 from cascade.data.detection import detect
 from cascade.data.frames import Frame, find_frames
 from cascade.data.images import find_images
@@ -47,7 +47,7 @@ def tune(settings: TuneSettings) -> Tried:
     schedule, and images that it cannot be tried on.
     """
     folder = hub.model_folder(settings.model)
-    if not paints_sketches(settings.model):
+    if kind_of(settings.model) != "sketch":
         raise UsageError(f"--model {settings.model} is no DDPM from sketches: give one of cascade train sketch")
     if settings.save and (settings.model in NAMES or not Path(settings.model).is_dir()):
         raise UsageError(f"--save writes into the model's folder, and {settings.model} is none of yours: copy it first")

@@ -10,23 +10,26 @@ Predict = Callable[[torch.Tensor], torch.Tensor]
 """(B, C, *size) -> (B, C', *size), whatever the size."""
 
 _SHARP = 8  # standard deviations of the weights that a tile is wide
+_CROPPED = 1e-6  # of the weight that a voxel in a cropped margin would have
 
 
 def in_tiles(
     predict: Predict,
     sample: torch.Tensor,
     tile_size: Sequence[int],
-    overlap: int,
+    overlap: int | Sequence[int],
     *,
     align: int = 1,
     at_once: int = 1,
+    crop: int = 0,
 ) -> torch.Tensor:
     """What `predict` makes of (B, C, *size) images, from tiles averaged with Gaussian weights, highest in the middle.
 
     Tiles begin at multiples of `align`, the pixels that a network's coarsest level has, so that what lies farther from
     a tile's border than the network reaches is what it makes of the whole image. They share at least `overlap` pixels
-    with the next one, and `at_once` of them are given to the network together. An image as small as a tile is given as
-    it is.
+    (one for all axes, or one for each) with the next one, and `at_once` of them are given to the network together. Of
+    the `crop` pixels along a tile's border, at most a quarter of its side, nothing is taken that another tile has
+    farther inside. An image as small as a tile is given as it is.
 
     Raises ValueError for tiles that are no larger than the overlap, or no multiple of `align`.
 
@@ -40,9 +43,10 @@ def in_tiles(
         return predict(sample)
     sample = reflected(sample, align)
     shape = [min(t, n) for t, n in zip(tile_size, sample.shape[2:], strict=True)]
-    axes = [tile_origins(n, t, overlap, align) for n, t in zip(sample.shape[2:], shape, strict=True)]
+    shared = _of_axes(overlap, len(size))
+    axes = [tile_origins(n, t, o, align) for n, t, o in zip(sample.shape[2:], shape, shared, strict=True)]
     windows = [part_of(corner, shape) for corner in itertools.product(*axes)]
-    weights = _weights(shape, sample)
+    weights = _weights(shape, sample, crop)
     total = torch.zeros_like(sample[:1, :1])
     for window in windows:
         total[window] += weights
@@ -78,14 +82,18 @@ def reflected(sample: torch.Tensor, factor: int) -> torch.Tensor:
     return sample
 
 
-def check_tiles(axes: int, tile_size: Sequence[int], overlap: int, align: int) -> None:
+def check_tiles(axes: int, tile_size: Sequence[int], overlap: int | Sequence[int], align: int) -> None:
     """Raises ValueError for tiles of images of so many axes that cannot be, see `in_tiles`."""
     if len(tile_size) != axes:
         raise ValueError(f"tile_size has {len(tile_size)} sides, the images have {axes}")
-    if overlap < 0 or any(tile <= overlap for tile in tile_size):
+    if any(not 0 <= one < tile for tile, one in zip(tile_size, _of_axes(overlap, axes), strict=True)):
         raise ValueError(f"tiles of {tuple(tile_size)} pixels must be larger than their overlap, which is {overlap}")
     if any(tile % align for tile in tile_size):
         raise ValueError(f"tile_size must be multiples of {align} for this network, got {tuple(tile_size)}")
+
+
+def _of_axes(value: int | Sequence[int], axes: int) -> Sequence[int]:
+    return [value] * axes if isinstance(value, int) else value
 
 
 def tile_origins(size: int, tile: int, overlap: int, align: int) -> list[int]:
@@ -102,11 +110,16 @@ def tile_origins(size: int, tile: int, overlap: int, align: int) -> list[int]:
     return [last * n // (count - 1) // align * align for n in range(count - 1)] + [last]
 
 
-def _weights(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
-    """A Gaussian around the middle of a tile, an eighth of it wide, and nowhere nought."""
+def _weights(shape: Sequence[int], like: torch.Tensor, crop: int) -> torch.Tensor:
+    """A Gaussian around the middle of a tile, an eighth of it wide, next to nothing in the margin that is cropped, and
+    nowhere nought."""
     weights = torch.ones((), dtype=like.dtype, device=like.device)
+    inside = torch.ones((), dtype=torch.bool, device=like.device)
     for axis, n in enumerate(shape):
-        at = (torch.arange(n, device=like.device) - 0.5 * (n - 1)) / n * _SHARP
-        along = torch.exp(-0.5 * at.square()).clamp(min=1e-4).to(like.dtype)
-        weights = weights * along.reshape([-1 if a == axis else 1 for a in range(len(shape))])
-    return weights
+        along = [-1 if a == axis else 1 for a in range(len(shape))]
+        place = torch.arange(n, device=like.device)
+        at = (place - 0.5 * (n - 1)) / n * _SHARP
+        weights = weights * torch.exp(-0.5 * at.square()).clamp(min=1e-4).to(like.dtype).reshape(along)
+        margin = min(crop, n // 4)
+        inside = inside & ((place >= margin) & (place < n - margin)).reshape(along)
+    return torch.where(inside, weights, weights * _CROPPED) if crop else weights

@@ -16,12 +16,14 @@ _FAILURES = (ValueError, TypeError, KeyError, AttributeError, IndexError, Runtim
 class HubStage:
     """How a stage is loaded and published; comes before `DiffusionPipeline` among a pipeline's bases.
 
-    networks: the stage's networks by name, and what they are. The scheduler is the other thing that a stage has.
+    networks: the stage's networks by name, and what they are. The scheduler is the other thing that a stage has, if it
+    is `scheduled`.
     """
 
     networks: ClassVar[dict[str, type[ModelMixin]]]
     in_few_steps: bool = False
     """Whether it was loaded with the weights that draw in a few steps."""
+    scheduled: ClassVar[bool] = True
 
     @classmethod
     def from_pretrained(
@@ -41,7 +43,8 @@ class HubStage:
         if weights do not fit their network or are not finite.
         """
         folder = hub.model_folder(path_or_repo_id, revision, token)
-        files = {name: "config.json" for name in cls.networks} | {"scheduler": "scheduler_config.json"}
+        files = {name: "config.json" for name in cls.networks}
+        files |= {"scheduler": "scheduler_config.json"} if cls.scheduled else {}
         files = {name: file for name, file in files.items() if name not in options}
         hub.check_components(folder, cls.__name__, files)
         for path in (folder / "model_index.json", *(folder / name / file for name, file in files.items())):

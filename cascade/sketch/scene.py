@@ -197,16 +197,21 @@ def _decay(annotation: Annotation, settings: SketchSettings) -> npt.NDArray[np.f
 
 def depth_in_organism(annotation: Annotation) -> npt.NDArray[np.float32]:
     """How deep voxels lie in the organism, 0 to 1: the annotation's foreground, else what its cells fill."""
-    foreground = annotation.foreground
-    if foreground is None:
-        sizes = [cell.size for cell in annotation.cells] or [1.0]
-        across = (
-            2
-            * float(np.median(sizes)) ** (1 / annotation.ndim)
-            / (np.pi if annotation.ndim == 2 else 4.19) ** (1 / annotation.ndim)
-        )
-        foreground = organism(annotation.labels, annotation.spacing_um, _CLOSED * across)
-    return organism_depth(foreground, annotation.spacing_um)
+    return organism_depth(foreground_of(annotation), annotation.spacing_um)
+
+
+def foreground_of(annotation: Annotation) -> npt.NDArray[np.bool_]:
+    """The organism, like the labels: the annotation's own foreground, else what its cells fill, gaps of less than a
+    cell among it."""
+    if annotation.foreground is not None:
+        return annotation.foreground.astype(bool)
+    sizes = [cell.size for cell in annotation.cells] or [1.0]
+    across = (
+        2
+        * float(np.median(sizes)) ** (1 / annotation.ndim)
+        / (np.pi if annotation.ndim == 2 else 4.19) ** (1 / annotation.ndim)
+    )
+    return organism(annotation.labels, annotation.spacing_um, _CLOSED * across)
 
 
 def _is_shaded(settings: SketchSettings) -> bool:
