@@ -191,7 +191,7 @@ def test_tutorials_are_all_run_and_shown():
 
 
 def test_pages_that_are_linked_exist():
-    for path in PAGES:
+    for path in [*PAGES, *NOTEBOOKS]:
         prose = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.S | re.M)
         for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
             if "://" not in link:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 _COLUMNS = "100"  # of the help's lines
@@ -23,8 +25,11 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Pages beside those of docs/."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for place in re.findall(r"\]\((cascade/[^)]+)\)", readme):  # pictures that come with the package
+        files.append(File.generated(config, place, abs_src_path=str(ROOT / place)))
     made = {
-        "index.md": (ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "]("),
+        "index.md": readme.replace("](docs/", "]("),
         "reference/commands.md": commands(),
         "reference/python.md": names(),
     }
@@ -33,6 +38,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for place, text in made.items():
         files.append(File.generated(config, place, content=text))
     return files
+
+
+def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links of notebooks, which are between files, are between pages here."""
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+    return re.sub(r'href="((?:\.\./)?[\w/-]+)\.(?:ipynb|md)"', r'href="../\1/"', html)
 
 
 def commands() -> str:
