@@ -35,12 +35,18 @@ def code_of(path):
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
+def numbers_of(path):
+    """What a notebook's cells set to a constant, by name."""
+    found = re.findall(r"^([A-Z_]+) = (.+?)(?:  #.*)?$", "\n".join(code_of(path)), re.M)
+    return {name: ast.literal_eval(value) for name, value in found}
+
+
 def commands_of(path):
     """The words of each command line: of blocks marked bash, of commands in backticks that are whole, of `!` lines."""
     if path.suffix == ".ipynb":
         lines = [line.removeprefix("# ") for code in code_of(path) for line in code.replace("\\\n", " ").splitlines()]
         lines = [line[1:] for line in lines if line.startswith("!")]
-        lines = [re.sub(r"\{\w+\}", "1", line) for line in lines]
+        lines = [line.format(**numbers_of(path)) for line in lines]
     else:
         text = path.read_text()
         blocks = re.findall(r"^```(?:bash|sh|shell)\n(.*?)^```", text, re.S | re.M)
