@@ -18,7 +18,7 @@ types: $(VENV)/.installed-test links
 	$(BIN)/mypy
 
 docs: $(VENV)/.installed-docs links
-	$(BIN)/python -m mkdocs build --strict --quiet -f docs/site/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet -f docs/site/mkdocs.yml
 
 tutorials: $(VENV)/.installed-test
 	$(BIN)/python docs/tutorials/run.py
