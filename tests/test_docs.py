@@ -136,7 +136,7 @@ def test_what_is_no_command_is_found(wrong, stage_settings, monkeypatch):
 
 def test_the_readme_shows_what_most_people_do():
     first = {words[1] for words in commands_of(ROOT / "README.md") if words[0] == "cascade"}
-    assert first >= {"fit", "generate", "evaluate", "simulate"}
+    assert first >= {"fit", "generate", "evaluate"}
 
 
 @pytest.mark.parametrize("path", [page for page in PAGES if page.name != "RESULTS.md"], ids=name_of)
