@@ -17,10 +17,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 _PREPARED = "mask texture assemble generate"  # left out of fit: tests train, and minutes would go into it here
 TINY = {
-    "thirty_cells": dict(CELLS=8, NUM_IMAGES=2, BANK=4, EPOCHS=1, FIELD=160, SKIP=_PREPARED, MODEL="nuclei2d"),
+    "thirty_cells": dict(CELLS=8, NUM_IMAGES=2, BANK=4, EPOCHS=1, MADE=6, FIELD=160, SKIP=_PREPARED, MODEL="nuclei2d"),
     "one_slice": dict(NUM_IMAGES=1, BANK=2, NUM_STACKS=2, FIELD=72, CELLS=3, SKIP=_PREPARED, MODEL="nuclei3d"),
-    "no_annotation": dict(NUM_IMAGES=1, FIELD=160, TRIED=1, SKIP="sketch tune generate evaluate"),
-    "judge": dict(SEEDS=1, STEPS=2, FRAMES=2, FIELD=160, BANK=8),
+    "no_annotation": dict(NUM_IMAGES=1, FIELD=160, MADE=6, TRIED=1, SKIP="sketch tune generate evaluate"),
+    "judge": dict(SEEDS=1, STEPS=2, FRAMES=2, FIELD=160, BANK=6),
     "share": dict(NUM_IMAGES=1, BANK=3, FIELD=96),
 }
 _SHELL = """import subprocess
