@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
-.PHONY: demo test lint types wheel-check clean
+.PHONY: demo test lint types docs tutorials links wheel-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cascade demo --output_dir demo
@@ -14,11 +14,20 @@ test: $(VENV)/.installed-test
 lint: $(VENV)/.installed-test types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-# pipelines/ and training/ install as cascade.pipelines and cascade.training: mypy is shown them under these names.
-types: $(VENV)/.installed-test
+types: $(VENV)/.installed-test links
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed-docs links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet -f docs/site/mkdocs.yml
+
+tutorials: $(VENV)/.installed-test
+	$(BIN)/python docs/tutorials/run.py
+
+# pipelines/ and training/ install as cascade.pipelines and cascade.training: mypy and the documentation are shown them
+# under these names.
+links:
 	@rm -rf build/types && mkdir -p build/types/cascade
 	@ln -s $(CURDIR)/cascade/* $(CURDIR)/pipelines $(CURDIR)/training build/types/cascade
-	$(BIN)/mypy
 
 # The wheel alone, away from this folder, with what its core needs and none of its extras.
 wheel-check: $(VENV)/.installed
@@ -34,6 +43,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-test: $(VENV)/.installed
 	@echo "installing what the tests need"
 	@$(PIP) -e '.[test]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@echo "installing what the documentation needs"
+	@$(PIP) -e '.[docs]'
 	@touch $@
 
 clean:

@@ -1,7 +1,5 @@
-"""The command line: the same settings from words, YAML and Python; mistakes in one line; what the README shows."""
+"""The command line: the same settings from words, YAML and Python; mistakes in one line."""
 
-import re
-import shlex
 import subprocess
 import sys
 from math import inf
@@ -156,28 +154,6 @@ def test_flags_win_over_a_file_wherever_they_stand(tmp_path):
         [config, "others", "--seed=2", "--sparse=false"],
     ):
         assert flags.parse(words)[0] == PrepareSettings("others", output_dir="a", seed=2)
-
-
-def commands_of_the_readme():
-    text = (ROOT / "README.md").read_text()
-    lines = [
-        line
-        for block in re.findall(r"```bash\n(.*?)```", text, re.S)
-        for line in block.replace("\\\n", " ").split("\n")
-    ]
-    lines += [" ".join(code.split()) for code in re.findall(r"(?<!`)`(cascade [^`]+)`", text) if "--output_dir" in code]
-    found = [shlex.split(line, comments=True) for line in lines]
-    return [words[1:] for words in found if words[:1] == ["cascade"]]
-
-
-def test_the_commands_of_the_readme_are_understood():
-    found = commands_of_the_readme()
-    assert {words[0] for words in found} >= {"fit", "prepare", "generate", "evaluate", "assemble"}
-    for name, *words in found:
-        if name == "simulate":
-            assert words == ["--help"] or simulation_flags(words[0]).parse(words[1:])
-        else:
-            assert flags_of(name).parse(words)
 
 
 @pytest.mark.parametrize("config", sorted(ROOT.glob("configs/ablation_harmonics.yaml")))
