@@ -8,7 +8,12 @@ from cascade.export.viewer import open3d
 from cascade.generation.load import best_device
 from cascade.hub.embedded import NAMES, embedded
 
-EXTRAS = {"zarr": "zarr", "slurm": "submitit", "cellpose": "cellpose"}  # and the package that each brings
+EXTRAS = {
+    "zarr": "zarr",
+    "slurm": "submitit",
+    "cellpose": "cellpose",
+    "app": "gradio",
+}  # and the package that each brings
 
 
 def doctor() -> None:
