@@ -1,20 +1,22 @@
 """What lies behind the page of `cascade app`: arrays in, arrays out, without a browser."""
 
+import runpy
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import tifffile
+from conftest import ellipse, field_of_view
 
 from cascade.annotation import Annotation
 from cascade.app import painters, requests, scenes, settings
 from cascade.app.drawing import COLOURS, cells_of_mask, labels_of_drawing
 from cascade.app.pairs import fit_command, look_at_pairs
 from cascade.app.uploads import check_files, read_mask
-from tests.conftest import ellipse, field_of_view
 
 
 def colour(number: int) -> tuple[int, ...]:
@@ -125,12 +127,10 @@ def test_an_uploaded_mask_is_read_and_gone(tmp_path):
     labels = np.zeros((30, 30), np.uint16)
     labels[4:20, 4:20] = 1
     for name, write in (("one.tif", tifffile.imwrite), ("one.png", iio.imwrite)):
-        path = tmp_path / "hash" / name
-        path.parent.mkdir()
+        path = tmp_path / name
         write(path, labels.astype(np.uint8))
         assert (read_mask(path) == labels).all()
         assert not path.exists()
-        assert not path.parent.exists()
 
 
 def png_head(width: int, height: int) -> bytes:
@@ -326,3 +326,10 @@ def test_gradio_is_not_imported_before_the_page_is_asked_for():
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[-1] == "False"
     assert "  app " in ran.stdout
+
+
+def test_the_space_serves_the_same_page(monkeypatch):
+    served = []
+    monkeypatch.setattr("cascade.app.page.serve", served.append)
+    runpy.run_path(str(Path(__file__).parents[1] / "space" / "app.py"), run_name="__main__")
+    assert served == [settings.AppSettings(host="0.0.0.0")]

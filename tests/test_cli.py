@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cascade.app.settings import AppSettings
 from cascade.commands.cli import flags_of, main
 from cascade.commands.organism import simulation_flags
 from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings
@@ -117,6 +118,7 @@ SAME = {
         ],
     ),
     "assemble": ("stages --output_dir model --half", [AssembleSettings("stages", output_dir="model", half=True)]),
+    "app": ("--host 0.0.0.0 --port 8000 --model cells", [AppSettings(host="0.0.0.0", port=8000, model="cells")]),
     "doctor": ("", []),
 }
 

@@ -14,10 +14,14 @@ from cascade.app.settings import MAX_FILE_MB, MAX_WAITING, AppSettings
 from cascade.entry import UsageError
 from cascade.reading import SUFFIXES
 
+_TAKE_BRUSH = """() => { const wait = setInterval(() => {
+    const brush = document.querySelector('#drawing [aria-label=Brush]');
+    if (brush) { brush.click(); clearInterval(wait); }
+}, 200); }"""  # so that the first stroke is drawn
 _MAX_REQUEST = 500_000_000  # bytes
 _KEPT_S = 1800  # of drawings and results, on disk
 _POLICY = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"  # a browser fetches nothing from elsewhere
-_WIDE = {"type": "numpy", "format": "png", "height": 420, "interactive": False, "buttons": ["download", "fullscreen"]}
+_SHOWN = {"type": "numpy", "format": "png", "height": 440, "interactive": False, "buttons": ["download", "fullscreen"]}
 
 
 def serve(settings: AppSettings) -> None:
@@ -73,6 +77,7 @@ def build(names: list[str], folder: Path) -> Any:
             _simulate(names, folder)
         with gr.Tab("Your data"):
             _your_data()
+        page.load(None, js=_TAKE_BRUSH)
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     return page
 
@@ -85,34 +90,33 @@ def _draw(names: list[str], folder: Path) -> None:
         "filled. Or load a mask: a TIFF or PNG with an id for each cell."
     )
     with gr.Row():
-        with gr.Column():
-            drawing = gr.ImageEditor(
-                label="Cells",
-                type="numpy",
-                format="png",
-                image_mode="RGBA",
-                sources=(),
-                transforms=(),
-                layers=False,
-                canvas_size=(320, 320),
-                fixed_canvas=True,
-                height=460,
-                brush=gr.Brush(default_size=28, colors=list(COLOURS), color_mode="fixed"),
-                eraser=gr.Eraser(default_size=28),
-                elem_id="drawing",
-            )
-            file = gr.File(label="Or a mask", file_types=list(SUFFIXES), height=90, elem_id="mask")
-        with gr.Column():
-            image = gr.Image(label="Image", elem_id="image", **_WIDE)
-            labels = gr.Image(label="Labels", elem_id="labels", **_WIDE)
-    said = _line("draw-said")
-    with gr.Row():
         painter = gr.Dropdown(names, value=names[0], label="Painter")
-        t_start = gr.Slider(0, 1000, 0, step=10, label="t_start: freedom from the sketch; 0 is the model's own")
-        steps = gr.Slider(0, 100, 0, step=1, label="Steps: quality; 0 is the model's own")
+        t_start = gr.Slider(0, 1000, 0, step=10, label="t_start: freedom from the sketch (0: the model's own)")
+        steps = gr.Slider(0, 100, 0, step=1, label="Steps: quality (0: the model's own)")
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+    with gr.Row():
+        drawing = gr.ImageEditor(
+            label="Cells",
+            type="numpy",
+            format="png",
+            image_mode="RGBA",
+            sources=(),
+            transforms=(),
+            layers=False,
+            canvas_size=(320, 320),
+            fixed_canvas=True,
+            height=440,
+            brush=gr.Brush(default_size=28, colors=list(COLOURS), color_mode="fixed"),
+            eraser=gr.Eraser(default_size=28),
+            elem_id="drawing",
+        )
+        image = gr.Image(label="Image", elem_id="image", **_SHOWN)
+        labels = gr.Image(label="Labels", elem_id="labels", **_SHOWN)
+    with gr.Row():
+        paint = gr.Button("Paint", variant="primary", elem_id="paint", scale=1)
+        said = _line("draw-said")
+    file = gr.File(label="Or a mask", file_types=list(SUFFIXES), height=110, elem_id="mask")
     mask, sample = _held(), _held()
-    paint = gr.Button("Paint", variant="primary", elem_id="paint")
     file.change(requests.in_one_line(requests.load_mask, 3), [file], [mask, labels, said], show_progress="minimal")
     painter.change(lambda name: gr.Slider(visible=painters.paints_sketches(name)), [painter], [t_start])
     given = [drawing, mask, painter, t_start, steps, seed]
@@ -134,8 +138,8 @@ def _population(names: list[str], folder: Path) -> None:
             make = gr.Button("Make", variant="primary", elem_id="populate")
             said = _line("population-said")
         with gr.Column():
-            image = gr.Image(label="Image", elem_id="population", **_WIDE)
-            labels = gr.Image(label="Labels", **_WIDE)
+            image = gr.Image(label="Image", elem_id="population", **_SHOWN)
+            labels = gr.Image(label="Labels", **_SHOWN)
     sample = _held()
     given = [painter, count, clustering, side, seed, bank]
     _when(make, requests.populate, given, [image, labels, sample, said])
@@ -154,7 +158,7 @@ def _simulate(names: list[str], folder: Path) -> None:
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
     make = gr.Button("Simulate", variant="primary", elem_id="simulate")
     said = _line("simulate-said")
-    picture = gr.Image(label="Of stacks: slices along z, y and x, and the projection", **_WIDE | {"height": 520})
+    picture = gr.Image(label="Of stacks: slices along z, y and x, and the projection", **_SHOWN | {"height": 520})
     sample = _held()
     _when(make, requests.simulate, [organism, look, painter, seed], [picture, sample, said])
     _download(sample, organism, said, folder)
@@ -177,7 +181,7 @@ def _your_data() -> None:
             sparse = gr.Checkbox(False, label="Some cells are not outlined")
             show = gr.Button("Show the crops", variant="primary", elem_id="look")
         with gr.Column():
-            crops = gr.Image(label="Crops", elem_id="crops", **_WIDE)
+            crops = gr.Image(label="Crops", elem_id="crops", **_SHOWN)
             command = gr.Textbox(label="Learn from them", buttons=["copy"], interactive=False, elem_id="command")
             notes = gr.Textbox(label="Used, and why not the rest", lines=4, interactive=False, elem_id="notes")
     _when(show, requests.look, [files, crop, pixel, spacing, sparse], [files, crops, command, notes])
@@ -210,7 +214,7 @@ def _download(sample: Any, made_by: Any, said: Any, folder: Path) -> None:
 def _line(name: str) -> Any:
     import gradio as gr
 
-    return gr.Textbox(show_label=False, container=False, interactive=False, max_lines=2, elem_id=name)
+    return gr.Textbox(show_label=False, container=False, interactive=False, max_lines=2, scale=4, elem_id=name)
 
 
 def _held() -> Any:

@@ -18,15 +18,12 @@ _PNG_HEAD = 24  # bytes: signature, and the header up to width and height
 
 @contextmanager
 def deleted_after(files: Sequence[Path]) -> Iterator[None]:
-    """The files are gone when the block ends, whatever happens in it, and folders that held nothing else with them."""
+    """The files are gone when the block ends, whatever happens in it."""
     try:
         yield
     finally:
         for path in files:
             path.unlink(missing_ok=True)
-        for folder in {path.parent for path in files}:
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
 
 
 def check_files(files: Sequence[Path]) -> None:
