@@ -258,7 +258,7 @@ def test_a_population_has_as_many_cells_as_were_asked_for(monkeypatch):
     assert image.shape == (160, 160)
     assert np.unique(sample.labels).size == 6
     with pytest.raises(ValueError, match="ask for fewer"):
-        requests.populate("sketch2d", 300, 0.0, 128, 0, True)
+        requests.populate("sketch2d", 60, 0.0, 128, 0, True)
     with pytest.raises(ValueError, match="canvas must be a whole number from 128 to 1024"):
         requests.populate("sketch2d", 5, 0.5, 5000, 0, True)
 

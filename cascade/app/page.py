@@ -11,7 +11,6 @@ from typing import Any
 from cascade.app import painters, requests, scenes
 from cascade.app.drawing import COLOURS
 from cascade.app.settings import MAX_FILE_MB, MAX_WAITING, AppSettings
-from cascade.entry import UsageError
 from cascade.reading import SUFFIXES
 
 _TAKE_BRUSH = """() => { const wait = setInterval(() => {
@@ -27,7 +26,8 @@ _SHOWN = {"type": "numpy", "format": "png", "height": 440, "interactive": False,
 def serve(settings: AppSettings) -> None:
     """Serve the page until it is interrupted; everything it was sent, and made, is deleted then.
 
-    Raises UsageError without gradio, for an address that cannot be listened on, and for a model that paints no planes.
+    Raises ImportError without gradio, ValueError for an address that cannot be listened on, or a model that paints no
+    planes.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
@@ -35,7 +35,7 @@ def serve(settings: AppSettings) -> None:
         import uvicorn
         from fastapi import FastAPI
     except ImportError as error:
-        raise UsageError(f"the page needs gradio: pip install 'cascade-microscopy[app]' ({error})") from error
+        raise ImportError(f"the page needs gradio: pip install 'cascade-microscopy[app]' ({error})") from error
     listening = _listening(settings.host, settings.port)
     with tempfile.TemporaryDirectory(prefix="cascade-app-") as folder, listening:
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -87,7 +87,8 @@ def _draw(names: list[str], folder: Path) -> None:
 
     gr.Markdown(
         "Each stroke is a cell. Strokes of one colour that touch are one cell, of two colours two; a closed outline is "
-        "filled. Or load a mask: a TIFF or PNG with an id for each cell."
+        "filled. Pixels are the model's, 0.65 µm for the embedded ones: a nucleus is about as wide as the brush. Or load a "
+        "mask: a TIFF or PNG with an id for each cell."
     )
     with gr.Row():
         painter = gr.Dropdown(names, value=names[0], label="Painter")
@@ -150,9 +151,9 @@ def _simulate(names: list[str], folder: Path) -> None:
     import gradio as gr
 
     about = [(f"{name}: {line}", name) for name, line in scenes.organisms().items()]
-    looks = [("labels", "labels"), ("a sketch", "sketch"), ("painted, where the voxel size is the model's", "painted")]
+    looks = [("labels", "labels"), ("a sketch", "sketch"), ("painted, where it fits", "painted")]
     with gr.Row():
-        organism = gr.Dropdown(about, value="nuclei", label="Organism")
+        organism = gr.Dropdown(about, value="nuclei", label="Organism", scale=2)
         look = gr.Radio(looks, value="labels", label="Show")
         painter = gr.Dropdown(names, value=names[0], label="Painter")
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
@@ -247,7 +248,7 @@ def guarded(site: Any) -> Any:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A socket at this address. Raises UsageError where there is none to be had."""
+    """A socket at this address. Raises ValueError where there is none to be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -255,5 +256,5 @@ def _listening(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise UsageError(f"{host}:{port} cannot be listened on ({error.strerror}): give another --port") from error
+        raise ValueError(f"{host}:{port} cannot be listened on ({error.strerror}): give another --port") from error
     return listening
