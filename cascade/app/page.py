@@ -39,6 +39,7 @@ def serve(settings: AppSettings) -> None:
     listening = _listening(settings.host, settings.port)
     with tempfile.TemporaryDirectory(prefix="cascade-app-") as folder, listening:
         os.environ["GRADIO_TEMP_DIR"] = folder
+        _each_upload_apart()
         page = build(painters.painters(settings.model), Path(folder))
         site = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         font = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
@@ -87,8 +88,8 @@ def _draw(names: list[str], folder: Path) -> None:
 
     gr.Markdown(
         "Each stroke is a cell. Strokes of one colour that touch are one cell, of two colours two; a closed outline is "
-        "filled. Pixels are the model's, 0.65 µm for the embedded ones: a nucleus is about as wide as the brush. Or load a "
-        "mask: a TIFF or PNG with an id for each cell."
+        "filled. A pixel is as large as the model's, 0.65 µm for the embedded ones: nuclei are about as wide as the brush. "
+        "Or load a mask: a TIFF or PNG with an id for each cell."
     )
     with gr.Row():
         painter = gr.Dropdown(names, value=names[0], label="Painter")
@@ -223,6 +224,20 @@ def _held() -> Any:
     import gradio as gr
 
     return gr.State(None, time_to_live=_KEPT_S)
+
+
+def _each_upload_apart() -> None:
+    """gradio keeps equal files in one place, where the first visitor's, once read and deleted, would be another's too:
+    from here on each has its own."""
+    from gradio.route_utils import GradioUploadFile
+
+    usual = GradioUploadFile.__init__
+
+    def started(self: Any, *given: Any, **named: Any) -> None:
+        usual(self, *given, **named)
+        self.sha.update(os.urandom(16))
+
+    GradioUploadFile.__init__ = started
 
 
 def guarded(site: Any) -> Any:
