@@ -4,6 +4,7 @@ import importlib
 from types import ModuleType
 
 EXTRAS = {
+    "app": "gradio",
     "bioio": "bioio",
     "cellpose": "cellpose",
     "imagej": "roifile",

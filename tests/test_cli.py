@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cascade.app.settings import AppSettings
 from cascade.commands.cli import flags_of, main
-from cascade.commands.organism import simulation_flags
 from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings, SampleSettings
 from cascade.commands.table import COMMANDS
 from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
@@ -118,6 +118,7 @@ SAME = {
     ),
     "assemble": ("stages --output_dir model --half", [AssembleSettings("stages", output_dir="model", half=True)]),
     "sample": ("nuclei30 images --seed 3", [SampleSettings("nuclei30", "images", seed=3)]),
+    "app": ("--host 0.0.0.0 --port 8000 --model cells", [AppSettings(host="0.0.0.0", port=8000, model="cells")]),
     "doctor": ("", []),
 }
 

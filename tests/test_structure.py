@@ -42,6 +42,7 @@ ALLOWED = {
     "pipelines": PARTS | {"hub", "export"},
     "generation": PARTS | {"simulators", "pipelines", "export", "hub"},
     "evaluation": BASE | {"annotation", "optics", "data", "hub", "export"},
+    "app": PARTS | {"simulators", "pipelines", "generation", "data", "export", "hub"},
     "training": PARTS | {"entry", "pipelines", "data", "evaluation", "export", "hub"},
 }
 """What each room may import. `data` and `evaluation` are known by nothing that generates."""

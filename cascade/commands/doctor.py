@@ -12,6 +12,7 @@ from cascade.vendor import READERS
 
 _CORE = ("torch", "diffusers", "accelerate", "datasets", "numpy", "scikit-image", "tifffile", "imagecodecs", "zarr")
 _FOR = {
+    "app": "the page in the browser",
     "bioio": "images in microscopes' own formats",
     "cellpose": "evaluate, and fit with --test",
     "imagej": "outlines drawn in ImageJ",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cascade.entry import processes
 
 if TYPE_CHECKING:
+    from cascade.app.settings import AppSettings
     from cascade.commands.settings import AssembleSettings, DemoSettings, FitSettings, SampleSettings
     from cascade.data.settings import PrepareSettings, ThinSettings, ValidateSettings
     from cascade.diffusion.painting import PaintingSettings
@@ -124,6 +125,12 @@ def _assemble(settings: "AssembleSettings") -> None:
         print(hub.push(pipeline, settings.push_to_hub, cards=folder))
 
 
+def _app(settings: "AppSettings") -> None:
+    from cascade.app.page import serve
+
+    serve(settings)
+
+
 def _doctor() -> None:
     from cascade.commands.doctor import doctor
 
@@ -224,6 +231,13 @@ COMMANDS = {
         _assemble,
         ("cascade.commands.settings.AssembleSettings",),
         kept=_NOTHING,
+    ),
+    "app": Command(
+        "a page in the browser: draw cells, see their image; populations, organisms, your data",
+        _app,
+        ("cascade.app.settings.AppSettings",),
+        more="A page in the browser, served by this machine to itself (extra app).",
+        kept="what the page was sent is deleted",
     ),
     "doctor": Command("say what this installation can do, and what is missing for the rest", _doctor, kept=_NOTHING),
 }

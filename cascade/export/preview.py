@@ -62,8 +62,13 @@ def image_grid(images: npt.NDArray[Any], path: str | Path, columns: int = 16) ->
 
 
 def sample_preview(sample: Sample, path: str | Path) -> None:
-    """A sample as a person would look at it, each view twice: the image, and the image with its label outlines; without
-    an image once, every cell in a colour.
+    """Write `sample_picture` as a PNG."""
+    write_png(path, sample_picture(sample))
+
+
+def sample_picture(sample: Sample) -> npt.NDArray[Any]:
+    """A sample as a person would look at it, (Y, X, 3) in [0, 1], each view twice: the image, and the image with its
+    label outlines; without an image once, every cell in a colour.
 
     2D: the plane. 3D: sections xy, xz and yz through the middle of the most populated planes, at their true
     proportions, and the maximum projection along z.
@@ -87,11 +92,10 @@ def sample_preview(sample: Sample, path: str | Path) -> None:
         ]
     zoom = max(int(np.ceil(420 / max(panels[0][0].shape))), 1)
     if sample.image is None:
-        return write_png(path, _beside([_enlarge(_coloured(label), zoom) for _, label in panels]))
+        return _beside([_enlarge(coloured_labels(label), zoom) for _, label in panels])
     rows = [_beside([_enlarge(g, zoom)[..., None].repeat(3, -1) for g, _ in panels])]
     rows.append(_beside([_outlined(_enlarge(g, zoom), _enlarge(label, zoom)) for g, label in panels]))
-    sheet = _below(rows) if len(panels) > 1 else _beside(rows)
-    write_png(path, sheet)
+    return _below(rows) if len(panels) > 1 else _beside(rows)
 
 
 def outlined_sheet(
@@ -107,7 +111,7 @@ def outlined_sheet(
         plane = labels[z] if labels.ndim == 3 else labels
         zoom = max(int(np.ceil(420 / max(plane.shape))), 1)
         if image is None:
-            panels.append(_enlarge(_coloured(plane), zoom))
+            panels.append(_enlarge(coloured_labels(plane), zoom))
             continue
         low, high = np.percentile(image, [1, 99.7])
         grey = Window(float(low), float(max(high, low + 1)), 0.5).stretch(image[z] if image.ndim == 3 else image)
@@ -124,8 +128,8 @@ def write_png(path: str | Path, image: npt.NDArray[Any]) -> None:
     Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(path)
 
 
-def _coloured(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Every cell in a colour, dark where it meets another one."""
+def coloured_labels(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Labels (Y, X) as a picture (Y, X, 3) in [0, 1]: every cell in a colour, dark where it meets another one."""
     colour = np.where((labels > 0)[..., None], _COLOURS[labels % len(_COLOURS)], 0.0)
     for axis in (0, 1):
         rows = np.moveaxis(labels, axis, 0)
