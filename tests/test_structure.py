@@ -37,7 +37,7 @@ ALLOWED = {
     "data": BASE | {"annotation", "shapes", "optics", "population", "simulators", "sketch", "export", "hub"},
     "pipelines": PARTS | {"hub", "export"},
     "generation": PARTS | {"simulators", "pipelines", "export", "hub"},
-    "evaluation": BASE | {"annotation", "optics", "data", "hub", "export"},
+    "evaluation": BASE | {"annotation", "shapes", "optics", "diffusion", "data", "hub", "export"},
     "training": PARTS | {"entry", "pipelines", "data", "evaluation", "export", "hub"},
 }
 """What each room may import. `data` and `evaluation` are known by nothing that generates."""

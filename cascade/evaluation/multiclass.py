@@ -36,14 +36,21 @@ STACKS = MultiClassSettings()
 
 @dataclass(frozen=True)
 class MultiClassSegmenter:
-    """A trained network, and the side in µm of the voxels that it knows; called, it gives an image's cells."""
+    """A trained network, and the side in µm of the voxels that it was trained on; called, it gives an image's cells.
+    diameter_px: across in x of the cells to be found, None where they are as large as those trained on."""
 
     net: torch.nn.Module
     settings: MultiClassSettings
-    voxel_um: float
+    trained_voxel_um: float
+    diameter_px: float | None = None
 
     def __call__(self, one: LabelledImage, /) -> npt.NDArray[Any]:
-        return instances(self.probabilities(one), one.spacing_um, self.voxel_um)
+        return instances(self.probabilities(one), one.spacing_um, self.voxel_um(one))
+
+    def voxel_um(self, one: LabelledImage) -> float:
+        """Of which a cell to be found is `CELL_VOXELS` across."""
+        known = self.diameter_px is None
+        return self.trained_voxel_um if known else self.diameter_px * one.spacing_um[-1] / CELL_VOXELS
 
     @torch.inference_mode()
     def probabilities(self, one: LabelledImage) -> npt.NDArray[Any]:
@@ -57,7 +64,7 @@ class MultiClassSegmenter:
             )
         settings, axes = self.settings, one.image.ndim
         device = next(self.net.parameters()).device
-        image = torch.from_numpy(_on_grid(one.image, one.spacing_um, self.voxel_um)).to(device)
+        image = torch.from_numpy(_on_grid(one.image, one.spacing_um, self.voxel_um(one))).to(device)
         tile = max(settings.tile // self.net.factor, 1) * self.net.factor
         made = in_tiles(self._predict, image[None, None], (tile,) * axes, settings.overlap, align=self.net.factor)
         extent = np.array(one.image.shape) * one.spacing_um
@@ -84,7 +91,7 @@ def multiclass(
     if len(axes) != 1:
         raise ValueError("a segmenter of tissue learns from planes alone, or from stacks alone: give sets of one kind")
     dimensions = axes.pop()
-    voxel = typical_voxel([one.labels for one in data], [one.spacing_um for one in data])
+    voxel = typical_voxel(data)
     grid = [(_on_grid(one.image, one.spacing_um, voxel), _classes_on_grid(one, voxel)) for one in data]
     if not any(classes[1].any() for _, classes in grid):
         raise ValueError("the labels have no membrane: give images in which cells touch others, or background")
@@ -108,9 +115,7 @@ def multiclass(
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    shown = data[0].spacing_um[-1]
-    voxel = voxel if diameter_px is None else diameter_px * shown / CELL_VOXELS
-    return MultiClassSegmenter(net.eval(), settings, voxel), net
+    return MultiClassSegmenter(net.eval(), settings, voxel, diameter_px), net
 
 
 def class_loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:

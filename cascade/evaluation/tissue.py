@@ -8,6 +8,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage.segmentation import watershed
 
+from cascade.evaluation.labelled import LabelledImage
 from cascade.shapes.membranes import membranes
 
 CLASSES = ("background", "membrane", "centroid")
@@ -21,26 +22,32 @@ MEMBRANE, BLOB = 2.0, 4.0
 _Array = npt.NDArray[Any]
 
 
-def typical_voxel(labels: Sequence[_Array], spacing_um: Sequence[Sequence[float]]) -> float:
+def typical_voxel(images: Sequence[LabelledImage]) -> float:
     """Side in µm of which a typical cell is `CELL_VOXELS` across: half of all labelled tissue is of cells at least as
     large, so that splinters of labels do not count. Of planes cells are measured as discs, of stacks as balls.
 
     Raises ValueError for labels of fewer than two cells, of which no typical one can be told.
 
-    >>> cells = np.arange(1, 28).reshape(3, 3, 3).repeat(16, 0).repeat(16, 1).repeat(16, 2)
-    >>> round(typical_voxel([cells], [(1.0, 1.0, 1.0)]), 3)  # a ball as large as a cube of 16 is 19.85 across
+    >>> cubes = np.arange(1, 28).reshape(3, 3, 3).repeat(16, 0).repeat(16, 1).repeat(16, 2)
+    >>> voxel = typical_voxel([LabelledImage(cubes, cubes, (1.0, 1.0, 1.0))])
+    >>> round(voxel, 3)  # a ball as large as a cube of 16 is 19.85 across
     0.62
     """
     found = []
-    for one, spacing in zip(labels, spacing_um, strict=True):
-        counts = np.bincount(np.unique(one, return_inverse=True)[1].ravel())[int((one == 0).any()) :]
-        found.append(counts * float(np.prod(spacing)))
+    for one in images:
+        ids, counts = np.unique(one.labels, return_counts=True)
+        found.append(counts[ids > 0] * float(np.prod(one.spacing_um)))
     sizes = np.sort(np.concatenate(found)) if found else np.empty(0)
     if len(sizes) < 2:
         raise ValueError(f"the labels show {len(sizes)} cells in all: give labels of two or more")
     size = float(sizes[np.searchsorted(sizes.cumsum(), 0.5 * sizes.sum())])
-    across = 2 * (size / np.pi) ** 0.5 if labels[0].ndim == 2 else 2 * (0.75 * size / np.pi) ** (1 / 3)
+    across = 2 * (size / np.pi) ** 0.5 if images[0].labels.ndim == 2 else 2 * (0.75 * size / np.pi) ** (1 / 3)
     return float(across / CELL_VOXELS)
+
+
+def tissue_diameter(images: Sequence[LabelledImage]) -> float:
+    """Of a typical cell, in pixels along x of the first image."""
+    return CELL_VOXELS * typical_voxel(images) / images[0].spacing_um[-1]
 
 
 def classes_of(labels: _Array, spacing_um: Sequence[float], voxel_um: float) -> _Array:
