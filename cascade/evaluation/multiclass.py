@@ -17,15 +17,15 @@ from cascade.rng import stream
 
 @dataclass(frozen=True)
 class MultiClassSettings:
-    """How the network is trained. width: channels by level. steps of batch_size patches with `patch` voxels along each
+    """How the network is trained. width: channels by level, of which the first is half as fine as the image. steps of batch_size patches with `patch` voxels along each
     axis, on a grid of equal spacing in which a typical cell is `CELL_VOXELS` across; smaller images are mirrored at
     their far ends. tile: voxels along each axis that are segmented at once, `overlap` of them shared with the next."""
 
-    width: tuple[int, ...] = (12, 24, 48, 96)
-    steps: int = 300
-    batch_size: int = 2
+    width: tuple[int, ...] = (12, 24, 48)
+    steps: int = 600
+    batch_size: int = 1
     patch: int = 40
-    learning_rate: float = 3e-3
+    learning_rate: float = 0.01
     tile: int = 96
     overlap: int = 32
 
@@ -99,7 +99,7 @@ def multiclass(
     with torch.random.fork_rng(devices=[]):  # layers are initialised from this stream, which is left as it was
         torch.default_generator.manual_seed(seed)
         net = PixelShuffleUNet(
-            dimensions=dimensions, out_channels=len(CLASSES), block_out_channels=settings.width, timed=False
+            dimensions=dimensions, out_channels=len(CLASSES), block_out_channels=settings.width, stem=2, timed=False
         ).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), settings.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, settings.steps + 1, pct_start=0.2)
