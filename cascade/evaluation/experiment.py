@@ -80,8 +80,9 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
             conditions[prefix + "both"] = joined(real, synthetic_too)
     for ratio in settings.ratios:
         conditions[f"{ratio} % synthetic"] = mixture(train_set, made["synthetic"], ratio / 100)
-    own, measure = kinds[test[0].image.ndim - 2], None
+    own = kinds[test[0].image.ndim - 2]
     own = replace(own, steps=settings.steps or own.steps)
+    measure: Measure | None = None
     known = train_set or made["synthetic"]  # a user would tell "none" how large his cells are
     if isinstance(own, MultiClassSettings):
         check_tissue(sets)

@@ -1,7 +1,7 @@
 """A segmenter of tissue: a small U-Net that tells background, membranes and centroids, and cells grown from these."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from cascade.evaluation.tissue import CELL_VOXELS, CLASSES, classes_of, instance
 from cascade.geometry.resample import resample
 from cascade.processor import fast_bfloat16
 from cascade.rng import stream
+
+if TYPE_CHECKING:
+    from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class MultiClassSegmenter:
     """A trained network, and the side in µm of the voxels that it was trained on; called, it gives an image's cells.
     diameter_px: across in x of the cells to be found, None where they are as large as those trained on."""
 
-    net: torch.nn.Module
+    net: "PixelShuffleUNet"
     settings: MultiClassSettings
     trained_voxel_um: float
     diameter_px: float | None = None
@@ -49,8 +52,9 @@ class MultiClassSegmenter:
 
     def voxel_um(self, one: LabelledImage) -> float:
         """Of which a cell to be found is `CELL_VOXELS` across."""
-        known = self.diameter_px is None
-        return self.trained_voxel_um if known else self.diameter_px * one.spacing_um[-1] / CELL_VOXELS
+        if self.diameter_px is None:
+            return self.trained_voxel_um
+        return self.diameter_px * one.spacing_um[-1] / CELL_VOXELS
 
     @torch.inference_mode()
     def probabilities(self, one: LabelledImage) -> npt.NDArray[Any]:
@@ -68,8 +72,8 @@ class MultiClassSegmenter:
         tile = max(settings.tile // self.net.factor, 1) * self.net.factor
         made = in_tiles(self._predict, image[None, None], (tile,) * axes, settings.overlap, align=self.net.factor)
         extent = np.array(one.image.shape) * one.spacing_um
-        grid = extent / image.shape
-        return np.stack([resample(part, grid, extent / one.image.shape) for part in made[0].cpu().numpy()])
+        grid, own = extent / np.array(image.shape), extent / np.array(one.image.shape)
+        return np.stack([resample(part, grid, own) for part in made[0].cpu().numpy()])
 
     def _predict(self, sample: torch.Tensor) -> torch.Tensor:
         with torch.autocast(sample.device.type, torch.bfloat16, enabled=fast_bfloat16(sample.device)):
@@ -78,7 +82,7 @@ class MultiClassSegmenter:
 
 def multiclass(
     data: list[LabelledImage], settings: MultiClassSettings, seed: int, *, diameter_px: float | None = None
-) -> tuple[MultiClassSegmenter, torch.nn.Module]:
+) -> tuple[MultiClassSegmenter, "PixelShuffleUNet"]:
     """Train on annotated images, as `cellpose3` does; planes or stacks, whichever their voxel sizes.
 
     Brightness is relative to the first and last percentile of the whole image. diameter_px: across in x of the cells
