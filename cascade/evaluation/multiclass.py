@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MultiClassSettings:
-    """How the network is trained. width: channels by level, of which the first is half as fine as the image. steps of batch_size patches with `patch` voxels along each
-    axis, on a grid of equal spacing in which a typical cell is `CELL_VOXELS` across; smaller images are mirrored at
-    their far ends. tile: voxels along each axis that are segmented at once, `overlap` of them shared with the next."""
+    """How the network is trained. width: channels by level, the first half as fine as the grid. steps of batch_size
+    patches, `patch` voxels long, of a grid of equal spacing in which a typical cell is `CELL_VOXELS` across; smaller
+    images are mirrored at their far ends. Segmented are tiles that are `tile` long, and share `overlap` with the
+    next."""
 
     width: tuple[int, ...] = (12, 24, 48)
     steps: int = 600
