@@ -41,7 +41,7 @@ ALLOWED = {
     "data": BASE | {"annotation", "shapes", "optics", "population", "simulators", "sketch", "gan", "export", "hub"},
     "pipelines": PARTS | {"hub", "export"},
     "generation": PARTS | {"simulators", "pipelines", "export", "hub"},
-    "evaluation": BASE | {"annotation", "optics", "data", "hub", "export"},
+    "evaluation": BASE | {"annotation", "shapes", "optics", "diffusion", "data", "hub", "export"},
     "app": PARTS | {"simulators", "pipelines", "generation", "data", "export", "hub"},
     "training": PARTS | {"entry", "pipelines", "data", "evaluation", "export", "hub"},
 }

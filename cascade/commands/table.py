@@ -221,7 +221,8 @@ COMMANDS = {
         "does synthetic data improve segmentation? train on real, synthetic and both; report",
         _evaluate,
         ("cascade.evaluation.settings.EvaluateSettings",),
-        more="Train Cellpose on real, synthetic and both, test on real images, and write report.html. What a network\n"
+        more="Train Cellpose, or with --protocol multiclass a segmenter of tissue, on real, synthetic and both, test\n"
+        "on real images, with --synthetic_test also on synthetic ones, and write report.html. What a network\n"
         'reaches that saw none of them, the row "none", is there with --generalist or --pretrained only. Interrupted,\n'
         "the same command goes on where it was; several processes (torchrun --nproc_per_node 2 -m cascade evaluate …)\n"
         "share the trainings.",

@@ -8,14 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.evaluation.labelled import LabelledImage
+from cascade.evaluation.tissue import typical_voxel
 
 _KINDS = {2: "planes", 3: "stacks"}
-_TAKEN = ("none", "real", "both", "real_train", "real_test", "generalist", "held_out")
+_TAKEN = ("none", "real", "both", "real_train", "real_test", "synthetic_test", "generalist", "held_out")
 
 
 def check_names(synthetic: Iterable[str], sparse: Iterable[str]) -> None:
     """Raise ValueError for names of data sets that are names of something else, or of no file."""
-    taken = [n for n in synthetic if n in _TAKEN or n.startswith("sparse ") or n.endswith(" % synthetic")]
+    ends = (" % synthetic", " on synthetic")
+    taken = [n for n in synthetic if n in _TAKEN or n.startswith("sparse ") or n.endswith(ends)]
     taken += [n for n in sparse if n in ("both", "masked")]
     if taken:
         raise ValueError(f"{taken[0]!r} is a row or a set of the evaluation's own: give the folder another NAME=FOLDER")
@@ -36,7 +38,21 @@ def check_sets(sets: dict[str, list[LabelledImage]], generated: set[str]) -> Non
     for name, images in sets.items():
         if name != "real_test":
             check_apart(images, test)
+        if name not in ("real_test", "synthetic_test"):
+            check_apart(images, sets.get("synthetic_test", []))
         check_kind(name, images[0].image.ndim, test[0], name in generated)
+
+
+def check_tissue(sets: dict[str, list[LabelledImage]]) -> None:
+    """Raise ValueError for sets by name that a segmenter of tissue cannot learn from, or be judged on: it is of planes
+    or of stacks, not of slices of these, and has to know how large cells are."""
+    test = sets["real_test"]
+    for name, images in sets.items():
+        check_kind(name, images[0].image.ndim, test[0], generated=True)
+        try:
+            typical_voxel(images)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
 
 
 def check_kind(name: str, ndim: int, test: LabelledImage, generated: bool) -> None:

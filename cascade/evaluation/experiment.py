@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from cascade.evaluation.checks import check_apart, check_names, check_sets
+from cascade.evaluation.checks import check_apart, check_names, check_sets, check_tissue
 from cascade.evaluation.distribution import distribution
 from cascade.evaluation.labelled import LabelledImage, plane_count, typical_diameter
 from cascade.evaluation.population import FieldStatistics, field_statistics
@@ -22,6 +23,7 @@ from cascade.evaluation.segmenters import (
     PROTOCOLS,
     Cellpose4Settings,
     CellposeSettings,
+    MultiClassSettings,
     Segment,
     need_cellpose,
     published,
@@ -30,6 +32,8 @@ from cascade.evaluation.segmenters import (
 from cascade.evaluation.settings import EvaluateSettings
 from cascade.evaluation.sources import Source, real_sources, sparse_sources, synthetic_sources
 from cascade.evaluation.thresholds import best_threshold
+from cascade.evaluation.tissue import tissue_diameter
+from cascade.evaluation.tissue_scores import tissue_scores
 from cascade.evenly import evenly
 from cascade.files import replacing
 
@@ -37,11 +41,13 @@ log = logging.getLogger(__name__)
 
 Train = Callable[[list[LabelledImage], int], Segment]
 """A way to train a segmenter on annotated images, with a seed."""
+Measure = Callable[[Any, list[LabelledImage], list[npt.NDArray[Any]]], dict[str, float]]
+"""Further scores of a segmenter, of test images and what it made of them."""
 
 
 def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Path | None:
-    """Train Cellpose on real, synthetic and both, test all on `real_test`, and write a report; without real images to
-    train on, on what was generated alone.
+    """Train a segmenter on real, synthetic and both, test all on `real_test` and, if there is one, `synthetic_test`,
+    and write a report; without real images to train on, on what was generated alone.
 
     rank, world: this is one of so many processes that share the trainings; the last to finish writes the report.
 
@@ -55,7 +61,8 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
     from cascade.hub.embedded import embedded
 
     output, kinds, seeds = settings.output_dir, PROTOCOLS[settings.protocol], settings.seeds
-    need_cellpose(4 if isinstance(kinds[0], Cellpose4Settings) else 3)
+    if not isinstance(kinds[0], MultiClassSettings):
+        need_cellpose(4 if isinstance(kinds[0], Cellpose4Settings) else 3)
     synthetic, sparse = synthetic_sources(settings), sparse_sources(settings)
     check_names(synthetic, sparse)
     generalist = None if settings.generalist is None else Source(settings.generalist, frames=settings.frames)
@@ -63,10 +70,13 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
     made = {name: source.load() for name, source in synthetic.items()}
     few = {f"sparse {name}": source.load() for name, source in sparse.items()}
     other = generalist.load() if generalist else []
-    held_out = [] if settings.held_out is None else Source(settings.held_out, frames=settings.frames).load()
-    sets = {"real_train": train_set, "real_test": test, **made, **few, "generalist": other, "held_out": held_out}
-    sets = {name: images for name, images in sets.items() if images}
-    check_sets(sets, generated={*made, "sparse synthetic", "held_out"})
+    beside, held_out = (
+        [] if folder is None else Source(folder, frames=settings.frames).load()
+        for folder in (settings.synthetic_test, settings.held_out)
+    )
+    sets = {"real_train": train_set, "real_test": test, **made, "synthetic_test": beside, **few, "generalist": other}
+    sets = {name: images for name, images in (sets | {"held_out": held_out}).items() if images}
+    check_sets(sets, generated={*made, "synthetic_test", "sparse synthetic", "held_out"})
     for images in [*made.values(), *few.values()]:
         check_apart(images, held_out, "held-out")
     conditions = ({"real": train_set} if train_set else {}) | made | few
@@ -77,10 +87,18 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
     for ratio in settings.ratios:
         conditions[f"{ratio} % synthetic"] = mixture(train_set, made["synthetic"], ratio / 100)
     own = kinds[test[0].image.ndim - 2]
-    own = replace(own, steps=settings.steps or own.steps, cellprob_threshold=settings.cellprob_threshold)
-    segmenter = f"Cellpose {metadata.version('cellpose')}, {own!r}"
+    own = replace(own, steps=settings.steps or own.steps)
+    measure: Measure | None = None
+    known = train_set or made["synthetic"]  # a user would tell "none" how large his cells are
+    if isinstance(own, MultiClassSettings):
+        check_tissue(sets)
+        if held_out:
+            raise ValueError("held_out chooses Cellpose's threshold: leave it out, or take another protocol")
+        segmenter, size, measure = repr(own), tissue_diameter(known), tissue_scores
+    else:
+        own = replace(own, cellprob_threshold=settings.cellprob_threshold)
+        segmenter, size = f"Cellpose {metadata.version('cellpose')}, {own!r}", typical_diameter(known)
     facts = {"segmenter": segmenter, "seeds": seeds}
-    size = typical_diameter(train_set or made["synthetic"])  # a user would tell "none" how large his cells are
 
     def train(data: list[LabelledImage], seed: int) -> Segment:
         return trained(data, own, seed)
@@ -103,11 +121,12 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
     elif other and generalist:
         parts.insert(0, ({"none": other}, test, train_other, seeds, output, f"{segmenter}, {size:.2f}"))
         facts["none"] = f"a generalist trained on {generalist.folder.name}"
+    others = {"synthetic": beside} if beside else {}
     for _ in range(2):  # again, to see what other processes have finished meanwhile
         seg: dict[str, dict[str, Any]] = {}
         for part in parts:
-            seg |= run_trainings(*part, rank=rank, world=world, held_out=held_out)
-    if len(seg) < sum(len(part[0]) for part in parts):
+            seg |= run_trainings(*part, rank=rank, world=world, others=others, measure=measure, held_out=held_out)
+    if any(name not in seg for part in parts for name in part[0]):
         return None
     vae = AutoencoderKL.from_pretrained(embedded("nuclei2d") / "texture" / "vae", use_safetensors=True)
     facts |= {f"images_{name}": len(images) for name, images in sets.items()}
@@ -156,10 +175,10 @@ def mixture(real: list[LabelledImage], synthetic: list[LabelledImage], share: fl
     return [images[n] for images, k in parts for n in evenly(len(images), k)]
 
 
-def _key(what: str, data: list[LabelledImage], test: list[LabelledImage]) -> str:
+def _key(what: str, *sets: list[LabelledImage]) -> str:
     """One hash of all that a training's scores depend on: images, labels, voxel sizes, and `what` was trained."""
     digest = hashlib.sha256(what.encode())
-    for part in (data, test):
+    for part in sets:
         digest.update(str(len(part)).encode())
         for one in part:
             for array in (one.image, one.labels):
@@ -179,6 +198,8 @@ def run_trainings(
     keep: int = 3,
     rank: int = 0,
     world: int = 1,
+    others: dict[str, list[LabelledImage]] | None = None,
+    measure: Measure | None = None,
     held_out: list[LabelledImage] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Train a network on every condition with every seed, and score it on the test images.
@@ -186,8 +207,9 @@ def run_trainings(
     Each training's scores are kept in `output_dir/runs`, and of the first seed `keep` predictions, evenly drawn and
     named by the test image's number: started again, only what is missing, or was made of other images, labels or
     settings (`what` names them), is trained; conditions of the same images share their trainings. Of `world` processes
-    each does its share. Returns, by condition of which all trainings are done, mean, std (over seeds) and n of each
-    score; and under "seg_of_images" the SEG of each test image, the mean over seeds.
+    each does its share. measure: gives scores beside those of `score`. Returns, by condition of which all trainings are
+    done, mean, std (over seeds) and n of each score; and under "seg_of_images" the SEG of each test image, the mean
+    over seeds. The same of `others`, further test images by name, as "CONDITION on NAME".
 
     held_out: images that choose the threshold at which each network is scored once more, under "tuned": the thresholds,
     one a seed, and the scores.
@@ -196,8 +218,9 @@ def run_trainings(
     folder.mkdir(parents=True, exist_ok=True)
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
-    chosen_on = _key("threshold", held_out or [], test)
-    keys = {name: _key(what, data, test) for name, data in conditions.items()}
+    others, held_out = others or {}, held_out or []
+    chosen_on = _key("threshold", held_out, test)
+    keys = {name: _key(what, data, test, *others.values()) for name, data in conditions.items()}
     first = {name: next(other for other in conditions if keys[other] == keys[name]) for name in conditions}
     jobs = [(name, seed) for seed in range(seeds) for name in conditions if first[name] == name]
 
@@ -212,14 +235,13 @@ def run_trainings(
         if done(name, seed):
             continue
         segment = train(conditions[name], seed)
-        predictions = [segment(one) for one in test]
-        scores = score([one.labels for one in test], predictions).to_dict()
-        each = [score([one.labels], [p]).seg for one, p in zip(test, predictions, strict=True) if one.labels.any()]
+        found, predictions = _judged(segment, test, measure)
+        beside = {other: _judged(segment, images, measure)[0] for other, images in others.items()}
         if seed == 0:
             some = {str(n): predictions[n] for n in evenly(len(test), keep)}
             with replacing(folder / f"{name}.npz") as partial, partial.open("wb") as file:
                 np.savez_compressed(file, **some)
-        run = {"key": keys[name], "scores": scores, "seg_of_images": each}
+        run = {"key": keys[name], **found, "others": beside}
         if held_out:
             threshold = best_threshold(segment, held_out)
             at_best = [segment(one, cellprob_threshold=threshold) for one in test]
@@ -227,17 +249,31 @@ def run_trainings(
             run["tuned"] = {"on": chosen_on, "threshold": threshold, "scores": best}
         with replacing(folder / f"{name}_{seed}.json") as partial:
             partial.write_text(json.dumps(run))
-        log.info("%s, seed %d: SEG %.3f", name, seed, scores["seg"])
+        log.info("%s, seed %d: SEG %.3f", name, seed, found["scores"]["seg"])
     for name, seed in [(name, seed) for name in conditions for seed in range(seeds) if first[name] != name]:
         for ending in (f"_{seed}.json", ".npz") if done(first[name], seed) else ():
             with replacing(folder / f"{name}{ending}") as copy:
                 shutil.copyfile(folder / f"{first[name]}{ending}", copy)
     whole = [name for name in conditions if all(done(name, seed) for seed in range(seeds))]
-    return {name: _summary(folder, name, seeds, bool(held_out)) for name in whole}
+    runs = {name: [json.loads((folder / f"{name}_{seed}.json").read_text()) for seed in range(seeds)] for name in whole}
+    summaries = {name: _summary(some, bool(held_out)) for name, some in runs.items()}
+    for other in others:
+        summaries |= {f"{name} on {other}": _summary([run["others"][other] for run in runs[name]]) for name in whole}
+    return summaries
 
 
-def _summary(folder: Path, name: str, seeds: int, tuned: bool) -> dict[str, Any]:
-    runs = [json.loads((folder / f"{name}_{seed}.json").read_text()) for seed in range(seeds)]
+def _judged(
+    segment: Segment, test: list[LabelledImage], measure: Measure | None
+) -> tuple[dict[str, Any], list[npt.NDArray[Any]]]:
+    """Scores of a trained segmenter, those of each image, and what it made of them."""
+    predictions = [segment(one) for one in test]
+    scores = score([one.labels for one in test], predictions).to_dict()
+    scores |= measure(segment, test, predictions) if measure else {}
+    each = [score([one.labels], [p]).seg for one, p in zip(test, predictions, strict=True) if one.labels.any()]
+    return {"scores": scores, "seg_of_images": each}, predictions
+
+
+def _summary(runs: list[dict[str, Any]], tuned: bool = False) -> dict[str, Any]:
     found = _over_seeds([run["scores"] for run in runs])
     if tuned:
         at_best = [run["tuned"] for run in runs]

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from scipy import stats
 
 from cascade.evaluation.distribution import patches, radial_spectrum
 from cascade.evaluation.images import bhattacharyya, histograms, kullback_leibler, rim_profiles
@@ -19,35 +18,35 @@ from cascade.evaluation.pictures import errors, predictions_of, side_by_side, wi
 from cascade.evaluation.population import FieldStatistics, field_distances
 from cascade.evaluation.segmentation import THRESHOLDS
 from cascade.evaluation.shape import cell_shapes
-from cascade.evaluation.tables import html_table, markdown, number
+from cascade.evaluation.tables import (
+    BESIDE,
+    CROSSED,
+    SPARSE,
+    Scores,
+    distance_table,
+    grouped,
+    html_table,
+    markdown_table,
+    rank_sum,
+    row_name,
+    score_table,
+    shown,
+)
 from cascade.evaluation.thresholds import tuned_table
 from cascade.evenly import evenly
 from cascade.optics.window import Window
 
-_NAMES = {"none": "None", "real": "Real", "synthetic": "Synthetic", "both": "Both"}
 _COLOURS = {"none": "#8a8a8a", "real": "#3b76af", "synthetic": "#d1605e", "both": "#5aa05a"}
 _OTHER_COLOURS = ["#8764a8", "#b07a3a", "#2f9e9e", "#c46aa5", "#83832f"]
-_SPARSE, _MIXED = "sparse ", " % synthetic"  # how names begin in the sparse setting, and end in the ratio sweep
-_EACH = "seg_of_images"  # of a condition, a list
-_BESIDE = (_EACH, "tuned")  # what is not one of its scores
-_HEADS = {
-    "seg": "trained on",
-    "seg_sparse": "trained on, few annotations",
-    "ablations": "trained on, ablations",
-    "ratios": "% synthetic",
-}
 _BELOW_TABLES = (
     "<p>Mean ± standard deviation over trainings with different seeds, on the same test images. p: Wilcoxon rank-sum "
     "test of the SEG of single test images (mean over seeds) against training on Real, of ablations against "
     "Synthetic.</p>"
 )
-_JUDGES = {"fid": "FID", "kid": "KID", "fid_scattering": "FID, scattering", "kid_scattering": "KID, scattering"}
 _BELOW_DISTANCES = (
     "<p>Features: the encoder's, which has part in making the images, and wavelet scattering, which nobody trained: "
     "believe it where they disagree. Test images: two random halves of them.</p>"
 )
-Scores = dict[str, Any]
-"""Of a condition: mean, std and n by score, and the SEG of each test image."""
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0;font-size:.8rem;display:block;overflow-x:auto}
 td,th{padding:.3rem .4rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}
@@ -72,39 +71,44 @@ def write_report(
     `report.json` as they are. fields: statistics of whole fields of view by data set, the first of which is what the
     others are compared with. The predictions drawn are those that `run_trainings` kept.
 
-    `report.json` has the SEG of None, Real, Synthetic and Both as `seg`, that of the sparse setting as `seg_sparse`,
-    of other rows as `ablations`, of mixtures as `ratios`, every score of every row as `scores`, `rank_sum_p`, and, with
-    images held out, scores at the thresholds chosen on them as `tuned`; what cannot be measured is null there, and a
-    dash on the page.
+    `report.json` has the SEG of None, Real, Synthetic and Both as `seg`, where there are synthetic test images that of
+    Real2Real, Real2Syn, … as `matrix`, that of the sparse setting as `seg_sparse`, of other rows as `ablations`, of
+    mixtures as `ratios`, every score of every row as `scores`, `rank_sum_p`, and, with images held out, scores at the
+    thresholds chosen on them as `tuned`; what cannot be measured is null there, and a dash on the page.
     """
     output = Path(output_dir)
-    fields, groups = fields or {}, _groups(seg)
+    fields, groups = fields or {}, grouped(seg)
     alike = real if real[0].image.ndim == synthetic[0].image.ndim else test  # single slices have no sections
     intensities, distances = _intensities(alike, synthetic)
     facts = facts | {"intensities_kld": distances[0], "intensities_bhattacharyya": distances[1]}
     nearness = {name: field_distances(found, next(iter(fields.values()))) for name, found in list(fields.items())[1:]}
     facts = facts | ({"population": nearness} if nearness else {})
-    apart, tuned = _apart(facts), tuned_table(seg)
-    p_values = {name: _rank_sum(seg, name) for name in seg if _rank_sum(seg, name) is not None}
+    apart, tuned = distance_table(facts), tuned_table(seg)
+    p_values = {name: rank_sum(seg, name) for name in seg if rank_sum(seg, name) is not None}
     record: dict[str, Any] = {"title": title}
     record |= {group: {short: seg[name]["seg"] for short, name in names.items()} for group, names in groups.items()}
-    record |= {**facts, "rank_sum_p": p_values, "scores": {n: {k: v for k, v in s.items() if k not in _BESIDE}
+    record |= {**facts, "rank_sum_p": p_values, "scores": {n: {k: v for k, v in s.items() if k not in BESIDE}
                                                            for n, s in seg.items()}}  # fmt: skip
-    record |= {"tuned": {n: s["tuned"] for n, s in seg.items()}} if tuned else {}
+    record |= {"tuned": {n: s["tuned"] for n, s in seg.items() if "tuned" in s}} if tuned else {}
     finite = json.loads(json.dumps(record), parse_constant=lambda name: None)  # JSON knows no NaN, no Infinity
     (output / "report.json").write_text(json.dumps(finite, indent=1, allow_nan=False))
-    tables = [_table(seg, names, group) for group, names in groups.items() if names]
-    (output / "table.md").write_text("\n".join(map(markdown, filter(None, [*tables, tuned, apart]))))
+    tables = [score_table(seg, names, group) for group, names in groups.items() if names]
+    (output / "table.md").write_text("\n".join(map(markdown_table, filter(None, [*tables, tuned, apart]))))
     parts = [f"<h1>{html.escape(title)}</h1>"]
     parts += [*map(html_table, [*tables, *([tuned] if tuned else [])]), _BELOW_TABLES]
-    drawn = {name: values for name, values in seg.items() if name not in groups["ratios"].values()}
-    parts.append(_picture(_curves(drawn), "Average precision by IoU threshold."))
+    drawn = {
+        name: values
+        for name, values in seg.items()
+        if name not in groups["ratios"].values() and not name.endswith(CROSSED)
+    }
+    parts.append(_picture(_curves(drawn), "Average precision by IoU threshold, and the share of the annotated cells that "
+                          "are found, which also tells something where not all cells are annotated."))  # fmt: skip
     kept = {name: output / "runs" / f"{name}.npz" for name in drawn}
     if len(groups["ratios"]) > 1:
         mixed = {int(short): seg[name]["seg"] for short, name in groups["ratios"].items()}
         parts.append(_picture(_ratios(mixed), "SEG after training on a fixed number of images."))
     parts.append("<h2>After each training</h2><p>Outlines of the truth in white, of the segmentation in red.</p>")
-    parts.append(errors(test, predictions_of(kept), {name: _label(name) for name in drawn}))
+    parts.append(errors(test, predictions_of(kept), {name: row_name(name) for name in drawn}))
     parts.append("<h2>Real and synthetic images</h2><p>Same scale, same grey values.</p>")
     parts.append(side_by_side(alike, synthetic))
     parts.append("<h2>Distributions</h2>")
@@ -116,65 +120,17 @@ def write_report(
     if nearness:
         first = next(iter(fields))
         rows = [["distance to " + first, *next(iter(nearness.values()))]]
-        rows += [[name, *(number(value) for value in found.values())] for name, found in nearness.items()]
+        rows += [[name, *(shown(value) for value in found.values())] for name, found in nearness.items()]
         parts.append(_picture(_populations(fields), "How cells lie, how bright they are, and what lies between them."))
         parts.append(html_table([list(row) for row in zip(*rows, strict=True)]))
         parts.append("<p>Wasserstein distances in units of the real spread; of the pair correlation the mean absolute "
                      "difference, of the background's spectrum in decades.</p>")  # fmt: skip
-    numbers = [[key, number(value)] for key, value in facts.items() if isinstance(value, int | float | str | None)]
+    numbers = [[key, shown(value)] for key, value in facts.items() if isinstance(value, int | float | str | None)]
     parts.append(html_table([["", "value"], *numbers]))
     page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
     path = output / "report.html"
     path.write_text(f"{page}<style>{_STYLE}</style>{''.join(parts)}</html>")
     return path
-
-
-def _label(name: str) -> str:
-    """A row's name in a picture."""
-    return f"few: {name.removeprefix(_SPARSE)}" if name.startswith(_SPARSE) else _NAMES.get(name, name)
-
-
-def _groups(seg: dict[str, Scores]) -> dict[str, dict[str, str]]:
-    """Conditions by part of the report, each with a short name."""
-    groups: dict[str, dict[str, str]] = {"seg": {}, "seg_sparse": {}, "ablations": {}, "ratios": {}}
-    for name in seg:
-        if name in _NAMES:
-            groups["seg"][name] = name
-        elif name.startswith(_SPARSE):
-            groups["seg_sparse"][name.removeprefix(_SPARSE)] = name
-        elif name.endswith(_MIXED):
-            groups["ratios"][name.removesuffix(_MIXED)] = name
-        else:
-            groups["ablations"][name] = name
-    return groups
-
-
-def _rank_sum(seg: dict[str, Scores], name: str) -> float | None:
-    """Of a row against the real images of its setting, of an ablation against the synthetic ones; None for those
-    themselves."""
-    ablation = name not in _NAMES and not name.startswith(_SPARSE) and not name.endswith(_MIXED)
-    against = _SPARSE + "real" if name.startswith(_SPARSE) else "synthetic" if ablation else "real"
-    if name == against or against not in seg:
-        return None
-    return float(stats.ranksums(seg[name][_EACH], seg[against][_EACH]).pvalue)
-
-
-def _table(seg: dict[str, Scores], names: dict[str, str], group: str) -> list[list[str]]:
-    scores = [key for key in next(iter(seg.values())) if key not in _BESIDE]
-    rows = [[_HEADS[group], *(key.upper().replace("_", " ") for key in scores), "p"]]
-    for short, name in names.items():
-        cells = [f"{seg[name][key]['mean']:.3f} ± {seg[name][key]['std']:.3f}" for key in scores]
-        p = _rank_sum(seg, name)
-        rows.append([_NAMES.get(short, short), *cells, "" if p is None else f"{p:.2g}"])
-    return rows
-
-
-def _apart(facts: dict[str, Any]) -> list[list[str]]:
-    """Distances of every set to the test images, by either judge; nothing where they were not measured."""
-    ends = {n: end for n, end in (("test images", "floor"), ("real (training)", "r2r")) if f"fid_{end}" in facts}
-    sets = {name: {key: facts[f"{key}_{end}"] for key in _JUDGES} for name, end in ends.items()}
-    rows = [[_label(n), *(number(d[key]) for key in _JUDGES)] for n, d in (sets | facts.get("distances", {})).items()]
-    return [["distance to test images", *_JUDGES.values()], *rows] if rows else []
 
 
 def _picture(figure: Figure, caption: str) -> str:
@@ -185,18 +141,19 @@ def _picture(figure: Figure, caption: str) -> str:
 
 
 def _curves(seg: dict[str, Scores]) -> Figure:
-    figure = Figure(figsize=(8, 3.6), layout="tight")
-    axes = figure.subplots()
-    axes.set_prop_cycle(color=_OTHER_COLOURS)
-    for name, values in seg.items():
-        means = np.array([values[f"ap_{t:g}"]["mean"] for t in THRESHOLDS])
-        spread = np.array([values[f"ap_{t:g}"]["std"] for t in THRESHOLDS])
-        colour = _COLOURS.get(name.removeprefix(_SPARSE))
-        look: dict[str, Any] = {"color": colour, "ls": "--" if name.startswith(_SPARSE) else "-" if colour else ":"}
-        line = axes.plot(THRESHOLDS, means, marker="o", label=_label(name), **look)[0]
-        axes.fill_between(THRESHOLDS, means - spread, means + spread, alpha=0.15, color=line.get_color())
-    axes.set(xlabel="IoU threshold", ylabel="average precision", ylim=(0, 1))
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    figure = Figure(figsize=(11, 3.6), layout="tight")
+    both = figure.subplots(1, 2)
+    for axes, score, label in zip(both, ("ap", "found"), ("average precision", "annotated cells found"), strict=True):
+        axes.set_prop_cycle(color=_OTHER_COLOURS)
+        for name, values in seg.items():
+            of = [values.get(f"{score}_{t:g}", {"mean": np.nan, "std": np.nan}) for t in THRESHOLDS]
+            means, spread = (np.array([one[key] for one in of]) for key in ("mean", "std"))
+            colour = _COLOURS.get(name.removeprefix(SPARSE))
+            look: dict[str, Any] = {"color": colour, "ls": "--" if name.startswith(SPARSE) else "-" if colour else ":"}
+            line = axes.plot(THRESHOLDS, means, marker="o", label=row_name(name), **look)[0]
+            axes.fill_between(THRESHOLDS, means - spread, means + spread, alpha=0.15, color=line.get_color())
+        axes.set(xlabel="IoU threshold", ylabel=label, ylim=(0, 1))
+    both[-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 

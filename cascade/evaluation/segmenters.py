@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.evaluation.labelled import LabelledImage, drawn_planes
+from cascade.evaluation.multiclass import PLANES, STACKS, MultiClassSettings, multiclass
 from cascade.extras import install
 from cascade.processor import fast_bfloat16
 
@@ -137,11 +138,14 @@ class Cellpose4Settings:
 FULL = CellposeSettings(planes=10_000)
 """For a GPU: Cellpose's own width and size of crops."""
 
-PROTOCOLS: dict[str, tuple[CellposeSettings | Cellpose4Settings, ...]] = {
+SegmenterSettings = CellposeSettings | Cellpose4Settings | MultiClassSettings
+
+PROTOCOLS: dict[str, tuple[SegmenterSettings, ...]] = {
     "narrow": (NARROW, NARROW_3D),
     "sgd": (SGD, replace(SGD, diameter_px=17.0, planes=1600)),
     "full": (FULL, replace(FULL, diameter_px=17.0, planes=1600)),
     "cellpose4": (Cellpose4Settings(), Cellpose4Settings()),
+    "multiclass": (PLANES, STACKS),
 }
 """How planes and stacks are trained on, by name."""
 
@@ -174,13 +178,11 @@ def cellpose4(
 
 
 def trained(
-    data: list[LabelledImage],
-    settings: CellposeSettings | Cellpose4Settings,
-    seed: int,
-    *,
-    diameter_px: float | None = None,
+    data: list[LabelledImage], settings: SegmenterSettings, seed: int, *, diameter_px: float | None = None
 ) -> Segment:
-    """A function from image to labels, trained by the Cellpose that the settings are of."""
+    """A function from image to labels, trained as the settings say whose it is."""
+    if isinstance(settings, MultiClassSettings):
+        return multiclass(data, settings, seed, diameter_px=diameter_px)[0]
     if isinstance(settings, Cellpose4Settings):
         return cellpose4(data, settings, seed, diameter_px=diameter_px)[0]
     return cellpose3(data, settings, seed, diameter_px=diameter_px)[0]

@@ -8,12 +8,12 @@ from typing import Literal
 from cascade.data.settings import Truth
 from cascade.settings import at_least, check_fields, check_spacing
 
-Protocol = Literal["narrow", "sgd", "full", "cellpose4"]
+Protocol = Literal["narrow", "sgd", "full", "cellpose4", "multiclass"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    """Cellpose is trained on real, synthetic and both, and all are tested on `real_test`.
+    """A segmenter is trained on real, synthetic and both, and all are tested on `real_test`.
 
     The training and the test images must share no image, nor be slices of the same stack.
 
@@ -40,6 +40,9 @@ class EvaluateSettings:
     """Of real images that have several: the one to read, by its name, or by its number from 1."""
     synthetic: tuple[str, ...]
     """[NAME=]FOLDER: the first is judged, and joined with the real one; others are rows, ablations for example."""
+    synthetic_test: Path | None = None
+    """Synthetic images to test on as well, apart from `synthetic`: Real2Real, Real2Syn, Syn2Real, Syn2Syn, Mix2Real,
+    Mix2Syn."""
     sparse: tuple[str, ...] = ()
     """NAME=FOLDER: a second setting with few annotations: real=…, synthetic=…, others; prepared folders give their
     crops. Its real and synthetic are also joined."""
@@ -55,7 +58,8 @@ class EvaluateSettings:
     """Trainings of each kind."""
     protocol: Protocol = "narrow"
     """narrow, full: Cellpose 3.1 from scratch for two cores, or as it is for a GPU; sgd: the narrow one by 500 steps of
-    plain gradient descent; cellpose4: Cellpose 4 finetuned."""
+    plain gradient descent; cellpose4: Cellpose 4 finetuned; multiclass: for tissue, background, membranes and centroids
+    by a small U-Net, and cells grown from these."""
     steps: int | None = None
     """Of each training; default as the protocol says."""
     cellprob_threshold: float = 0.0
@@ -83,7 +87,9 @@ class EvaluateSettings:
             raise ValueError('"none" is either `generalist` or `pretrained`: give one of them')
         if self.ratios and self.real_train is None:
             raise ValueError("ratios mixes synthetic images with real ones: give `real_train`")
-        if self.masked and ("real" not in self.sparse_folders() or self.protocol == "cellpose4"):
+        if self.protocol == "multiclass" and (self.pretrained or self.cellprob_threshold):
+            raise ValueError("pretrained and cellprob_threshold are of Cellpose: give another `protocol`, or neither")
+        if self.masked and ("real" not in self.sparse_folders() or self.protocol in ("cellpose4", "multiclass")):
             raise ValueError("masked needs `sparse` real=FOLDER, and a `protocol` of Cellpose 3")
         if not self.synthetic:
             raise ValueError("synthetic must name at least one folder")

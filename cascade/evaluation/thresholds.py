@@ -34,7 +34,7 @@ def tuned_table(seg: dict[str, dict[str, Any]]) -> list[list[str]]:
     tuned = {name: found["tuned"] for name, found in seg.items() if "tuned" in found}
     if not tuned:
         return []
-    scores = list(next(iter(tuned.values()))["scores"])
+    scores = [key for key in next(iter(tuned.values()))["scores"] if not key.startswith("found_")]
     rows = [["at the threshold best on held-out synthetic images", *(k.upper().replace("_", " ") for k in scores), "t"]]
     for name, found in tuned.items():
         cells = [f"{found['scores'][key]['mean']:.3f} ± {found['scores'][key]['std']:.3f}" for key in scores]
