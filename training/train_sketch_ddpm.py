@@ -165,9 +165,9 @@ def _sketches(
         labels = [detect(image, spacing) for image in images]
         found = fit_sketch(images, labels, spacing_um=spacing, structure="cells")
     else:
-        source, how = settings.data[0], dict(truth=settings.sketch, sequences=settings.sequences, spacing_um=spacing)
-        found = fit_sketch(source, channel=settings.channel, **how)
-        seen = look_at(source, channel=settings.channel, most=_SHOWN, whole=False, **how)
+        how: dict[str, Any] = dict(truth=settings.sketch, sequences=settings.sequences, spacing_um=spacing)
+        found = fit_sketch(settings.data[0], channel=settings.channel, **how)
+        seen = look_at(settings.data[0], channel=settings.channel, most=_SHOWN, whole=False, **how)
         images, labels = list(seen.images() or ()), seen.labels
     sketches = [
         sketch_of_image(one, image, found, spacing_um=spacing) for one, image in zip(labels, images, strict=True)

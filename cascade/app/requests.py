@@ -74,6 +74,7 @@ def paint(
     sample = painters.paint(annotation, painter, whole("seed", seed, 0, _MOST), t_start=chosen, steps=calls or None)
     said = f"{len(sample.cells)} cells in {_size(labels)}"
     said += f"; {slips} strokes were too small for a cell" if slips else ""
+    assert sample.image is not None
     return scenes.grey(sample.image), scenes.coloured(labels), sample, said
 
 
@@ -92,6 +93,7 @@ def populate(
     missing = whole("cells", num_cells, 1, 10**6) - len(sample.cells)
     said = f"{len(sample.cells)} cells in {_size(sample.labels)}"
     said += f"; {missing} found no room, or could not be made" if missing > 0 else ""
+    assert sample.image is not None
     return scenes.grey(sample.image), scenes.coloured(sample.labels), sample, said
 
 

@@ -101,8 +101,8 @@ def write_report(
         for name, values in seg.items()
         if name not in groups["ratios"].values() and not name.endswith(CROSSED)
     }
-    parts.append(_picture(_curves(drawn), "Average precision by IoU threshold, and the share of the annotated cells that "
-                          "are found, which also tells something where not all cells are annotated."))  # fmt: skip
+    parts.append(_picture(_curves(drawn), "Average precision by IoU threshold, and the share of annotated cells that "
+                          "are found, which also tells something where not all are annotated."))  # fmt: skip
     kept = {name: output / "runs" / f"{name}.npz" for name in drawn}
     if len(groups["ratios"]) > 1:
         mixed = {int(short): seg[name]["seg"] for short, name in groups["ratios"].items()}
