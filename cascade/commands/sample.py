@@ -25,8 +25,6 @@ def sample(settings: SampleSettings) -> Path:
     pipeline = load(embedded(_MODEL), few_steps=True)
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(settings.seed)
-    made = pipeline(
-        num_images=_IMAGES, canvas_size=(_SIDE, _SIDE), cells_per_image=_CELLS, generator=generator
-    ).samples
+    made = pipeline(num_images=_IMAGES, canvas_size=(_SIDE, _SIDE), cells_per_image=_CELLS, generator=generator).samples
     about = {"made_by": f"cascade-microscopy {__version__}", "model": _MODEL, "seed": settings.seed}
     return save_samples(made, output, ("stardist",), about=about)

@@ -43,14 +43,13 @@ def find_pairs(source: Path, channel: str | None = None) -> tuple[list[Pair], in
         if folder.is_dir() and (beside := _beside(folder))[0]:
             return beside
     for name in IMAGE_FOLDERS:
-        folder = _folder(source, name)
-        if folder is None:
+        if (images := _folder(source, name)) is None:
             continue
         known = [found for one in _LABEL_FOLDERS[name] if (found := _folder(source, one)) and _labels_in(found)]
         if len(known) > 1 and name != "imagestr":
-            raise DataError(f"{source}: {names_of(known)} all hold labels of {folder.name}; keep one of them")
+            raise DataError(f"{source}: {names_of(known)} all hold labels of {images.name}; keep one of them")
         if known:
-            return _apart(folder, known[0], channel if name == "imagestr" else None)
+            return _apart(images, known[0], channel if name == "imagestr" else None)
     raise DataError(f"{source}: no annotated images; {_expected(source)}")
 
 

@@ -48,7 +48,9 @@ class MultiClassSegmenter:
     trained_voxel_um: float
     diameter_px: float | None = None
 
-    def __call__(self, one: LabelledImage, /) -> npt.NDArray[Any]:
+    def __call__(self, one: LabelledImage, /, *, cellprob_threshold: float | None = None) -> npt.NDArray[Any]:
+        if cellprob_threshold is not None:
+            raise ValueError("cellprob_threshold is Cellpose's: this segmenter has none")
         return instances(self.probabilities(one), one.spacing_um, self.voxel_um(one))
 
     def voxel_um(self, one: LabelledImage) -> float:
