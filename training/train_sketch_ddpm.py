@@ -165,7 +165,8 @@ def _sketches(
         labels = [detect(image, spacing) for image in images]
         found = fit_sketch(images, labels, spacing_um=spacing, structure="cells")
     else:
-        source, how = settings.data[0], dict(truth=settings.sketch, sequences=settings.sequences, spacing_um=spacing)
+        source = settings.data[0]
+        how: dict[str, Any] = dict(truth=settings.sketch, sequences=settings.sequences, spacing_um=spacing)
         found = fit_sketch(source, channel=settings.channel, **how)
         seen = look_at(source, channel=settings.channel, most=_SHOWN, whole=False, **how)
         images, labels = list(seen.images() or ()), seen.labels

@@ -25,7 +25,7 @@ def sample(settings: SampleSettings) -> Path:
     pipeline = load(embedded(_MODEL), few_steps=True)
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(settings.seed)
-    how = dict(num_images=_IMAGES, canvas_size=(_SIDE, _SIDE), cells_per_image=_CELLS)
-    made = pipeline(generator=generator, **how).samples
+    canvas = (_SIDE, _SIDE)
+    made = pipeline(num_images=_IMAGES, canvas_size=canvas, cells_per_image=_CELLS, generator=generator).samples
     about = {"made_by": f"cascade-microscopy {__version__}", "model": _MODEL, "seed": settings.seed}
     return save_samples(made, output, ("stardist",), about=about)
