@@ -98,7 +98,7 @@ def training_loop(
 
     order = BatchOrder(len(dataset), settings, accelerator, start)
     steps, main = range(start + 1, settings.max_train_steps + 1), accelerator.is_main_process
-    bar = tqdm(total=steps[-1], initial=start, desc="training", unit="step", disable=not main)
+    bar = tqdm(total=steps[-1], initial=start, desc="training", unit="step", disable=None if main else True)
     logged, clock = start, time.perf_counter()
     for number, batches in zip(steps, batches_of(dataset, order, settings, accelerator), strict=True):
         for update in running:

@@ -1,11 +1,13 @@
 """What `fit` is going to do, and about how long that takes."""
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from cascade.commands.settings import FitSettings, Step
 from cascade.evenly import evenly
+from cascade.reading import DataError
 
 _LOOKED_AT = 3  # images whose cells are counted
 _CELL_S = {2: 1.0, 3: 6.7}  # of one thread, to make one cell; measured, see docs/RESULTS.md
@@ -16,13 +18,16 @@ _TRAINED = ("mask", "texture", "sketch")
 
 
 def announced(plan: FitSettings, steps: Sequence[Step]) -> str:
-    """The steps and their time, in a line: of images as long as cells like those in the first ones take.
+    """The steps and their time, in a line: of images as long as cells like those in some real ones take.
 
-    Raises DataError for images that cannot be read.
+    Real images that cannot be read are passed over: the step that needs them says so.
     """
     rest = sum(_REST.get(step, 0.0) for step in steps)
     training = plan.budget if any(step in _TRAINED for step in steps) else 0.0
-    images = _minutes_of_images(plan) if "generate" in steps else 0.0
+    images = 0.0
+    if "generate" in steps:
+        with contextlib.suppress(DataError):
+            images = _minutes_of_images(plan)
     parts = [f"{_time(training)} of training"] * bool(training)
     parts += [f"{_time(images)} for {plan.num_images} images"] * bool(images)
     evaluated = "; then the evaluation" if "evaluate" in steps else ""

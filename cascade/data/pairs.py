@@ -39,8 +39,8 @@ def find_pairs(source: Path, channel: str | None = None) -> tuple[list[Pair], in
     Raises DataError where nothing annotated is found, where labels have no image or an image has two of them, and for
     labels that were saved as a pickle, which is never opened.
     """
-    for folder in (source, source / "stacks", source / "train"):
-        if folder.is_dir() and (beside := _beside(folder))[0]:
+    for place in (source, source / "stacks", source / "train"):
+        if place.is_dir() and (beside := _beside(place))[0]:
             return beside
     for name in IMAGE_FOLDERS:
         if (images := _folder(source, name)) is None:

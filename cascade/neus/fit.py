@@ -103,7 +103,7 @@ def fit_views(
     variance = torch.full((len(views),), math.log(settings.first_sharpness) / 10, device=device, requires_grad=True)
     parameters = [*field.parameters(), variance] if settings.learn_sharpness else field.parameters()
     optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, eps=settings.adam_eps)
-    for step in tqdm(range(settings.steps), desc="NeuS", disable=not progress):
+    for step in tqdm(range(settings.steps), desc="NeuS", disable=None if progress else True):
         if step == settings.steps // 2:
             view_weights = weights * trust * _agreement(view_residuals(field.sdf, views, cameras))
         _set_rate(optimizer, settings, step)
