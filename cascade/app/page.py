@@ -88,7 +88,7 @@ def _draw(names: list[str], folder: Path) -> None:
 
     gr.Markdown(
         "Each stroke is a cell. Strokes of one colour that touch are one cell, of two colours two; a closed outline is "
-        "filled. A pixel is as large as the model's, 0.65 µm for the embedded ones: nuclei are about as wide as the brush. "
+        "filled. A pixel is as large as the model's, 0.65 µm for the embedded ones: nuclei are as wide as the brush. "
         "Or load a mask: a TIFF or PNG with an id for each cell."
     )
     with gr.Row():

@@ -126,7 +126,7 @@ def download(sample: Sample | None, format: str, made_by: str, folder: Path) -> 
     """A zip of what was made last. Raises ValueError where nothing was."""
     if sample is None:
         raise ValueError("there is nothing to download yet: make an image first")
-    about = {"made_by": f"cascade-microscopy {__version__}", "model": made_by, "seed": sample.seed}
+    about = {"made_by": f"cascade-microscopy {__version__}", "source": made_by, "seed": sample.seed}
     return scenes.saved(sample, folder, format, about)
 
 
