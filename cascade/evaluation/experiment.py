@@ -17,13 +17,13 @@ from tqdm.auto import tqdm
 from cascade.evaluation.checks import check_names, check_sets, check_tissue
 from cascade.evaluation.distribution import distribution
 from cascade.evaluation.labelled import LabelledImage, plane_count, typical_diameter
+from cascade.evaluation.multiclass import MultiClassSettings
 from cascade.evaluation.population import FieldStatistics, field_statistics
 from cascade.evaluation.segmentation import score
 from cascade.evaluation.segmenters import (
     PROTOCOLS,
     Cellpose4Settings,
     CellposeSettings,
-    MultiClassSettings,
     Segment,
     need_cellpose,
     published,
