@@ -1,6 +1,6 @@
 """Conditional GAN: how near to real images from annotations of several kinds, how fast, and what α does.
 
-    python benchmarks/gan.py [--quick] [--model membrane3d-gan=FOLDER …] [--only table|speed|alpha|painters] [--images N]
+    python benchmarks/gan.py [--quick] [--model NAME=FOLDER …] [--only table|speed|alpha|painters …] [--images N]
 
 Prints one JSON object on its last line. `nrmse`, `ssim`, `zncc` per experiment of the paper's Table 1, in units of the
 model's window: membranes of the part of a root that was not trained on, with labels (manual) and with cells found in
@@ -9,7 +9,8 @@ found cells, and ellipsoids at their places (simulated), each as bright as it is
 xz slices' profiles, and how far their spectra are apart in decades (Figs. 7, 9, 11). `megavoxels_per_minute`, with
 threads as given, and `tiles`, a painting in tiles against the same without. `alpha`: at α of 10 to 1000 (Figs. 15, 16)
 mean light in cells, the same metrics, and SEG of cells that `detect` finds in the painting. `painters`: of the same
-annotations, each model there is: seconds per megavoxel, PSNR, ZNCC, FID of features that no one trained, SEG of `detect`.
+annotations, each model there is: seconds per megavoxel, PSNR, ZNCC, FID of features that no one trained, and SEG of
+`detect`.
 
 Needs CASCADE_DATA with root_membrane, ovule_membrane and BBBC050. Models that are not there are left out.
 """
@@ -64,6 +65,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4, help="of BBBC050")
     parser.add_argument("--only", nargs="+", choices=("table", "speed", "alpha", "painters"))
     options = parser.parse_args()
+    if not data_folder().is_dir():
+        parser.error(f"{data_folder()} is not there: set CASCADE_DATA to the folder of the data sets")
     models = _there(dict(one.split("=", 1) for one in options.model))
     parts = {"table": table, "speed": speed, "alpha": alpha, "painters": painters}
     report: dict = {}
@@ -289,7 +292,10 @@ def _planes(images: list[Array], size: int = 96) -> Array:
     return scattering(np.log10(np.maximum(np.stack(parts).astype(np.float32), 1.0)))
 
 
-def _fid(made: Array, real: Array) -> float:
+def _fid(made: Array, real: Array) -> float | None:
+    """None where there are fewer planes than features."""
+    if min(len(made), len(real)) <= real.shape[1]:
+        return None
     own, other = scattering_features(made, real), scattering_features(real, real)
     return round(frechet_distance(own, other), 2)
 

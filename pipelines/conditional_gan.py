@@ -16,8 +16,7 @@ from cascade.diffusion.arguments import check_generator
 from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
 from cascade.diffusion.tiles import check_tiles, in_tiles
 from cascade.gan.condition import Condition, condition_of, position_of
-from cascade.gan.painting import QualitySettings
-from cascade.gan.position import ALPHA, BETA, check_scalings
+from cascade.gan.painting import ALPHA, BETA, QualitySettings, check_scalings
 from cascade.hub import folders as hub
 from cascade.hub.stages import HubStage
 from cascade.memory import micro_batch

@@ -24,7 +24,7 @@ from cascade.gan.discriminator import PatchDiscriminator
 from cascade.gan.encoder import ConditionedEncoder
 from cascade.gan.losses import DiscriminatorLoss, GeneratorLoss, Objective, generated
 from cascade.gan.networks import new_discriminator, new_generator
-from cascade.gan.position import check_scalings
+from cascade.gan.painting import check_scalings
 from cascade.hub import folders as hub
 from cascade.hub.cards import Origin
 from cascade.hub.stages import load_network

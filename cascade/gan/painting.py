@@ -1,9 +1,12 @@
 """How a conditional GAN paints: what quality is asked for, and in which tiles."""
 
+import math
 from dataclasses import dataclass
 
-from cascade.gan.position import check_scalings
 from cascade.settings import at_least, check_fields
+
+ALPHA = BETA = 100.0
+"""Of f_pos, with which the paper trains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,3 +31,10 @@ class QualitySettings:
         at_least(self, tile_overlap=0, tile_crop=0)
         if self.tile_size and (len(self.tile_size) not in (2, 3) or min(self.tile_size) < 1):
             raise ValueError(f"tile_size must be y x or z y x in pixels, got {' '.join(map(str, self.tile_size))}")
+
+
+def check_scalings(alpha: float | None, beta: float | None) -> None:
+    """Raises ValueError for α or β, where given, that are no number above 0."""
+    for name, value in (("alpha", alpha), ("beta", beta)):
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a number above 0, got {value:g}")

@@ -7,12 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from cascade.gan.painting import ALPHA, BETA, check_scalings
 from cascade.sketch.smooth import block_means, interpolated
 
 _MANY = 1 << 21  # voxels of which every distance is measured
-
-ALPHA = BETA = 100.0
-"""With which the paper trains."""
 
 
 def position(
@@ -47,13 +45,6 @@ def position(
     least = np.float32(0.5 * spacing.min())
     away = np.where(inside, np.maximum(away, least), np.minimum(away, -least))
     return np.tanh(away / np.where(inside, np.float32(alpha), np.float32(beta)), dtype=np.float32)
-
-
-def check_scalings(alpha: float | None, beta: float | None) -> None:
-    """Raises ValueError for α or β, where given, that are no number above 0."""
-    for name, value in (("alpha", alpha), ("beta", beta)):
-        if value is not None and not 0 < value < np.inf:
-            raise ValueError(f"{name} must be a number above 0, got {value:g}")
 
 
 def _signed(inside: npt.NDArray[np.bool_], spacing: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
