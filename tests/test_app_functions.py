@@ -360,5 +360,5 @@ def test_an_address_in_use_is_refused_in_one_line():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(ValueError, match="cannot be listened on .*: give another --port"):
+        with pytest.raises(ValueError, match=r"cannot be listened on .*: give another --port"):
             page._listening("127.0.0.1", taken.getsockname()[1])
