@@ -157,9 +157,3 @@ def test_equal_files_of_two_visitors_are_two(site, tmp_path):
     assert first != second
     assert Path(first).is_relative_to(folder)
     assert "default-src 'self'" in sent[0].headers["content-security-policy"]
-
-
-def test_a_request_beyond_all_sizes_is_refused(site):
-    httpx = pytest.importorskip("httpx")
-    answer = httpx.post(f"{site[0]}/gradio_api/upload", headers={"content-length": "600000000"}, content=b"")
-    assert answer.status_code == 413

@@ -1,6 +1,8 @@
 """What lies behind the page of `cascade app`: arrays in, arrays out, without a browser."""
 
+import asyncio
 import runpy
+import socket
 import subprocess
 import sys
 import zipfile
@@ -13,7 +15,7 @@ import tifffile
 from conftest import ellipse, field_of_view
 
 from cascade.annotation import Annotation
-from cascade.app import painters, requests, scenes, settings
+from cascade.app import page, painters, requests, scenes, settings
 from cascade.app.drawing import COLOURS, cells_of_mask, labels_of_drawing
 from cascade.app.pairs import fit_command, look_at_pairs
 from cascade.app.uploads import check_files, read_mask
@@ -333,3 +335,30 @@ def test_the_space_serves_the_same_page(monkeypatch):
     monkeypatch.setattr("cascade.app.page.serve", served.append)
     runpy.run_path(str(Path(__file__).parents[1] / "space" / "app.py"), run_name="__main__")
     assert served == [settings.AppSettings(host="0.0.0.0")]
+
+
+def test_a_request_beyond_all_sizes_is_refused_and_browsers_fetch_nothing_from_elsewhere():
+    async def site(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    def answered(length: bytes) -> dict:
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        asyncio.run(page.guarded(site)({"type": "http", "headers": [(b"content-length", length)]}, None, send))
+        return sent[0]
+
+    assert answered(b"1000")["status"] == 200
+    assert b"default-src 'self'" in dict(answered(b"1000")["headers"])[b"content-security-policy"]
+    assert answered(b"600000000")["status"] == 413
+    assert answered(b"much")["status"] == 413
+
+
+def test_an_address_in_use_is_refused_in_one_line():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ValueError, match=r"cannot be listened on .*: give another --port"):
+            page._listening("127.0.0.1", taken.getsockname()[1])
