@@ -20,7 +20,7 @@ from cascade.hub.stages import HubStage
 from cascade.memory import micro_batch
 from cascade.optics.camera import digitise
 from cascade.optics.vary import Microscope, draw_microscope
-from cascade.optics.window import Window
+from cascade.optics.window import Window, check_window
 from cascade.pipelines.painter import check_spacing
 from cascade.rng import seed_from, stream, torch_stream
 from cascade.sketch.draw import asked, draw_sketch
@@ -28,8 +28,6 @@ from cascade.sketch.settings import SketchSettings
 
 Array = npt.NDArray[Any]
 
-_BRIGHT = 0.25  # of the contrast of a sketch: more is cells
-_BRIGHTER = 0.5  # than the window's end, in what the window spans: more is another kind of image
 _TILE = {2: (1024, 1024), 3: (64, 256, 256)}  # pixels: 0.4 GB of float32 for the embedded networks
 
 
@@ -239,7 +237,7 @@ class SketchPipeline(HubStage, DiffusionPipeline):
         if not np.isfinite(given).all():
             raise ValueError("the sketch holds values that are no intensities (NaN or infinite)")
         for window, one in zip(self.windows, given, strict=True):
-            _check_window(one, window)
+            check_window(one, window)
         stretched = [2 * window.stretch(one) - 1 for window, one in zip(self.windows, given, strict=True)]
         return torch.from_numpy(np.stack(stretched).astype(np.float32))
 
@@ -286,19 +284,6 @@ class SketchPipeline(HubStage, DiffusionPipeline):
         """Pixels that tiles share."""
         usual: int = min(self.unet.reach, *(one // 2 for one in tile))
         return usual if how.tile_overlap is None else how.tile_overlap
-
-
-def _check_window(sketch: Array, window: Window) -> None:
-    """Judged by the background and by a middling cell: a few may be brighter than any window."""
-    ground, bright = np.quantile(sketch, [0.05, 0.99])
-    cells = sketch[sketch > ground + _BRIGHT * (bright - ground)]
-    middling = float(np.median(cells)) if len(cells) else float(ground)
-    span = window.high - window.low
-    if ground >= window.high or middling <= window.low or middling > window.high + _BRIGHTER * span:
-        raise ValueError(
-            f"the sketch's intensities, {ground:.4g} to about {middling:.4g}, do not fit the model's window, "
-            f"{window.low:.4g} to {window.high:.4g}: draw it with the model's settings, or train on images as bright"
-        )
 
 
 def _bytes_of(unet: PixelShuffleUNet, tile: tuple[int, ...]) -> float:

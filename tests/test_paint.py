@@ -74,10 +74,10 @@ def test_two_processes_paint_the_same_bytes(whole, model, annotations, tmp_path,
 def test_a_killed_run_goes_on_to_the_same_bytes(whole, model, annotations, tmp_path, monkeypatch, capsys):
     paint = SketchPipeline.paint
 
-    def killed(self, annotation, seed, index, how=None):
+    def killed(self, annotation, seed, index, how=None, *, vary=0.0):
         if index == 3:
             raise KeyboardInterrupt
-        return paint(self, annotation, seed, index, how)
+        return paint(self, annotation, seed, index, how, vary=vary)
 
     monkeypatch.setattr(SketchPipeline, "paint", killed)
     assert painted(model, annotations, tmp_path / "set") == 130

@@ -31,14 +31,14 @@ def test_a_cellpose_that_is_missing_or_another_is_named_with_its_extra(monkeypat
         return version(name)
 
     monkeypatch.setattr(metadata, "version", missing)
-    with pytest.raises(ImportError, match=r"not installed: pip install -e '.\[cellpose\]'"):
+    with pytest.raises(ImportError, match=r"not installed: pip install 'cascade-microscopy\[cellpose\]'"):
         cellpose3([], CellposeSettings(), 0)
     sets = [f"--{name}={tmp_path / 'not read'}" for name in ("real_train", "real_test", "synthetic")]
     for protocol, extra in (("narrow", "cellpose"), ("cellpose4", "cellpose4")):
         assert main(["evaluate", *sets, "--output_dir", str(tmp_path / "out"), "--protocol", protocol]) == 1
         assert f"not installed: pip install 'cascade-microscopy[{extra}]'" in capsys.readouterr().err
     monkeypatch.setattr(metadata, "version", lambda name: "3.1.1")
-    with pytest.raises(ImportError, match=r"Cellpose 4 is needed: pip install -e '.\[cellpose4\]'"):
+    with pytest.raises(ImportError, match=r"Cellpose 4 is needed: pip install 'cascade-microscopy\[cellpose4\]'"):
         cellpose4([], Cellpose4Settings(), 0)
 
 

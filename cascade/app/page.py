@@ -177,7 +177,7 @@ def _your_data() -> None:
         with gr.Column():
             files = gr.File(label="Pairs", file_count="multiple", file_types=list(SUFFIXES), elem_id="pairs")
             with gr.Row():
-                crop = gr.Number(64, label="Crop size, pixels", precision=0)
+                crop = gr.Number(0, label="Crop size, pixels (0: chosen)", precision=0)
                 pixel = gr.Number(0, label="Pixel size to resample to, µm; 0 is the images' own")
             spacing = gr.Textbox("", label="Voxel size y x or z y x, µm; empty is as stored")
             sparse = gr.Checkbox(False, label="Some cells are not outlined")

@@ -37,7 +37,7 @@ class Found:
 def look_at_pairs(
     files: Sequence[Path],
     *,
-    crop_size: int = 64,
+    crop_size: int | None = None,
     pixel_size_um: float | None = None,
     spacing_um: tuple[float, ...] = (),
     sparse: bool = False,
@@ -68,7 +68,11 @@ def look_at_pairs(
 
 
 def fit_command(
-    *, crop_size: int = 64, pixel_size_um: float | None = None, spacing_um: Sequence[float] = (), sparse: bool = False
+    *,
+    crop_size: int | None = None,
+    pixel_size_um: float | None = None,
+    spacing_um: Sequence[float] = (),
+    sparse: bool = False,
 ) -> str:
     """What learns from such images: `cascade fit` with the options that are not at their defaults.
 
@@ -76,7 +80,7 @@ def fit_command(
     'cascade fit my_images --output_dir my_cells --pixel_size_um 1.3 --sparse'
     """
     words = ["cascade", "fit", _FOLDER, "--output_dir", "my_cells"]
-    if crop_size != PrepareSettings.crop_size:
+    if crop_size is not None:
         words += ["--crop_size", str(crop_size)]
     if pixel_size_um is not None:
         words += ["--pixel_size_um", f"{pixel_size_um:g}"]

@@ -114,7 +114,7 @@ def look(
     deleted, and the first of the results empties their field."""
     found = look_at_pairs(
         [Path(one) for one in files or []],
-        crop_size=whole("crop size", crop_size, 1, 10**4),
+        crop_size=whole("crop size", crop_size, 0, 10**4) or None,
         pixel_size_um=float(pixel_size_um) or None,
         spacing_um=lengths("voxel size", spacing_um),
         sparse=sparse,

@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_BRIGHT = 0.25  # of the contrast of a sketch: more is cells
+_BRIGHTER = 0.5  # than the window's end, in what the window spans: more is another kind of image
+
 
 @dataclass(frozen=True)
 class Window:
@@ -38,3 +41,19 @@ class Window:
         """[0, 1] -> camera units, float32."""
         unit = np.clip(np.asarray(image, np.float32), 0, 1) ** (1 / self.gamma)
         return self.low + unit * (self.high - self.low)
+
+
+def check_window(sketch: npt.NDArray[Any], window: Window) -> None:
+    """Raises ValueError for a sketch, in camera units, that lies beyond a model's window.
+
+    Judged by the background and by a middling cell: a few may be brighter than any window.
+    """
+    ground, bright = np.quantile(sketch, [0.05, 0.99])
+    cells = sketch[sketch > ground + _BRIGHT * (bright - ground)]
+    middling = float(np.median(cells)) if len(cells) else float(ground)
+    span = window.high - window.low
+    if ground >= window.high or middling <= window.low or middling > window.high + _BRIGHTER * span:
+        raise ValueError(
+            f"the sketch's intensities, {ground:.4g} to about {middling:.4g}, do not fit the model's window, "
+            f"{window.low:.4g} to {window.high:.4g}: draw it with the model's settings, or train on images as bright"
+        )
