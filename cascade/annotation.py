@@ -233,15 +233,13 @@ def overlapping(annotation: Annotation) -> npt.NDArray[Any]:
 
 
 def _ids_and_counts(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    if int(labels.max(initial=0)) > 4 * labels.size + 1024:  # few cells with ids such as 10**9
+    flat, most = labels.ravel(), int(labels.max(initial=0))
+    if most > 4 * labels.size + 1024:  # few cells with ids such as 10**9
         ids, counts = np.unique(labels, return_counts=True)
         return ids[ids > 0], counts[ids > 0]
-    flat, most = labels.ravel(), int(labels.max(initial=0))
     counts = np.zeros(most + 1, np.int64)
     for start in range(0, flat.size, _AT_ONCE):  # counting makes 8 bytes of every voxel
         part = flat[start : start + _AT_ONCE]
-        if part.any():
-            counts += np.bincount(part, minlength=most + 1)
-    counts[0] = 0
+        counts += np.bincount(part[part > 0], minlength=most + 1)
     ids = np.flatnonzero(counts)
     return ids, counts[ids]
