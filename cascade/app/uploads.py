@@ -61,7 +61,7 @@ def named_without(folder: Path) -> Iterator[None]:
 def without(folder: Path, message: str) -> str:
     """A message in which files are named without their folder.
 
-    >>> without(Path("/tmp/page"), "/tmp/page/x.tif: a colour image")
+    >>> without(Path("/page"), "/page/x.tif: a colour image")
     'x.tif: a colour image'
     """
     return message.replace(f"{folder}/", "").replace(str(folder), folder.name)
