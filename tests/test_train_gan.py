@@ -80,10 +80,11 @@ def test_a_training_makes_a_model_of_pairs(trained):
     assert not pickled
 
 
-def test_a_checkpoint_holds_both_networks_their_moments_the_average_and_the_augmentation(trained):
+def test_a_checkpoint_holds_both_networks_their_moments_and_averages_and_the_augmentation(trained):
     names = {path.stem for path in (trained / "checkpoint-4").glob("*.safetensors")}
     moments = {"generator_moments", "discriminator_moments"}
-    assert names == {"generator", "discriminator", "generator_average", "augmentation"} | moments
+    averages = {"generator_average", "discriminator_average"}
+    assert names == {"generator", "discriminator", "augmentation"} | moments | averages
     state = json.loads((trained / "checkpoint-4" / "training_state.json").read_text())
     assert state["parts"]["augmentation"]["dict"]["seen"] == 4
 

@@ -227,10 +227,10 @@ def _networks(settings: Settings, data: AnnotatedImages) -> tuple[ConditionalGAN
 
 
 def _of_judge(settings: Settings) -> OptimizerSettings:
-    """How the discriminator is moved: like the generator, without an average."""
+    """How the discriminator is moved: like the generator, at its own rate."""
     given = {one.name: getattr(settings, one.name) for one in fields(OptimizerSettings)}
     rate = settings.discriminator_learning_rate or settings.learning_rate
-    return OptimizerSettings(**given | {"use_ema": False, "learning_rate": rate})
+    return OptimizerSettings(**given | {"learning_rate": rate})
 
 
 def _tell(watch: Watch, step: Step, said: set[str]) -> None:
