@@ -23,7 +23,8 @@ from cascade.commands.fit import fit
 from cascade.commands.settings import FitSettings
 from cascade.data.settings import ThinSettings
 from cascade.data.thin import thin
-from cascade.evaluation.experiment import joined, run_trainings
+from cascade.evaluation.experiment import run_trainings
+from cascade.evaluation.mixtures import joined
 from cascade.evaluation.segmenters import NARROW, NARROW_3D, cellpose3
 from cascade.evaluation.sources import Source
 

@@ -9,8 +9,9 @@ from made_up import labelled_images
 
 from cascade.data.frames import DataError
 from cascade.evaluation import experiment, segmenters
-from cascade.evaluation.experiment import distribution, evaluate, joined, mixture, populations, run_trainings
+from cascade.evaluation.experiment import distribution, evaluate, populations, run_trainings
 from cascade.evaluation.labelled import LabelledImage, plane_count, training_planes
+from cascade.evaluation.mixtures import joined, mixture
 from cascade.evaluation.population import field_distances
 from cascade.evaluation.settings import EvaluateSettings
 
@@ -130,6 +131,41 @@ def test_without_real_images_to_train_on_what_was_generated_is_judged_alone(stub
     assert "real (training)" not in page.read_text()
     with pytest.raises(ValueError, match="give `real_train`"):
         EvaluateSettings(real_test="a", synthetic=["b"], ratios=(50,), output_dir="c")
+
+
+def test_labels_that_others_found_are_a_row_of_their_own(stubbed, folders, tmp_path):
+    results, silver = tmp_path / "results", tmp_path / "silver" / "01_ST" / "SEG"
+    results.mkdir(), silver.mkdir(parents=True)
+    truths = sorted((folders["test"] / "01_GT" / "SEG").glob("*.tif"))
+    for n, path in enumerate(truths):
+        labels = tifffile.imread(path)
+        number = path.stem.removeprefix("man_seg")
+        tifffile.imwrite(results / f"mask{number}.tif", labels * (n > 0))  # all of the first image's are missed
+        tifffile.imwrite(silver / f"man_seg{number}.tif", labels)
+    usual = dict(real_test=folders["test"], synthetic=[str(folders["made"])], seeds=1, output_dir=tmp_path / "out")
+    given = [f"tool={results}", f"silver={tmp_path / 'silver'}"]
+    evaluate(EvaluateSettings(**usual, predictions=given))
+    assert len(stubbed) == 1  # nothing is trained for them
+    record = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert record["scores"]["silver"]["ap_0.9"] == {"mean": 1.0, "std": 0.0, "n": 1}
+    counts = [len(np.unique(tifffile.imread(path))) - 1 for path in truths]
+    assert record["scores"]["tool"]["seg"]["mean"] == pytest.approx(1 - counts[0] / sum(counts))
+    assert set(record["ablations"]) == {"tool", "silver"}
+    (results / f"man_seg{number}.tif").write_bytes((results / f"mask{number}.tif").read_bytes())
+    with pytest.raises(DataError, match=f"man_seg{number}.tif and mask{number}.tif are both of 01/t{number}"):
+        evaluate(EvaluateSettings(**usual, predictions=given))
+    (results / f"man_seg{number}.tif").unlink()
+    tifffile.imwrite(results / f"mask{number}.tif", labels[1:])
+    with pytest.raises(DataError, match=f"mask{number}.tif: shape .* does not fit"):
+        evaluate(EvaluateSettings(**usual, predictions=given))
+    (results / f"mask{number}.tif").unlink()
+    with pytest.raises(DataError, match=f"no file is of 01/t{number}"):
+        evaluate(EvaluateSettings(**usual, predictions=given))
+    for wrong in (["tool"], [*given, f"tool={results}"]):
+        with pytest.raises(ValueError, match="predictions takes NAME=FOLDER, each name once"):
+            EvaluateSettings(**usual, predictions=wrong)
+    with pytest.raises(ValueError, match="'both' is a row or a set of the evaluation's own"):
+        evaluate(EvaluateSettings(**usual, predictions=[f"both={results}"]))
 
 
 def test_few_annotations_can_be_learnt_with_a_loss_that_passes_over_the_rest(stubbed, folders, tmp_path):

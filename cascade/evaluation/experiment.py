@@ -16,9 +16,11 @@ from tqdm.auto import tqdm
 
 from cascade.evaluation.checks import check_apart, check_names, check_sets, check_tissue
 from cascade.evaluation.distribution import distribution
-from cascade.evaluation.labelled import LabelledImage, plane_count, typical_diameter
+from cascade.evaluation.labelled import LabelledImage, typical_diameter
+from cascade.evaluation.mixtures import joined, mixture
 from cascade.evaluation.multiclass import MultiClassSettings
 from cascade.evaluation.population import FieldStatistics, field_statistics
+from cascade.evaluation.predictions import read_predictions
 from cascade.evaluation.segmentation import score
 from cascade.evaluation.segmenters import (
     PROTOCOLS,
@@ -64,9 +66,12 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
     if not isinstance(kinds[0], MultiClassSettings):
         need_cellpose(4 if isinstance(kinds[0], Cellpose4Settings) else 3)
     synthetic, sparse = synthetic_sources(settings), sparse_sources(settings)
-    check_names(synthetic, sparse)
+    check_names({**synthetic, **settings.prediction_folders()}, sparse)
     generalist = None if settings.generalist is None else Source(settings.generalist, frames=settings.frames)
-    train_set, test = (source.load() if source else [] for source in real_sources(settings))
+    train_source, test_source = real_sources(settings)
+    train_set, test = train_source.load() if train_source else [], test_source.load()
+    frames = test_source.found() if settings.predictions else []
+    given = {name: read_predictions(folder, test, frames) for name, folder in settings.prediction_folders().items()}
     made = {name: source.load() for name, source in synthetic.items()}
     few = {f"sparse {name}": source.load() for name, source in sparse.items()}
     other = generalist.load() if generalist else []
@@ -128,6 +133,7 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
             seg |= run_trainings(*part, rank=rank, world=world, others=others, measure=measure, held_out=held_out)
     if any(name not in seg for part in parts for name in part[0]):
         return None
+    seg |= {name: _ready(name, labels, test, output) for name, labels in given.items()}
     vae = AutoencoderKL.from_pretrained(embedded("nuclei2d") / "texture" / "vae", use_safetensors=True)
     facts |= {f"images_{name}": len(images) for name, images in sets.items()}
     facts |= distribution(train_set, test, made | few, vae)
@@ -149,30 +155,6 @@ def populations(sets: dict[str, list[LabelledImage]], limit: int = 24) -> dict[s
             some, spacing = [images[n] for n in evenly(len(images), limit)], images[0].spacing_um
             found[name] = field_statistics([o.image for o in some], [o.labels for o in some], spacing, reach)
     return found
-
-
-def joined(real: list[LabelledImage], synthetic: list[LabelledImage]) -> list[LabelledImage]:
-    """Both, the smaller one repeated so that about as many planes of either are trained on: some annotated slices
-    would be lost among the planes of whole stacks."""
-    planes = [sum(map(plane_count, images)) for images in (real, synthetic)]
-    repeats = [max(round(max(planes) / max(count, 1)), 1) for count in planes]
-    return repeats[0] * real + repeats[1] * synthetic
-
-
-def mixture(real: list[LabelledImage], synthetic: list[LabelledImage], share: float) -> list[LabelledImage]:
-    """As many images as the smaller set has, `share` of them synthetic, each part drawn evenly from its set.
-
-    Raises ValueError for a share outside [0, 1], or where one set holds planes and the other stacks: a plane and a
-    stack are not as much to learn from.
-    """
-    if real[0].image.ndim != synthetic[0].image.ndim:
-        raise ValueError("mixtures need sets of one kind: the real images are single slices, the synthetic ones stacks")
-    if not 0 <= share <= 1:
-        raise ValueError(f"the share of synthetic images must be in [0, 1], got {share}")
-    count = min(len(real), len(synthetic))
-    made = round(share * count)
-    parts = ((real, count - made), (synthetic, made))
-    return [images[n] for images, k in parts for n in evenly(len(images), k)]
 
 
 def _key(what: str, *sets: list[LabelledImage]) -> str:
@@ -267,10 +249,22 @@ def _judged(
 ) -> tuple[dict[str, Any], list[npt.NDArray[Any]]]:
     """Scores of a trained segmenter, those of each image, and what it made of them."""
     predictions = [segment(one) for one in test]
-    scores = score([one.labels for one in test], predictions).to_dict()
-    scores |= measure(segment, test, predictions) if measure else {}
+    found = _scored(test, predictions)
+    found["scores"] |= measure(segment, test, predictions) if measure else {}
+    return found, predictions
+
+
+def _scored(test: list[LabelledImage], predictions: list[npt.NDArray[Any]]) -> dict[str, Any]:
+    """Scores of all, and the SEG of each image that shows a cell."""
     each = [score([one.labels], [p]).seg for one, p in zip(test, predictions, strict=True) if one.labels.any()]
-    return {"scores": scores, "seg_of_images": each}, predictions
+    return {"scores": score([one.labels for one in test], predictions).to_dict(), "seg_of_images": each}
+
+
+def _ready(name: str, found: list[npt.NDArray[Any]], test: list[LabelledImage], output: Path) -> dict[str, Any]:
+    """The scores of labels that others found, of which some are kept for the report like those of a training."""
+    with replacing(output / "runs" / f"{name}.npz") as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **{str(n): found[n] for n in evenly(len(test), 3)})
+    return _summary([_scored(test, found)])
 
 
 def _summary(runs: list[dict[str, Any]], tuned: bool = False) -> dict[str, Any]:

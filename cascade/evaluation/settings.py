@@ -52,6 +52,9 @@ class EvaluateSettings:
     """Adds "none", a network trained on annotated images of another kind."""
     pretrained: str | None = None
     """Or adds it as a Cellpose model of this name, such as cyto3, cpsam_v2."""
+    predictions: tuple[str, ...] = ()
+    """NAME=FOLDER: a row of labels that others found in the real test images, such as another tool's or the silver
+    truth; files are named as the images, or as results of the Cell Tracking Challenge."""
     frames: int | None = None
     """Use at most so many images of each set."""
     seeds: int = 3
@@ -95,6 +98,9 @@ class EvaluateSettings:
             raise ValueError("synthetic must name at least one folder")
         self.synthetic_folders()
         self.sparse_folders()
+        for name in self.prediction_folders():
+            if name in self.synthetic_folders():
+                raise ValueError(f"synthetic has a row {name!r} already: give `predictions` another name")
 
     def synthetic_folders(self) -> dict[str, Path]:
         """By name: the first is "synthetic", others have their own or their folder's name."""
@@ -116,6 +122,14 @@ class EvaluateSettings:
         alone = "synthetic" in found and "real" not in found
         if alone or len(found) < len(pairs) or any(len(pair) < 2 for pair in pairs):
             raise ValueError("sparse takes real=FOLDER, synthetic=FOLDER and other NAME=FOLDER, each name once")
+        return found
+
+    def prediction_folders(self) -> dict[str, Path]:
+        """By name."""
+        pairs = [entry.split("=", 1) for entry in self.predictions]
+        found = {pair[0]: Path(pair[-1]) for pair in pairs}
+        if len(found) < len(pairs) or any(len(pair) < 2 or not pair[0] for pair in pairs):
+            raise ValueError("predictions takes NAME=FOLDER, each name once")
         return found
 
 

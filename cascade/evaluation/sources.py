@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 from tqdm.auto import tqdm
 
-from cascade.data.frames import check_pair, find_frames
+from cascade.data.frames import Frame, check_pair, find_frames
 from cascade.data.spacing import frame_spacing, needed_spacing
 from cascade.evaluation.labelled import LabelledImage
 from cascade.evaluation.settings import EvaluateSettings
@@ -42,8 +42,7 @@ class Source:
             raise ValueError(f"at least one frame of each set is needed, got {self.frames}")
         if (self.folder / FILE_NAME).is_file():
             return self._some(_crops(self.folder))
-        sequences = list(self.sequences) or None
-        frames = self._some(find_frames(self.folder, self.truth, sequences, channel=self.channel)[0])
+        frames = self.found()
         images: list[LabelledImage] = []
         usual: tuple[float, ...] = ()
         for frame in tqdm(frames, desc=f"reading {self.folder.name}", unit="image"):
@@ -56,6 +55,10 @@ class Source:
             else:
                 images.append(LabelledImage(image, labels, spacing))
         return images
+
+    def found(self) -> list[Frame]:
+        """Its annotated frames, in the order of the images. Raises DataError where there are none."""
+        return self._some(find_frames(self.folder, self.truth, list(self.sequences) or None, channel=self.channel)[0])
 
     def _some(self, found: list[_T]) -> list[_T]:
         return found if self.frames is None else [found[n] for n in evenly(len(found), self.frames)]

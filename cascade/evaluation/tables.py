@@ -64,10 +64,15 @@ def score_table(seg: dict[str, Scores], names: dict[str, str], group: str) -> li
     scores = [key for key in next(iter(seg.values())) if key not in BESIDE and not key.startswith(FOUND)]
     rows = [[_HEADS[group], *(key.upper().replace("_", " ") for key in scores), "p"]]
     for short, name in names.items():
-        cells = [f"{seg[name][key]['mean']:.3f} ± {seg[name][key]['std']:.3f}" for key in scores]
+        cells = [_mean(seg[name].get(key)) for key in scores]
         p = rank_sum(seg, name)
         rows.append([NAMES.get(short, short), *cells, "" if p is None else f"{p:.2g}"])
     return rows
+
+
+def _mean(found: dict[str, float] | None) -> str:
+    """With its spread, a dash for what was not measured."""
+    return "–" if found is None else f"{found['mean']:.3f} ± {found['std']:.3f}"
 
 
 def distance_table(facts: dict[str, Any]) -> list[list[str]]:
