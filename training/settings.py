@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from cascade.settings import at_least, check_fields, positive
+from cascade.settings import at_least, check_fields, check_spacing, positive
 
 Optimizer = Literal["adamw", "radam", "adamw8bit", "adafactor"]
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
@@ -77,6 +77,36 @@ class TrainingSettings(OptimizerSettings):
         at_least(self, checkpoints_total_limit=1, logging_steps=1, preview_steps=1, seed=0, dataloader_num_workers=0)
         if not self.output_dir:
             raise ValueError("output_dir is missing: name the folder for the trained stage")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PainterSettings(TrainingSettings):
+    """What trainings on patches of whole images have in common."""
+
+    sequences: tuple[str, ...] = ()
+    """Which of a Cell Tracking Challenge folder's; default all."""
+    spacing_um: tuple[float, ...] = ()
+    """Voxel size y x or z y x; default as stored with the images."""
+    licence: str = "not stated"
+    """Of the images, and whom to cite."""
+    base_model: str = ""
+    """A trained model to go on from. Arguments of networks are then not looked at, nor is a noise schedule."""
+    patch_size: tuple[int, ...] = (128, 128)
+    """Pixels of the patches that are learnt, y x or z y x."""
+    gamma: float = 0.5
+    """Of the intensity window; at 0.5 dim cells are learnt like bright ones."""
+    turns: bool = True
+    """Also turn patches by quarters: not where light comes from one side."""
+    unet: dict[str, Any] = field(default_factory=lambda: dict(block_out_channels=[32, 64, 128], stem=2))
+    """Arguments of `PixelShuffleUNet`, which paints."""
+    learning_rate: float = 1e-3
+    optimizer: Optimizer = "radam"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_spacing("spacing_um", self.spacing_um)
+        check_levels(self, "unet")
+        positive(self, "gamma")
 
 
 def check_levels(settings: object, *names: str) -> None:

@@ -29,11 +29,11 @@ from cascade.hub import folders as hub
 from cascade.hub.cards import Origin
 from cascade.hub.stages import load_network
 from cascade.pipelines.conditional_gan import ConditionalGANPipeline
-from cascade.settings import at_least, check_spacing, positive
+from cascade.settings import at_least
 from cascade.training.finish import draw_preview, save_stage
 from cascade.training.loop import Step, training_loop
 from cascade.training.script import parse, run
-from cascade.training.settings import OptimizerSettings, TrainingSettings, check_folders, check_levels
+from cascade.training.settings import OptimizerSettings, PainterSettings, check_folders, check_levels
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
 
@@ -45,7 +45,7 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(TrainingSettings):
+class Settings(PainterSettings):
     """Settings of the conditional GAN."""
 
     data: str
@@ -55,27 +55,11 @@ class Settings(TrainingSettings):
     of the images themselves, with which they are learnt in pairs: labels beside them, else cells that are found."""
     truth: Literal["gt", "st"] = "gt"
     """The Cell Tracking Challenge's gold or silver truth."""
-    sequences: tuple[str, ...] = ()
-    """Which of its sequences; default all."""
-    spacing_um: tuple[float, ...] = ()
-    """Voxel size y x or z y x; default as stored with the images."""
     structure: Literal["auto", "cells", "membranes"] = "auto"
     """What the images show."""
     condition: Literal["binary", "sketch"] = "binary"
     """What of an annotation is painted: a mask of cells or membranes, as in the paper; or a sketch, in which each cell
     is as bright as it is asked to be."""
-    licence: str = "not stated"
-    """Of the images, and whom to cite."""
-    base_model: str = ""
-    """A trained model to go on from. `unet` and `discriminator` are then not looked at."""
-    patch_size: tuple[int, ...] = (128, 128)
-    """Pixels of the patches that are learnt, y x or z y x."""
-    gamma: float = 0.5
-    """Of the intensity window; at 0.5 dim cells are learnt like bright ones."""
-    turns: bool = True
-    """Also turn patches by quarters: not where light comes from one side."""
-    unet: dict[str, Any] = field(default_factory=lambda: dict(block_out_channels=[32, 64, 128], stem=2))
-    """Arguments of `PixelShuffleUNet`, the generator."""
     discriminator: dict[str, Any] = field(default_factory=lambda: dict(block_out_channels=[32, 64, 128]))
     """Arguments of `PatchDiscriminator`; the paper's levels are 64, 128, 256, 512, 512."""
     objective: Objective = "modern"
@@ -102,19 +86,15 @@ class Settings(TrainingSettings):
     """By which the probability of alterations changes."""
     augmentation_interval: int | None = None
     """Steps between two changes; default an epoch, in which each image is seen once."""
-    learning_rate: float = 1e-3
     discriminator_learning_rate: float | None = None
     """Default the generator's."""
-    optimizer: Literal["adamw", "radam", "adamw8bit", "adafactor"] = "radam"
     train_batch_size: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_folders(self.output_dir, [self.data, *[self.annotations][: bool(self.annotations)]], self.base_model)
-        check_spacing("spacing_um", self.spacing_um)
-        check_levels(self, "unet", "discriminator")
+        check_levels(self, "discriminator")
         check_scalings(self.alpha, self.beta)
-        positive(self, "gamma")
         at_least(self, gradient_penalty=0, identity_weight=0, pair_weight=0, augmentation_interval=1)
         least = 2 ** len(self.discriminator["block_out_channels"])
         if min(self.patch_size) < least:

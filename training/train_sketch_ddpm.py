@@ -9,7 +9,7 @@ if __name__ == "__main__":  # Ctrl-C during the imports below ends in one line, 
     end_in_one_line()
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,13 +31,12 @@ from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
 from cascade.evenly import evenly
 from cascade.hub.cards import Origin
 from cascade.pipelines.sketch_ddpm import SketchPipeline
-from cascade.settings import check_spacing
 from cascade.sketch.draw import sketch_of_image
 from cascade.sketch.settings import SketchSettings
 from cascade.training.finish import draw_preview, save_stage
 from cascade.training.loop import training_loop
 from cascade.training.script import parse, run
-from cascade.training.settings import Prediction, TrainingSettings, check_folders, check_levels
+from cascade.training.settings import PainterSettings, Prediction, check_folders
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
 
@@ -48,46 +47,26 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(TrainingSettings):
+class Settings(PainterSettings):
     """Settings of the DDPM from sketches."""
 
     data: tuple[str, ...] = ()
     """A folder of raw images, planes or stacks, or files."""
-    sequences: tuple[str, ...] = ()
-    """Which of a Cell Tracking Challenge folder's; default all."""
     channels: int = 1
     """Of the images."""
     channel: str | None = None
     """Learn this one of them alone: its name, or its number from 1."""
     time_as_depth: bool = False
     """Learn the planes of a sequence as one volume, time along z."""
-    spacing_um: tuple[float, ...] = ()
-    """Voxel size y x or z y x; default as stored with the images."""
     sketch: Literal["raw", "gt", "st", "none"] = "raw"
     """What sketches are fitted to: the raw images alone, their gold or silver truth or masks, or nothing."""
-    licence: str = "not stated"
-    """Of the images, and whom to cite."""
-    base_model: str = ""
-    """A trained model to go on from. `unet` and `noise_schedule` are then not looked at."""
-    patch_size: tuple[int, ...] = (128, 128)
-    """Pixels of the patches that are learnt, y x or z y x."""
-    gamma: float = 0.5
-    """Of the intensity window; at 0.5 dim cells are learnt like bright ones."""
-    turns: bool = True
-    """Also turn patches by quarters: not where light comes from one side."""
-    unet: dict[str, Any] = field(default_factory=lambda: dict(block_out_channels=[32, 64, 128], stem=2))
-    """Arguments of `PixelShuffleUNet`."""
     noise_schedule: Literal["cosine", "linear", "quadratic", "sigmoid"] = "cosine"
     prediction_type: Prediction = "epsilon"
-    learning_rate: float = 1e-3
-    optimizer: Literal["adamw", "radam", "adamw8bit", "adafactor"] = "radam"
     train_batch_size: int = 8
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_folders(self.output_dir, self.data, self.base_model)
-        check_spacing("spacing_um", self.spacing_um)
-        check_levels(self, "unet")
         if self.channel is not None and self.channels > 1:
             raise ValueError("channel is one alone, and goes without `channels`")
         if self.sketch in ("gt", "st") and len(self.data) > 1:
