@@ -66,6 +66,7 @@ def test_a_painter_of_known_error_has_its_psnr(scenes):
     for one in swept(clipped, off).tried:
         error = 0.1 * one.t_start / 1000
         assert one.psnr == pytest.approx(-20 * np.log10(error), abs=0.01)
+        assert one.psnr_of_images == pytest.approx([one.psnr] * len(scenes), abs=0.01)
         assert one.mae == pytest.approx(error, rel=1e-3)
         assert one.zncc == pytest.approx(1)
 

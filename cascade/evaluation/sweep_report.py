@@ -121,7 +121,8 @@ def _histograms(
 
 
 def _curves(found: Sweep, best: Tried) -> Figure:
-    """Every measure over t_start, a line for each σ; the recommended pair as a dot."""
+    """Every measure over t_start, a line for each σ; the recommended pair as a dot; of PSNR at its σ also boxes of the
+    images' own, whiskers at the 5th and 95th percentile (journal, S2 Fig.)."""
     names = _FORWARD | _BACKWARD
     figure = Figure(figsize=(13, 6))
     panels = figure.subplots(2, 4).ravel()
@@ -132,6 +133,11 @@ def _curves(found: Sweep, best: Tried) -> Figure:
         axes.plot(best.t_start, getattr(best, name), "o", ms=10, mfc="none", color="black")
         axes.set_title(label + " over t_start", fontsize=9)
         axes.tick_params(labelsize=7)
+    spread = [found.at(t, best.sigma).psnr_of_images for t in found.t_starts]
+    if len(spread[0]) > 1:
+        wide = 0.04 * (max(found.t_starts) - min(found.t_starts)) or 1.0
+        panels[list(names).index("psnr")].boxplot(spread, positions=found.t_starts, widths=wide, whis=(5, 95),
+                                                    showmeans=True, showfliers=False, manage_ticks=False)  # fmt: skip
     panels[0].axhline(ALIKE, color="grey", lw=0.8, ls=":")
     panels[-2].axhline(found.real_structure, color="grey", lw=0.8, ls=":")
     panels[-1].set_ylim(0, 2)

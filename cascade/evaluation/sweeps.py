@@ -42,6 +42,7 @@ class Tried:
     kld: Kullback-Leibler divergence of noised real images from noised sketches, nats; bd: Bhattacharyya distance; psnr
     (dB), ssim, mae (of the window) and zncc of what is painted, against the real images; structure: IoU of what is
     bright in the painted images (Otsu) with cells, or walls; detail: what is fine in them, in that of the real images.
+    psnr_of_images: of each image, in their order.
     """
 
     t_start: int
@@ -54,6 +55,7 @@ class Tried:
     zncc: float
     structure: float
     detail: float
+    psnr_of_images: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +105,10 @@ def sweep(
                 made = paint([one.sketch for one in scenes], t_start, sigma)
                 found = [_backward(one, image, window) for one, image in zip(scenes, made, strict=True)]
                 means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
-                tried.append(Tried(t_start, sigma, kullback_leibler(p, q), bhattacharyya(p, q), **means))
+                each = tuple(one["psnr"] for one in found)
+                tried.append(
+                    Tried(t_start, sigma, kullback_leibler(p, q), bhattacharyya(p, q), **means, psnr_of_images=each)
+                )
                 shown[t_start, sigma] = list(made)
                 bar.update()
     real = [structure_kept(one.image, one, window) for one in scenes]
