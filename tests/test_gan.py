@@ -219,7 +219,20 @@ def test_identity_and_pairs_are_mean_distances():
     identity = losses("paper", identity_weight=3.0)[0](given, seeded()) - without
     torch.testing.assert_close(identity, 3 * (0.5 * given["image"]).abs().mean())
     pairs = losses("paper", pair_weight=2.0)[0](given, seeded()) - without
-    torch.testing.assert_close(pairs, 2 * (0.5 * given["annotation"] - given["image"]).abs().mean())
+    apart = 0.5 * given["annotation"] - given["image"]
+    torch.testing.assert_close(pairs, 2 * apart.abs().mean())
+    whole = losses("paper", pair_weight=2.0, pair_box_px=99)[0](given, seeded()) - without
+    torch.testing.assert_close(whole, 2 * apart.mean((1, 2, 3)).abs().mean())
+
+
+def test_noise_costs_a_pair_the_less_the_larger_the_boxes():
+    given = batch(count=300)
+    given["image"] = 0.5 * given["annotation"]  # what is made of it, exactly
+    noisy = given | {"image": given["image"] + 0.1 * torch.randn(given["image"].shape, generator=seeded(3))}
+    cost = {n: losses("paper", pair_weight=1.0, pair_box_px=n)[0](noisy, seeded()) for n in (1, 4)}
+    free = losses("paper")[0](noisy, seeded())
+    assert (cost[1] - free).item() == pytest.approx(0.1 * np.sqrt(2 / np.pi), rel=0.05)
+    assert (cost[4] - free).item() == pytest.approx(0.1 * np.sqrt(2 / np.pi) / 4, rel=0.1)
 
 
 def test_the_modern_objective_is_relativistic_with_both_penalties():

@@ -70,6 +70,8 @@ class Settings(PainterSettings):
     """Of the identity loss, in that of the adversarial one; 0 for none."""
     pair_weight: float = 10.0
     """Of the distance to the real image of an annotation, where there are pairs; the paper has none, 0."""
+    pair_box_px: int = 4
+    """Side of the boxes over which both are averaged before; by single pixels, images without noise are the nearest."""
     position: bool = True
     """Tell both networks where in the specimen voxels lie (f_pos, Eq. 1)."""
     alpha: float = 100.0
@@ -95,7 +97,7 @@ class Settings(PainterSettings):
         check_folders(self.output_dir, [self.data, *[self.annotations][: bool(self.annotations)]], self.base_model)
         check_levels(self, "discriminator")
         check_scalings(self.alpha, self.beta)
-        at_least(self, gradient_penalty=0, identity_weight=0, pair_weight=0, augmentation_interval=1)
+        at_least(self, gradient_penalty=0, identity_weight=0, pair_weight=0, pair_box_px=1, augmentation_interval=1)
         least = 2 ** len(self.discriminator["block_out_channels"])
         if min(self.patch_size) < least:
             raise ValueError(
@@ -148,6 +150,7 @@ def _train(settings: Settings, data: AnnotatedImages, patches: ConditionedPatche
         identity_weight=settings.identity_weight,
         pair_weight=settings.pair_weight * patches.pairs,
         noise=settings.noise,
+        pair_box_px=settings.pair_box_px,
     )
     judged = DiscriminatorLoss(
         *common,

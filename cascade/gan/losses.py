@@ -19,9 +19,10 @@ class GeneratorLoss(torch.nn.Module):
     batch holds pairs, to be near to the real image.
 
     ‖i − G(i)‖₁ is the paper's identity loss; ‖i − G(m)‖₁ that of pix2pix (Isola et al., CVPR 2017, Eq. 3), which needs
-    the image i of annotation m. encode(batch, generator) gives `annotation`, `image` and, unless G is told none,
-    `annotation_position` and `image_position`, each (B, 1, *size); D sees the last. noise: whether G is given a
-    channel of white noise, without which it makes of an annotation one image only.
+    the image i of annotation m. pair_box_px: both are averaged over boxes of so many pixels before, since a difference
+    of single pixels is least where G makes no noise at all. encode(batch, generator) gives `annotation`, `image` and,
+    unless G is told none, `annotation_position` and `image_position`, each (B, 1, *size); D sees the last. noise:
+    whether G is given a channel of white noise, without which it makes of an annotation one image only.
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class GeneratorLoss(torch.nn.Module):
         identity_weight: float,
         pair_weight: float,
         noise: bool,
+        pair_box_px: int = 1,
     ):
         super().__init__()
         self.generator, self.discriminator = generator, discriminator
+        self.pair_box_px = pair_box_px
         self.encode, self.augmentation, self.objective, self.noise = encode, augmentation, objective, noise
         self.identity_weight, self.pair_weight = identity_weight, pair_weight
 
@@ -53,7 +56,9 @@ class GeneratorLoss(torch.nn.Module):
                 real = judged(self.discriminator, image, position, self.augmentation, generator)
             loss = relativistic(fake, real)
         if self.pair_weight:
-            loss = loss + self.pair_weight * F.l1_loss(made.float(), image.float())
+            loss = loss + self.pair_weight * F.l1_loss(
+                *(averaged(one.float(), self.pair_box_px) for one in (made, image))
+            )
         if self.identity_weight:
             back = generated(self.generator, image, position, generator, self.noise)
             loss = loss + self.identity_weight * F.l1_loss(back.float(), image.float())
@@ -139,6 +144,17 @@ def judged(
     shown = image if augmentation is None else augmentation(image, generator)
     logits: torch.Tensor = network(shown, position).logits
     return logits.float()
+
+
+def averaged(images: torch.Tensor, box_px: int) -> torch.Tensor:
+    """Means of (B, C, *size) images over boxes of so many pixels at every place; of a smaller image over its edge.
+
+    >>> averaged(torch.arange(5.0).view(1, 1, 1, 5), 3).flatten().tolist()
+    [1.0, 2.0, 3.0]
+    """
+    size = [min(box_px, n) for n in images.shape[2:]]
+    pool = F.avg_pool2d if len(size) == 2 else F.avg_pool3d
+    return pool(images, size, stride=1)
 
 
 def relativistic(better: torch.Tensor, worse: torch.Tensor) -> torch.Tensor:
