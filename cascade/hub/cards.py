@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from cascade.hub.folders import without_samples
 from cascade.optics.statistics import Statistics
 
 LIBRARY = "cascade-microscopy"
@@ -139,6 +140,14 @@ sizes and light of {len(statistics.cell_area_um2)} annotated ones. The stages in
 `multiview` can be loaded on their own.
 """,
     )
+
+
+def copy_card(source: str | Path | None, folder: Path) -> None:
+    """Write the card of the folder that a stage was loaded from into another, unless there is one, without its sheet of
+    samples."""
+    card = Path(source or folder) / "README.md"
+    if card.is_file() and not (folder / "README.md").is_file():
+        (folder / "README.md").write_text(without_samples(card.read_text()))
 
 
 def card_data(folder: Path) -> ModelCardData | None:

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ModelError(f"{path} holds {json.dumps(record)[:20]} where settings should be: copy the model again")
     return record
+
+
+def write_records(folder: Path, records: Mapping[str, Any]) -> None:
+    """Write each record that there is as `name.json`, and remove what an earlier model left in place of the others."""
+    for name, record in records.items():
+        path = folder / f"{name}.json"
+        if record is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 
 def forget_paths(folder: Path) -> None:
