@@ -159,6 +159,7 @@ class CascadePipeline(DiffusionPipeline):
         as the stages' own cards do, which are written, too."""
         super().save_pretrained(save_directory, **kwargs)
         folder = Path(save_directory)
+        hub.name_package(folder)
         self.statistics.save(folder)
         for name in ("mask", "multiview", "texture"):
             stage = getattr(self, name)

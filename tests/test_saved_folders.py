@@ -5,11 +5,14 @@ import shutil
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 from made_up import tiny_gan_pipeline, tiny_sketch_pipeline
 
+import cascade
 from cascade.hub.cards import card_data
 from cascade.hub.embedded import embedded
 from cascade.hub.few_steps import FEW_STEPS
+from cascade.hub.folders import model_index
 from cascade.pipelines.cascade import CascadePipeline
 from cascade.pipelines.conditional_gan import ConditionalGANPipeline
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
@@ -83,6 +86,25 @@ def test_a_copy_draws_in_few_steps_as_the_first_does(saved, tmp_path):
     assert not (tmp_path / "mask" / FEW_STEPS).exists()
     again = MaskDDPMPipeline.from_pretrained(tmp_path / "mask", few_steps=True)
     assert all(torch.equal(value, state_of(first)[name]) for name, value in state_of(again).items())
+
+
+@pytest.mark.parametrize("make", [tiny_sketch_pipeline, tiny_gan_pipeline, None])
+def test_the_generic_loader_says_what_to_call(make, saved, tmp_path):
+    folder = saved
+    if make is not None:
+        folder = tmp_path / "model"
+        make().save_pretrained(folder)
+    name = model_index(folder)["_class_name"]
+    with pytest.raises(AttributeError) as caught:
+        DiffusionPipeline.from_pretrained(folder)
+    assert str(caught.value).endswith(f" cascade.{name}")
+    assert len(str(caught.value).splitlines()) == 1
+    assert getattr(cascade, name).from_pretrained(folder).__class__.__name__ == name
+    # and of an older folder, which does not name the package
+    index = json.loads((folder / "model_index.json").read_text())
+    shutil.copytree(folder, tmp_path / "older")
+    (tmp_path / "older" / "model_index.json").write_text(json.dumps(index | {"_class_name": name}))
+    assert model_index(tmp_path / "older")["_class_name"] == name
 
 
 def test_weights_for_few_steps_stay_where_a_stage_is_saved_over_itself_and_not_with_others(saved, tmp_path):

@@ -75,6 +75,7 @@ class HubStage:
         """Write the stage into a folder, with the weights for few steps that lay beside its own where it is from."""
         folder = Path(save_directory)
         super().save_pretrained(folder, safe_serialization, variant, **options)  # type: ignore[misc]
+        hub.name_package(folder)
         hub.write_records(folder, {name: getattr(self, f"_{name}") for name in self.fitted})
         if self.few_steps_file is None:
             (folder / FEW_STEPS).unlink(missing_ok=True)  # of other weights
