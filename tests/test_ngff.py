@@ -1,6 +1,9 @@
 """OME-Zarr as input: folders that zarr writes by the specifications 0.4 and 0.5, and this package's own."""
 
+import json
 import logging
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,6 +199,24 @@ def test_what_is_no_such_image_is_named(tmp_path, planes):
     with pytest.raises(DataError, match="a time series of 2 frames"):
         read_image(tmp_path / "film.zarr")
     assert (read_labels(labels_in(path)[0]) == labels).all()
+
+
+@pytest.mark.parametrize("coded", [{"compressor": {"id": "pickle"}}, {"filters": [{"id": "pickle"}]}])
+def test_pickles_are_never_opened(coded, tmp_path, planes):
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "opened",)
+
+    path = write_foreign(tmp_path / "x.zarr", "0.4", planes[0][0])
+    record = json.loads((path / "level0" / ".zarray").read_text())
+    chunks = [one for one in (path / "level0").rglob("*") if one.is_file() and not one.name.startswith(".")]
+    assert chunks
+    for chunk in chunks:
+        chunk.write_bytes(pickle.dumps(Trap()))
+    (path / "level0" / ".zarray").write_text(json.dumps(record | {"filters": None, "compressor": None} | coded))
+    with pytest.raises(DataError, match=r"x.zarr: cannot be read \(.*pickle"):  # which zarr refuses
+        read_image(path)
+    assert not (tmp_path / "opened").exists()
 
 
 def test_a_series_inside_is_found(tmp_path, planes):
