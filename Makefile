@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
-.PHONY: demo test lint types docs tutorials links wheel-check clean
+.PHONY: demo test lint types docs tutorials links wheel-check app-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cascade demo --output_dir demo
@@ -32,6 +32,12 @@ links:
 # The wheel alone, away from this folder, with what its core needs and none of its extras.
 wheel-check: $(VENV)/.installed
 	$(BIN)/python .ci/wheel_check.py
+
+# The page of `cascade app` in a browser, which the machine has to have.
+app-check: $(VENV)/.installed-test
+	@if [ -n "$$(which chromium chromium-browser google-chrome)" ]; then \
+		$(PIP) -e '.[app]' playwright && $(BIN)/python -m pytest tests/test_app.py; \
+	else echo "app-check: skipped, there is no Chromium: apt-get install chromium"; fi
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "installing into $(VENV): a few minutes"

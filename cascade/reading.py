@@ -12,6 +12,7 @@ import tifffile
 from imageio.v3 import imread
 from skimage import measure
 
+from cascade.ngff import is_zarr, read_zarr
 from cascade.vendor import is_vendors, read_vendor
 
 SUFFIXES = (".tif", ".tiff", ".png")  # in upper case, too
@@ -38,12 +39,13 @@ class _Stored:
 
 
 def is_image(path: Path) -> bool:
-    """Is this a file to be read, by its name? Hidden ones are not: macOS leaves a `._x.tif` beside `x.tif`.
+    """Is this a file, or of OME-Zarr a folder, to be read, by its name? Hidden ones are not: macOS leaves a `._x.tif`
+    beside `x.tif`.
 
-    >>> [is_image(Path(name)) for name in ("t000.tif", "X.TIFF", "x.PNG", "x.czi", "._t000.tif", "x.jpg")]
-    [True, True, True, True, False, False]
+    >>> [is_image(Path(name)) for name in ("t000.tif", "X.TIFF", "x.PNG", "x.czi", "x.ome.zarr", "._t.tif", "x.jpg")]
+    [True, True, True, True, True, False, False]
     """
-    return (path.suffix.lower() in SUFFIXES or is_vendors(path)) and not path.name.startswith(".")
+    return (path.suffix.lower() in SUFFIXES or is_vendors(path) or is_zarr(path)) and not path.name.startswith(".")
 
 
 def is_png(path: Path) -> bool:
@@ -149,8 +151,8 @@ def opened(path: Path) -> Iterator[tifffile.TiffFile]:
 
 
 def _read(path: Path, lossless: bool = False) -> _Stored:
-    if is_vendors(path):
-        return _read_vendor(path)
+    if is_vendors(path) or is_zarr(path):
+        return _read_stored(path)
     if is_png(path):
         try:
             with path.open("rb") as file:  # which a reader that fails would leave open
@@ -165,9 +167,9 @@ def _read(path: Path, lossless: bool = False) -> _Stored:
         return _Stored(array, *_channels_and_times(tiff, array), axes=tiff.series[0].axes, names=_names_in(tiff))
 
 
-def _read_vendor(path: Path) -> _Stored:
+def _read_stored(path: Path) -> _Stored:
     try:
-        image = read_vendor(path)
+        image = read_zarr(path) if is_zarr(path) else read_vendor(path)
     except ImportError:
         raise
     except Exception as error:  # each of its readers raises its own

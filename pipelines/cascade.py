@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from cascade.annotation import Annotation, Sample
 from cascade.hub import folders as hub
-from cascade.hub.cards import write_cascade_card
+from cascade.hub.cards import copy_card, write_cascade_card
 from cascade.hub.few_steps import FEW_STEPS
 from cascade.hub.statistics import saved_statistics
 from cascade.neus.settings import NeuSSettings
@@ -75,7 +75,7 @@ class CascadePipeline(DiffusionPipeline):
         if statistics is None:
             raise ValueError("a cascade needs statistics=…: Statistics.load(crops).to_dict()")
         self.register_modules(mask=mask, multiview=multiview, texture=texture)
-        self.register_to_config(statistics=statistics)
+        self._statistics = Statistics.from_dict(statistics)
         if self.statistics.ndim == 3 and multiview is None:
             raise ValueError(
                 "a 3D data set needs the multiview stage: pass multiview=MultiviewPipeline.from_pretrained(…)"
@@ -84,7 +84,7 @@ class CascadePipeline(DiffusionPipeline):
     @property
     def statistics(self) -> Statistics:
         """What was fitted to the real data set."""
-        return Statistics.from_dict(self.config.statistics)
+        return self._statistics
 
     @property
     def stages(self) -> list[DiffusionPipeline]:
@@ -155,9 +155,17 @@ class CascadePipeline(DiffusionPipeline):
         return pipeline
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Write all stages, each loadable on its own, and a card that says what they were made from."""
+        """Write all stages, each loadable on its own, the statistics, and a card that says what they were made from,
+        as the stages' own cards do, which are written, too."""
         super().save_pretrained(save_directory, **kwargs)
-        write_cascade_card(Path(save_directory), self.statistics)
+        folder = Path(save_directory)
+        hub.name_package(folder)
+        self.statistics.save(folder)
+        for name in ("mask", "multiview", "texture"):
+            stage = getattr(self, name)
+            if stage is not None:
+                copy_card(stage.name_or_path, folder / name)
+        write_cascade_card(folder, self.statistics)
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
         """Upload the whole cascade with its card; returns the commit's address."""

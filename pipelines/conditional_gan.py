@@ -58,6 +58,7 @@ class ConditionalGANPipeline(HubStage, DiffusionPipeline):
     """
 
     networks: ClassVar = {"generator": PixelShuffleUNet}
+    fitted: ClassVar = ("sketch",)
     scheduled: ClassVar[bool] = False
 
     def __init__(
@@ -88,11 +89,11 @@ class ConditionalGANPipeline(HubStage, DiffusionPipeline):
             raise ValueError(f"condition must be binary or sketch, got {condition!r}")
         window = window or asdict(Window(0.0, 65535.0))
         Window(**window)  # what cannot be is said now
+        self._sketch = sketch or SketchSettings().record()
         self.register_to_config(
             spacing_um=spacing_um,
             window=window,
             dtype=dtype,
-            sketch=sketch or SketchSettings().record(),
             condition=condition,
             alpha=float(alpha),
             beta=float(beta),
@@ -128,7 +129,7 @@ class ConditionalGANPipeline(HubStage, DiffusionPipeline):
     @property
     def sketch_settings(self) -> SketchSettings:
         """How annotations are shown to the generator."""
-        return SketchSettings(**self.config.sketch)
+        return SketchSettings(**self._sketch)
 
     @torch.inference_mode()
     def __call__(

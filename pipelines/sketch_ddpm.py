@@ -58,6 +58,7 @@ class SketchPipeline(HubStage, DiffusionPipeline):
     """
 
     networks: ClassVar = {"unet": PixelShuffleUNet}
+    fitted: ClassVar = ("sketch",)
 
     def __init__(
         self,
@@ -91,11 +92,11 @@ class SketchPipeline(HubStage, DiffusionPipeline):
         [Window(**one) for one in windows]  # what cannot be is said now
         if len(spacing_um) != unet.config.dimensions:
             raise ValueError(f"spacing_um has {len(spacing_um)} lengths, the network {unet.config.dimensions} axes")
+        self._sketch = sketch
         self.register_to_config(
             spacing_um=spacing_um,
             windows=windows,
             dtype=dtype,
-            sketch=sketch,
             t_start=t_start,
             sigma=sigma,
             num_inference_steps=num_inference_steps,
@@ -116,11 +117,11 @@ class SketchPipeline(HubStage, DiffusionPipeline):
     @property
     def sketch_settings(self) -> SketchSettings:
         """How sketches are drawn; raises ValueError where no one has fitted them."""
-        if self.config.sketch is None:
+        if self._sketch is None:
             raise ValueError(
                 "this model does not say how its sketches are drawn: give settings, as fit_sketch finds them"
             )
-        return SketchSettings(**self.config.sketch)
+        return SketchSettings(**self._sketch)
 
     @torch.inference_mode()
     def __call__(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from conftest import field_of_view
 
+import cascade
 from cascade.annotation import Annotation, Sample
 from cascade.commands import assemble as module
 from cascade.commands.assemble import assemble
@@ -17,8 +18,6 @@ class CascadePipeline:
 
     def __init__(self, folder):
         self.folder = folder
-
-    from_pretrained = classmethod(lambda cls, folder: cls(folder))
 
     def to(self, *_):
         return self
@@ -35,10 +34,9 @@ class CascadePipeline:
 
 @pytest.fixture
 def stages(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "CascadePipeline", CascadePipeline)
+    monkeypatch.setattr(module, "load", CascadePipeline)
     (tmp_path / "work" / "stages" / "mask" / "checkpoint-5").mkdir(parents=True)
     (tmp_path / "work" / "stages" / "mask" / "model_index.json").write_text('{"_class_name": "MaskDDPMPipeline"}')
-    (tmp_path / "work" / "stages" / "mask" / "README.md").write_text("a card")
     return tmp_path / "work" / "stages"
 
 
@@ -56,7 +54,6 @@ def test_what_lies_beside_the_source_stays_when_its_parent_is_written(stages, ol
     for _ in range(2):
         assemble(AssembleSettings(stages, output_dir=work))
     assert before <= set(work.rglob("*"))
-    assert (work / "mask" / "README.md").read_text() == "a card"
     assert json.loads((work / "model_index.json").read_text())["_class_name"] == "CascadePipeline"
 
 
@@ -75,3 +72,13 @@ def test_a_data_set_inside_its_model_is_refused(tmp_path, monkeypatch, capsys):
         assert main(["generate", "--model", str(tmp_path / "model"), "--output_dir", output]) == 1
         assert "is, or lies inside, the model" in capsys.readouterr().err
     assert not list((tmp_path / "model").iterdir())
+
+
+def test_the_bars_of_stages_are_not_drawn(tmp_path, monkeypatch, capfd):
+    def drawn(self, generator, **_):
+        self.mask(1, num_inference_steps=1, generator=generator)
+        return CascadePipeline(None)()
+
+    monkeypatch.setattr(cascade.CascadePipeline, "__call__", drawn)
+    assemble(AssembleSettings(cascade.embedded("nuclei2d"), output_dir=tmp_path / "model"))
+    assert not capfd.readouterr().err

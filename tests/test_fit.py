@@ -136,6 +136,17 @@ def test_the_budget_decides_how_long_is_trained(monkeypatch, tmp_path):
     assert training[training.index("--base_model") + 1] == str(embedded("nuclei2d") / "mask")
 
 
+def test_a_budget_that_holds_too_few_steps_is_said(monkeypatch, tmp_path, capsys):
+    def launch(module, options):
+        folder = Path(options[options.index("--output_dir") + 1])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "log.jsonl").write_text(json.dumps({"seconds_per_step": 6.0}))
+
+    monkeypatch.setattr(module, "_launch", launch)
+    fit(planned(tmp_path, budget=3, skip=tuple(set(STEPS) - {"mask"})))
+    assert "mask: the budget is too short here: 50 steps, the fewest, take about 5 min" in capsys.readouterr().err
+
+
 def test_what_stages_go_on_from():
     base = embedded("nuclei3d")
     plan = planned("out", base_model="nuclei3d")

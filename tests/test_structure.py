@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 
 BASE = {
     "geometry", "rng", "draws", "files", "locks", "ownership", "memory", "processor", "evenly", "settings", "reading",
-    "extras", "vendor",
+    "extras", "vendor", "ngff",
 }  # fmt: skip
 PARTS = BASE | {"annotation", "shapes", "optics", "population", "sketch", "diffusion", "gan", "neus", "multiview"}
 ALLOWED = {
@@ -23,7 +23,8 @@ ALLOWED = {
     "evenly": set(),
     "extras": set(),
     "vendor": {"extras"},
-    "reading": {"vendor"},
+    "ngff": {"vendor"},
+    "reading": {"vendor", "ngff"},
     "settings": set(),
     "entry": set(),
     "annotation": {"geometry"},

@@ -107,7 +107,7 @@ def _train(settings: Settings) -> None:
         title = f"{'Texture' if texture else 'Outlines'} of cells, distilled to {few} steps"
         base = settings.base_model
         stage = kind.from_pretrained(stage_of(base, settings.stage))
-        save_few_steps(stage, pipeline, settings.output_dir, rank=settings.rank)
+        stage.few_steps_file = save_few_steps(stage, pipeline, settings.output_dir, rank=settings.rank)
         save_stage(stage, settings, step, title=title, data=crops.statistics, base_model=base, metrics=metrics)
     accelerator.end_training()
 

@@ -128,7 +128,7 @@ def _train(settings: Settings, patches: PatchDataset, pipeline: SketchPipeline) 
             ),
         }  # fmt: skip
         base = SketchPipeline.from_pretrained(settings.base_model)
-        save_few_steps(base, pipeline, settings.output_dir, rank=settings.rank)
+        base.few_steps_file = save_few_steps(base, pipeline, settings.output_dir, rank=settings.rank)
         source = Path(settings.data[0])
         origin = Origin((source if source.is_dir() else source.parent).resolve().name, settings.licence)
         title = f"Scenes painted from sketches (DDPM), distilled to {few} steps"

@@ -7,8 +7,8 @@ import torch
 from cascade.commands.settings import AssembleSettings
 from cascade.export.preview import sample_preview
 from cascade.files import exclusive
-from cascade.generation.load import best_device
-from cascade.hub.folders import forget_paths, model_index, without_samples
+from cascade.generation.load import load
+from cascade.hub.folders import forget_paths, model_index
 from cascade.ownership import is_free, renewing
 from cascade.pipelines.cascade import CascadePipeline
 
@@ -39,7 +39,7 @@ def assemble(settings: AssembleSettings) -> CascadePipeline:
 
 
 def _assemble(model: str | Path, output: Path, half: bool) -> CascadePipeline:
-    pipeline = CascadePipeline.from_pretrained(model).to(best_device())
+    pipeline = load(model)
     sample = pipeline(generator=torch.Generator().manual_seed(0), min_alignment=0.0).samples[0]
     pipeline.to("cpu")
     if half:
@@ -48,8 +48,4 @@ def _assemble(model: str | Path, output: Path, half: bool) -> CascadePipeline:
         sample_preview(sample, partial / "preview.png")
         pipeline.save_pretrained(partial)
         forget_paths(partial)
-        for stage in ("mask", "multiview", "texture"):
-            card = Path(model, stage, "README.md")
-            if card.is_file():
-                (partial / stage / "README.md").write_text(without_samples(card.read_text()))
     return pipeline

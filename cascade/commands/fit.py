@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cascade.commands import fit_raw
 from cascade.commands.child import run_child
-from cascade.commands.fit_plan import announced
+from cascade.commands.fit_plan import announced, beyond_budget
 from cascade.commands.settings import FitSettings, Step
 from cascade.evaluation.settings import EvaluateSettings
 from cascade.files import STATE, BrokenRecord, exclusive, read_record, replacing
@@ -25,6 +25,7 @@ _RAW_STEPS: tuple[Step, ...] = ("sketch", "tune", "generate", "evaluate")  # wit
 _SCRIPTS = {"mask": "cascade.training.train_mask_ddpm", "texture": "cascade.training.train_controlnet"}
 _SHARES = {"mask": 0.3, "texture": 0.7}  # of the time for training
 _TRIAL = 4  # steps that tell how long one takes
+_FEWEST = 50  # steps, whatever the budget
 _STATE = "fit.json"
 _PATHS = ("source", "base_model")  # of a plan: the same folder, however it is written
 
@@ -177,8 +178,10 @@ def _train(stage: str, plan: FitSettings, output: Path, state: Progress) -> None
         seconds = min(json.loads(line)["seconds_per_step"] for line in lines)
         begun = time.perf_counter() - start  # until the first step twice: of the trial, and of the training
         steps = int((60 * plan.budget * _SHARES[stage] - 2 * begun + _TRIAL * seconds) / seconds)
-        state.train_steps[stage] = max(min(steps, 20_000), 50)
+        state.train_steps[stage] = max(min(steps, 20_000), _FEWEST)
         state.save()
+        if steps < _FEWEST:
+            print(beyond_budget(stage, _FEWEST, seconds), file=sys.stderr)
     steps = state.train_steps[stage]
     often = ["--checkpointing_steps", str(max(steps // 10, 25)), "--preview_steps", str(max(steps // 4, 25))]
     often += ["--lr_warmup_steps", str(min(200, steps // 10)), "--resume_from_checkpoint", "latest"]

@@ -35,6 +35,15 @@ def announced(plan: FitSettings, steps: Sequence[Step]) -> str:
     return f"plan: {', '.join(steps)}: about {_time(training + images + rest)}{of}{evaluated}"
 
 
+def beyond_budget(stage: str, steps: int, seconds: float) -> str:
+    """What is said of a training whose fewest steps, of so many seconds each, do not fit into the budget.
+
+    >>> beyond_budget("texture", 50, 6.0)
+    'texture: the budget is too short here: 50 steps, the fewest, take about 5 min'
+    """
+    return f"{stage}: the budget is too short here: {steps} steps, the fewest, take about {_time(steps * seconds / 60)}"
+
+
 def _minutes_of_images(plan: FitSettings) -> float:
     import torch
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cascade.commands.child import run_child
+from cascade.commands.fit_plan import beyond_budget
 from cascade.commands.settings import FitSettings
 from cascade.evaluation.settings import EvaluateSettings
 from cascade.files import STATE
@@ -46,6 +47,8 @@ def train(plan: FitSettings, output: Path, state: "Progress") -> None:
         steps = int((60 * plan.budget - 2 * begun + _TRIAL * seconds) / seconds)
         state.train_steps["sketch"] = min(max(steps, _FEWEST), _MOST)
         state.save()
+        if steps < _FEWEST:
+            print(beyond_budget("sketch", _FEWEST, seconds), file=sys.stderr)
     steps = state.train_steps["sketch"]
     print(f"sketch: {steps} steps, see {output / 'model' / 'log.jsonl'}", file=sys.stderr)
     often = ["--checkpointing_steps", str(max(steps // 10, 25)), "--preview_steps", str(max(steps // 4, 25))]

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.annotation import Annotation
+from cascade.ngff import labels_in, read_zarr
 from cascade.reading import DataError
 
 COCO = "annotations.json"
@@ -40,11 +41,12 @@ def images_of(path: Path) -> list[str]:
 
 
 def _of_zarr(path: Path, number: int) -> Annotation:
-    import zarr
-
-    cells = zarr.open_group(str(path), mode="r")["labels/cells"]
-    first = cells.attrs["ome"]["multiscales"][0]["datasets"][0]
-    return Annotation.of_labels(cells[first["path"]][:], _lengths(first["coordinateTransformations"][0]["scale"]))
+    (labels,) = labels_in(path)
+    found = read_zarr(labels)
+    ndim = 3 if found.spacing_um[0] or found.array.shape[2] > 1 else 2
+    if not all(found.spacing_um[-ndim:]):
+        raise DataError(f"{path}: its labels have no voxel size in a unit of length")
+    return Annotation.of_labels(found.array.reshape(found.array.shape[-ndim:]), found.spacing_um[-ndim:])
 
 
 def _of_parquet(path: Path, number: int) -> Annotation:

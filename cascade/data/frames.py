@@ -50,7 +50,8 @@ def find_frames(
     Layouts: Cell Tracking Challenge (`01/t000.tif` with `01_GT/SEG/man_seg000.tif`, `man_seg_000_012.tif` for one
     slice of a stack, or `01_ST/SEG/…` with `truth="st"`), or those of `find_pairs`: labels or outlines beside the
     images, or in a folder of their own. Files end with .tif, .tiff or .png, images also with .czi, .lif or .nd2, in
-    lower or upper case; hidden files are passed over.
+    lower or upper case, OME-Zarr folders with .zarr, and one of these may be `source` itself; hidden files are passed
+    over.
     channel: of images that have several, by name or by number from 1.
     Raises DataError where nothing annotated is found, and where two files are of the same frame.
     """

@@ -12,6 +12,7 @@ from cascade.data.frames import Frame
 from cascade.data.listing import images_in
 from cascade.data.pairs import IMAGE_FOLDERS
 from cascade.data.spacing import needed_spacing
+from cascade.ngff import is_zarr
 from cascade.reading import DataError, is_image, read_channels, read_image
 
 _PREVIEW = "preview.png"  # which this package lays beside `images/`
@@ -19,14 +20,16 @@ _MASK = re.compile(r"_(cp_)?masks$")
 
 
 def find_images(source: Path, sequences: Sequence[str] = ()) -> list[list[Path]]:
-    """The images of a folder, TIFF or PNG: of sequences as in the Cell Tracking Challenge (`01/t000.tif`) a list each,
-    in the order of time, of any other folder one list; of one without images that in its `images/` or `imagesTr/`.
-    Cellpose's masks are passed over.
+    """The images of a folder, TIFF, PNG, OME-Zarr or a microscope's own format: of sequences as in the Cell Tracking
+    Challenge (`01/t000.tif`) a list each, in the order of time, of any other folder one list; of one without images
+    that in its `images/` or `imagesTr/`. Cellpose's masks are passed over. An OME-Zarr folder is an image itself.
 
     Raises DataError where there are none, or not the sequences that are asked for.
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such folder; name the folder that holds the images")
+    if is_zarr(source):
+        return [[source]]
     folders = sorted(p for p in source.iterdir() if p.is_dir() and re.fullmatch(r"\d{2,}", p.name))
     missing = sorted(set(sequences) - {p.name for p in folders})
     if missing:
@@ -38,7 +41,7 @@ def find_images(source: Path, sequences: Sequence[str] = ()) -> list[list[Path]]
         inner = [p for p in sorted(source.iterdir()) if p.is_dir() and p.name.lower() in IMAGE_FOLDERS]
         found = [[path for path in images_in(folder) if is_raw(path)] for folder in inner] or found
     if not any(found):
-        raise DataError(f"{source}: no images (.tif, .tiff, .png); name the folder that holds them")
+        raise DataError(f"{source}: no images (.tif, .tiff, .png, .ome.zarr); name the folder that holds them")
     return [paths for paths in found if paths]
 
 

@@ -13,6 +13,7 @@ from cascade.data.exported import COCO, images_of, read_exported
 from cascade.data.frames import Frame, find_frames
 from cascade.data.spacing import spacing_of
 from cascade.export.annotations import load_annotation
+from cascade.ngff import holds_image, is_zarr
 from cascade.reading import DataError, is_image
 
 _FOLDERS = {"masks": "images", "labels": "images", "instancesTr": "imagesTr"}  # of StarDist, OME-TIFF, nnU-Net
@@ -92,9 +93,11 @@ def bare_labels(source: Path, truth: str = "gt", sequences: tuple[str, ...] = ()
 
     Layouts: annotations as this package writes them (`annotations/sample_000000.safetensors`), the Cell Tracking
     Challenge's truth (`01_GT/SEG/man_seg000.tif`), Cellpose's masks (`x_masks.tif`, also in `train/`), StarDist's
-    `masks/`, `labels/` of OME-TIFFs and nnU-Net's `instancesTr/`. Of OME-Zarr, COCO and Hugging Face's Parquet only the
-    labels are read, whether or not there are images.
+    `masks/`, `labels/` of OME-TIFFs and nnU-Net's `instancesTr/`, and OME-Zarr without images. Of COCO and Hugging
+    Face's Parquet only the labels are read, whether or not there are images.
     """
+    if is_zarr(source):
+        return [] if holds_image(source) else [_bare(source, source)]
     for folder in (source / "annotations", source):
         paths = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
         if paths:
@@ -110,7 +113,10 @@ def bare_labels(source: Path, truth: str = "gt", sequences: tuple[str, ...] = ()
         paths = list(_images(folder))
         if paths and all(path.stem.endswith(_TAGS) for path in paths):
             return [_bare(folder, path) for path in paths]
-    stores = sorted(source.glob("*.ome.zarr")) or sorted((source / "data").glob("*.parquet"))
+    stores = sorted(source.glob("*.ome.zarr"))
+    if stores and holds_image(stores[0]):
+        return []
+    stores = stores or sorted((source / "data").glob("*.parquet"))
     if stores:
         return [_bare(source, path) for path in stores]
     if (coco := source / COCO).is_file():

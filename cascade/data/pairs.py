@@ -1,11 +1,12 @@
 """Images and their labels, found by name: side by side in one folder, or in a folder each."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cascade.data.listing import foreign, images_in, names_of, one_each, stem_of
 from cascade.data.outlines import is_outlines
+from cascade.ngff import is_zarr, labels_in
 from cascade.reading import DataError
 
 Pair = tuple[str, Path, Path]
@@ -33,12 +34,15 @@ def find_pairs(source: Path, channel: str | None = None) -> tuple[list[Pair], in
     `x.tif` goes with `x_masks.tif` or `x_cp_masks.tif` beside it, else with the outlines `x.geojson` (QuPath), `x.zip`,
     `x_rois.zip` or `x.roi` (ImageJ); or `images/x.tif` with any of these in `masks/`, `labels/`, `outlines/` or
     `rois/`, where the name alone will do; or `imagesTr/x_0000.tif` with `instancesTr/x.tif`, else `labelsTr/x.tif`.
-    Pairs may lie in `stacks/` or, if there is none, in `train/`, as this package writes them for Cellpose.
+    An OME-Zarr image `x.ome.zarr` may hold its labels itself. Pairs may lie in `stacks/` or, if there is none, in
+    `train/`, as this package writes them for Cellpose.
     channel: of nnU-Net's, which keeps each in a file of its own, one by its number from 1.
 
     Raises DataError where nothing annotated is found, where labels have no image or an image has two of them, and for
     labels that were saved as a pickle, which is never opened.
     """
+    if is_zarr(source):
+        return _pairs_of([source])
     for place in (source, source / "stacks", source / "train"):
         if place.is_dir() and (beside := _beside(place))[0]:
             return beside
@@ -50,6 +54,8 @@ def find_pairs(source: Path, channel: str | None = None) -> tuple[list[Pair], in
             raise DataError(f"{source}: {names_of(known)} all hold labels of {images.name}; keep one of them")
         if known:
             return _apart(images, known[0], channel if name == "imagestr" else None)
+        if (inside := _pairs_of(images_in(images)))[0]:
+            return inside
     raise DataError(f"{source}: no annotated images; {_expected(source)}")
 
 
@@ -72,9 +78,34 @@ def _beside(source: Path) -> tuple[list[Pair], int]:
             raise DataError(
                 f"{path}: if these are the labels of {images[stem].name}, rename them to {right}, else move them away"
             )
+    inside = _held_labels(images)
+    for stem, path in inside.items():
+        _put(pairs, stem, path, images[stem])
     pairs |= _outlined(_outlines_in(source), {stem: path for stem, path in images.items() if stem not in pairs})
     _refuse_pickles(source, [stem for stem in images if stem not in pairs])
     return [(stem, images[stem], pairs[stem]) for stem in sorted(pairs)], len(images) - len(pairs)
+
+
+def _pairs_of(paths: Iterable[Path]) -> tuple[list[Pair], int]:
+    """Images with the labels that they hold themselves."""
+    images = {stem_of(path): path for path in paths}
+    held = _held_labels(images)
+    return [(stem, images[stem], held[stem]) for stem in sorted(held)], len(images) - len(held)
+
+
+def _held_labels(images: Mapping[str, Path]) -> dict[str, Path]:
+    """Labels inside OME-Zarr images, by stem. Raises DataError for an image that holds several."""
+    held: dict[str, Path] = {}
+    for stem, path in images.items():
+        try:
+            found = labels_in(path) if is_zarr(path) and path.is_dir() else []
+        except Exception as error:  # zarr raises many kinds for a broken folder
+            raise DataError(f"{path}: cannot be read ({error}); replace the folder") from error
+        if len(found) > 1:
+            raise DataError(f"{path}: holds several labels, {names_of(found)}; keep one of them")
+        if found:
+            held[stem] = found[0]
+    return held
 
 
 def _apart(folder: Path, labels: Path, channel: str | None) -> tuple[list[Pair], int]:

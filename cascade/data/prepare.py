@@ -20,8 +20,10 @@ from cascade.data.sizes import choose_sizes
 from cascade.data.spacing import needed_spacing
 from cascade.data.unlabelled import with_unlabelled
 from cascade.data.validate import soundness
+from cascade.export.card import write_data_card
 from cascade.files import exclusive
 from cascade.geometry.masks import one_piece
+from cascade.hub.cards import licence_id
 from cascade.optics.statistics import FILE_NAME, Statistics
 from cascade.ownership import check_not_input, is_free, renewing
 from cascade.reading import DataError
@@ -220,21 +222,16 @@ def _write(output_dir: Path, rows: list[_Row], statistics: Statistics, notes: Co
         datasets.Dataset.from_dict(columns, features).to_parquet(partial / "data" / "train-00000-of-00001.parquet")
         statistics.save(partial)
         crop_sheet([row.image for row in rows], [row.mask for row in rows], statistics.window, partial / "preview.png")
-        (partial / "README.md").write_text(_card(statistics, rows, notes))
+        title, text = f"{len(rows)} single-cell crops of {statistics.source}", _about(statistics, rows, notes)
+        licence = licence_id(statistics.licence)
+        write_data_card(partial, title, text, count=len(rows), licence=licence, synthetic=False)
     log.info("%d crops in %s; look at %s", len(rows), output_dir, output_dir / "preview.png")
 
 
-def _card(statistics: Statistics, rows: list[_Row], notes: Counter[str]) -> str:
+def _about(statistics: Statistics, rows: list[_Row], notes: Counter[str]) -> str:
     size, pixel_um = len(rows[0].mask), rows[0].pixel_size_um
     left_out = "".join(f"- {count} {reason}\n" for reason, count in sorted(notes.items()) if count)
-    return f"""---
-configs:
-- config_name: default
-  data_files: data/*.parquet
----
-# {len(rows)} single-cell crops of {statistics.source}
-
-{size}×{size} pixels at {pixel_um:g} µm, one cell each, its neighbours removed; made with `cascade prepare`.
+    return f"""{size}×{size} pixels at {pixel_um:g} µm, one cell each, its neighbours removed; by `cascade prepare`.
 `statistics.json` holds the intensity window, background, noise and population that generation needs:
 {np.mean(statistics.cells_per_image):.1f} cells per image, clustering {statistics.clustering_probability:.2f}.
 

@@ -29,7 +29,7 @@ class PrepareSettings:
 
     source: Path
     """Cell Tracking Challenge folder; or folder of x.tif with x_masks.tif, or with outlines of QuPath (x.geojson) or
-    ImageJ (x.zip, x.roi); or of images/ and masks/ or outlines/."""
+    ImageJ (x.zip, x.roi); or of images/ and masks/ or outlines/; or of x.ome.zarr that hold their labels."""
     _: KW_ONLY
     output_dir: Path
     """Folder of the crops, their statistics, a preview and a card."""

@@ -9,6 +9,7 @@ import numpy as np
 import tifffile
 
 from cascade.data.frames import Frame
+from cascade.ngff import is_zarr, read_zarr
 from cascade.reading import DataError, is_png, opened
 from cascade.vendor import is_vendors, read_vendor
 
@@ -80,12 +81,12 @@ def _recorded_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
 
 
 def tiff_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
-    """Spacing of the last `ndim` of z, y, x in µm as a TIFF's ImageJ or OME metadata, or those of a microscope's
-    format, say, None where they do not."""
+    """Spacing of the last `ndim` of z, y, x in µm as a TIFF's ImageJ or OME metadata, or those of OME-Zarr and
+    of a microscope's format, say, None where they do not."""
     if is_png(path):
         return None
-    if is_vendors(path):
-        return _vendor_spacing(path, ndim)
+    if is_vendors(path) or is_zarr(path):
+        return _stored_spacing(path, ndim)
     with opened(path) as tiff:
         if tiff.ome_metadata:
             pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"].get("Image", {})  # which may be in another file
@@ -104,9 +105,10 @@ def tiff_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
         return spacing if _are_lengths(spacing) else None
 
 
-def _vendor_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
+def _stored_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
     try:
-        spacing = read_vendor(path, pixels=False).spacing_um[-ndim:]
+        image = read_zarr(path, pixels=False) if is_zarr(path) else read_vendor(path, pixels=False)
+        spacing = image.spacing_um[-ndim:]
     except ImportError:
         raise
     except Exception as error:  # each of its readers raises its own

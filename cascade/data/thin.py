@@ -51,6 +51,8 @@ def _thin(settings: ThinSettings) -> Path:
     with renewing(output, "thinned", last="thinned.json") as partial:
         for n in tqdm(sorted(kept), desc="thinning", unit="frame"):
             frame, labels, chosen = found[n], found[n].labels(), kept[n]
+            if frame.image_path.is_dir():
+                raise DataError(f"{frame.image_path}: is a folder, and files are copied: save TIFFs, and thin those")
             if chosen is not None:
                 labels = one_piece(np.where(np.isin(labels, chosen), labels, 0))[0].astype(labels.dtype)
             image, place = (partial / path.relative_to(source) for path in (frame.image_path, frame.label_path))

@@ -10,6 +10,7 @@ import tifffile
 from PIL import Image
 
 from cascade.annotation import Sample
+from cascade.export.card import write_data_card
 from cascade.export.records import SampleRecord
 
 
@@ -53,23 +54,9 @@ def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, .
     voxels = f"Voxels are {' × '.join(f'{s:g}' for s in spacing_um)} µm."
     if "spacing_um" in about:  # it differs
         voxels = "Voxels are as large as `row['spacing_um']` says."
-    (folder / "README.md").write_text(
-        f"""---
-configs:
-- config_name: default
-  data_files: data/*.parquet
-task_categories: [image-segmentation]
-tags: [microscopy, synthetic-data, cascade-microscopy]
----
-# {len(records)} synthetic annotated {"stacks" if stacks else "images"}
-
-{how} {voxels}
-
-```json
-{json.dumps(about, indent=1)}
-```
-"""
-    )
+    title = f"{len(records)} synthetic annotated {'stacks' if stacks else 'images'}"
+    record = f"```json\n{json.dumps(about, indent=1)}\n```\n"
+    write_data_card(folder, title, f"{how} {voxels}\n\n{record}", count=len(records))
 
 
 def _encoded(array: npt.NDArray[Any]) -> bytes:

@@ -1,11 +1,23 @@
 """Model cards: what a stage was trained on and how, as the Hub shows it."""
 
 import json
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from cascade.hub.folders import without_samples
 from cascade.optics.statistics import Statistics
+
+LIBRARY = "cascade-microscopy"
+"""What loads these models: named so, the Hub shows no other library's way to do it."""
+
+_TAGS = ("microscopy", "cell-segmentation", "synthetic-data", LIBRARY)
+_FROM_NOTHING = ("MaskDDPMPipeline", "CascadePipeline", None)  # which are given no annotation
+_MADE_UP = "made-up shapes"
 
 
 class Origin(NamedTuple):
@@ -13,6 +25,19 @@ class Origin(NamedTuple):
 
     source: str
     licence: str
+
+
+def licence_id(text: str) -> str | None:
+    """A licence as the Hub names it, where a text begins with one that is usual for images; else None.
+
+    >>> licence_id("CC BY-NC-SA 4.0, Doe et al."), licence_id("CC0, BBBC039v1"), licence_id("ask the authors")
+    ('cc-by-nc-sa-4.0', 'cc0-1.0', None)
+    """
+    plain = re.sub(r"[\s_-]+", "-", text.strip().lower())
+    if re.match(r"cc-?0\b", plain):
+        return "cc0-1.0"
+    found = re.match(r"cc-by(-nc-sa|-nc-nd|-nc|-sa|-nd)?-([234]\.[05])\b", plain)
+    return f"cc-by{found[1] or ''}-{found[2]}" if found else None
 
 
 def write_card(
@@ -33,7 +58,7 @@ def write_card(
     settings: of the training; loss: the last that was logged. preview: a picture in `folder`. metrics: of the samples
     drawn at the end.
     """
-    sources = "".join(f"- {s.source}, licence: {s.licence}\n" for s in data) or "- none: made-up shapes only\n"
+    sources = "".join(f"- {s.source}, licence: {s.licence}\n" for s in data) or f"- none: {_MADE_UP} only\n"
     picture = f"![samples]({preview.name})\n\n" if preview else ""
     base = f"\nFinetuned from {_public(base_model)}; its licence holds as well.\n" if base_model else ""
     usage = (
@@ -54,13 +79,17 @@ pipeline = {load}.from_pretrained("this folder or repository")
     }
     if kept.get("base_model"):
         kept["base_model"] = _public(kept["base_model"])
-    (folder / "README.md").write_text(
-        f"""---
-library_name: diffusers
-license: {settings.get("model_license", "other")}
-tags: [microscopy, cell-segmentation, synthetic-data, cascade-microscopy]
----
-# {title}
+    front = _front(
+        title,
+        load,
+        settings.get("model_license", "other"),
+        _bases(base_model),
+        _results(metrics or {}, ", ".join(dict.fromkeys(one.source for one in data)) or _MADE_UP, load),
+    )
+    _write(
+        folder,
+        front,
+        f"""# {title}
 
 {picture}{usage}
 
@@ -74,29 +103,29 @@ tags: [microscopy, cell-segmentation, synthetic-data, cascade-microscopy]
 ```json
 {json.dumps(kept, indent=1)}
 ```
-"""
+""",
     )
 
 
-def _public(model: str) -> str:
-    """A repository's id as it is; of a local folder the end of its path, which says nothing about the machine."""
-    return "/".join(Path(model).parts[-2:]) if Path(model).exists() else model
-
-
 def write_cascade_card(folder: Path, statistics: Statistics) -> None:
-    """Write the `README.md` of a whole cascade, unless there is one."""
+    """Write the `README.md` of a whole cascade, unless there is one; what its stages' cards know of licences, models
+    that they were made from, and metrics is told there, too."""
     if (folder / "README.md").is_file():
         return
     shape = "×".join(map(str, statistics.image_shape))
     spacing = " × ".join(f"{s:g}" for s in statistics.spacing_um)
     preview = "![a generated sample](preview.png)\n\n" if (folder / "preview.png").is_file() else ""
-    (folder / "README.md").write_text(
-        f"""---
-library_name: diffusers
-license: other
-tags: [microscopy, cell-segmentation, synthetic-data, cascade-microscopy]
----
-# Annotated {statistics.ndim}D images like {statistics.source}
+    title = f"Annotated {statistics.ndim}D images like {statistics.source}"
+    known = [found for stage in ("mask", "multiview", "texture") if (found := card_data(folder / stage)) is not None]
+    licences = {one.license or "other" for one in known}
+    bases = [base for one in known for base in _listed(one.base_model)]
+    results = [result for one in known for result in one.eval_results or ()]
+    licence = licences.pop() if len(licences) == 1 else "other"
+    front = _front(title, "CascadePipeline", licence, list(dict.fromkeys(bases)), results)
+    _write(
+        folder,
+        front,
+        f"""# {title}
 
 {preview}```python
 from cascade import CascadePipeline
@@ -109,5 +138,91 @@ Made from {statistics.source} (licence of the images: {statistics.licence}): ima
 {spacing} µm with {sum(statistics.cells_per_image) / len(statistics.cells_per_image):.0f} cells on average,
 sizes and light of {len(statistics.cell_area_um2)} annotated ones. The stages in `mask`, `texture` and, in 3D,
 `multiview` can be loaded on their own.
-"""
+""",
     )
+
+
+def copy_card(source: str | Path | None, folder: Path) -> None:
+    """Write the card of the folder that a stage was loaded from into another, unless there is one, without its sheet of
+    samples."""
+    card = Path(source or folder) / "README.md"
+    if card.is_file() and not (folder / "README.md").is_file():
+        (folder / "README.md").write_text(without_samples(card.read_text()))
+
+
+def card_data(folder: Path) -> ModelCardData | None:
+    """What a folder's card says in its front matter; None where there is no card, or one that cannot be read."""
+    path = folder / "README.md"
+    if not path.is_file():
+        return None
+    try:
+        found: ModelCardData = ModelCard.load(path).data
+    except Exception:  # whatever a card was changed to
+        return None
+    return found
+
+
+def _front(
+    title: str, load: str | None, licence: str, bases: Sequence[str], results: Sequence[EvalResult]
+) -> ModelCardData:
+    return ModelCardData(
+        library_name=LIBRARY,
+        license=licence,
+        license_name="see-data-below" if licence == "other" else None,
+        pipeline_tag=_task(load),
+        tags=list(_TAGS),
+        base_model=list(bases) or None,
+        model_name=title if results else None,
+        eval_results=list(results) or None,
+    )
+
+
+def _write(folder: Path, front: ModelCardData, text: str) -> None:
+    ModelCard(f"---\n{front.to_yaml()}\n---\n{text}").save(folder / "README.md")
+
+
+def _results(metrics: Mapping[str, float], data: str, load: str | None) -> list[EvalResult]:
+    """As the Hub's table of results has them; what is no number is left out."""
+    return [
+        EvalResult(
+            task_type=_task(load),
+            dataset_type=_slug(data),
+            dataset_name=data,
+            metric_type=_slug(name),
+            metric_name=name,
+            metric_value=round(float(value), 4),
+        )
+        for name, value in metrics.items()
+        if math.isfinite(value)
+    ]
+
+
+def _task(load: str | None) -> str:
+    return "unconditional-image-generation" if load in _FROM_NOTHING else "image-to-image"
+
+
+def _slug(text: str) -> str:
+    """
+    >>> _slug("mean area, drawn / real")
+    'mean-area-drawn-real'
+    """
+    return "-".join(re.findall(r"\w+", text.lower()))
+
+
+def _bases(model: str | None) -> list[str]:
+    """The Hub's repositories that a model was made from: itself, or those that the card in its folder names."""
+    if not model:
+        return []
+    if Path(model).is_dir():
+        found = card_data(Path(model))
+        return [] if found is None else _listed(found.base_model)
+    return [model] if re.fullmatch(r"[\w.-]+/[\w.-]+", model) else []  # embedded ones have no owner
+
+
+def _listed(names: str | list[str] | None) -> list[str]:
+    return [names] if isinstance(names, str) else list(names or ())
+
+
+def _public(model: str) -> str:
+    """A repository's id as it is; of a local folder the end of its path, which says nothing about the machine."""
+    return "/".join(Path(model).parts[-2:]) if Path(model).exists() else model

@@ -3,12 +3,13 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cascade.hub.embedded import NAMES, embedded
 
+_PACKAGE = "cascade."
 _WANTED = ("*.json", "*.safetensors", "*.md", "*.txt", "*.png")
 _NOT_NEEDED = ("*.fp16.*", "*.non_ema.*", "safety_checker/*")  # gigabytes of a Stable Diffusion
 
@@ -55,9 +56,21 @@ def check_components(folder: Path, pipeline: str, components: dict[str, str]) ->
 
 
 def model_index(folder: Path) -> dict[str, Any]:
-    """What a folder's model_index.json says; nothing without one."""
+    """What a folder's model_index.json says, the class without its package; nothing without one."""
     index = folder / "model_index.json"
-    return read_json(index) if index.is_file() else {}
+    record = read_json(index) if index.is_file() else {}
+    if "_class_name" in record:
+        record["_class_name"] = str(record["_class_name"]).removeprefix(_PACKAGE)
+    return record
+
+
+def name_package(folder: Path) -> None:
+    """Name the class in a saved model_index.json as "cascade.SketchPipeline": diffusers' generic loader, which knows
+    its own classes alone, then says what to call instead."""
+    index = folder / "model_index.json"
+    record = read_json(index)
+    record["_class_name"] = _PACKAGE + record["_class_name"].removeprefix(_PACKAGE)
+    index.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -69,6 +82,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ModelError(f"{path} holds {json.dumps(record)[:20]} where settings should be: copy the model again")
     return record
+
+
+def write_records(folder: Path, records: Mapping[str, Any]) -> None:
+    """Write each record that there is as `name.json`, and remove what an earlier model left in place of the others."""
+    for name, record in records.items():
+        path = folder / f"{name}.json"
+        if record is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 
 def forget_paths(folder: Path) -> None:

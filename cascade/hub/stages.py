@@ -1,5 +1,6 @@
 """A stage's networks from its folder, complete and finite, or one line that names the file."""
 
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -8,7 +9,7 @@ from diffusers import ModelMixin
 from safetensors import SafetensorError
 
 from cascade.hub import folders as hub
-from cascade.hub.few_steps import add_few_steps
+from cascade.hub.few_steps import FEW_STEPS, add_few_steps
 
 _FAILURES = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, OSError, SafetensorError)
 
@@ -17,12 +18,16 @@ class HubStage:
     """How a stage is loaded and published; comes before `DiffusionPipeline` among a pipeline's bases.
 
     networks: the stage's networks by name, and what they are. The scheduler is the other thing that a stage has, if it
-    is `scheduled`.
+    is `scheduled`. fitted: arguments that are long records, each kept as `name.json` beside model_index.json, and by
+    the stage as `_name`.
     """
 
     networks: ClassVar[dict[str, type[ModelMixin]]]
+    fitted: ClassVar[tuple[str, ...]] = ()
     in_few_steps: bool = False
     """Whether it was loaded with the weights that draw in a few steps."""
+    few_steps_file: Path | None = None
+    """Where these lie, of a stage that was loaded without."""
     scheduled: ClassVar[bool] = True
 
     @classmethod
@@ -49,15 +54,33 @@ class HubStage:
         hub.check_components(folder, cls.__name__, files)
         for path in (folder / "model_index.json", *(folder / name / file for name, file in files.items())):
             hub.read_json(path)
+        for name in cls.fitted:
+            if name not in options and (path := folder / f"{name}.json").is_file():  # else model_index.json has it
+                options[name] = hub.read_json(path)
         how = {key: options[key] for key in ("dtype", "torch_dtype", "variant") if key in options}
         given = {name: load_network(kind, folder / name, **how) for name, kind in cls.networks.items() if name in files}
         try:
             stage: Self = super().from_pretrained(folder, use_safetensors=True, **options, **given)  # type: ignore[misc]
         except _FAILURES as error:
             raise hub.ModelError(f"{folder}: its configs make no {cls.__name__} ({_first_line(error)})") from error
-        if few_steps and not options.keys() & cls.networks.keys():
-            stage.in_few_steps = add_few_steps(stage, folder)
+        if not options.keys() & cls.networks.keys():
+            stage.in_few_steps = few_steps and add_few_steps(stage, folder)
+            beside = folder / FEW_STEPS
+            stage.few_steps_file = beside if beside.is_file() and not stage.in_few_steps else None
         return stage
+
+    def save_pretrained(
+        self, save_directory: str | Path, safe_serialization: bool = True, variant: str | None = None, **options: Any
+    ) -> None:
+        """Write the stage into a folder, with the weights for few steps that lay beside its own where it is from."""
+        folder = Path(save_directory)
+        super().save_pretrained(folder, safe_serialization, variant, **options)  # type: ignore[misc]
+        hub.name_package(folder)
+        hub.write_records(folder, {name: getattr(self, f"_{name}") for name in self.fitted})
+        if self.few_steps_file is None:
+            (folder / FEW_STEPS).unlink(missing_ok=True)  # of other weights
+        elif self.few_steps_file.resolve() != (folder / FEW_STEPS).resolve():
+            shutil.copyfile(self.few_steps_file, folder / FEW_STEPS)
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
         """Upload the stage with its card; returns the commit's address."""
