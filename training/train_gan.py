@@ -64,8 +64,8 @@ class Settings(PainterSettings):
     """Arguments of `PatchDiscriminator`; the paper's levels are 64, 128, 256, 512, 512."""
     objective: Objective = "modern"
     """paper: log-likelihood, as in pix2pix; modern: relativistic pairing with R1 and R2 penalties."""
-    gradient_penalty: float = 1.0
-    """Weight of the penalties of the modern objective."""
+    gradient_penalty: float = 0.05
+    """Weight of the penalties of the modern objective. The patches that are judged overlap, which multiplies it."""
     identity_weight: float = 10.0
     """Of the identity loss, in that of the adversarial one; 0 for none."""
     pair_weight: float = 10.0
