@@ -40,7 +40,7 @@ def on_ridges(lit: LitImage) -> LitImage:
     reach = _BESIDE_PX * spacing.min()
     marks = np.where(depth >= np.minimum(reach, 0.5 * deepest)[numbers], numbers, 0)
     light = ndimage.gaussian_filter(lit.image, _SMOOTH_PX * spacing.min() / spacing) - lit.image.min()
-    near = np.exp(-0.5 * (depth / reach) ** 2)  # of ridges as bright the nearest
+    near = np.exp(-0.5 * (depth / (2 * reach)) ** 2)  # of ridges as bright the nearest
     return replace(lit, place=(segmentation.watershed(light * near, marks) - 1).astype(np.int32))
 
 

@@ -1,5 +1,6 @@
 """Slices of a label stack that are numbered otherwise than those around them."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ def renumbered_slices(labels: npt.NDArray[Any]) -> list[int]:
         known = (a > 0) & (b > 0)
         return float((a == b)[known].mean()) if known.any() else 1.0
 
-    beside = np.array([agreeing(a, b) for a, b in zip(labels[:-1], labels[1:], strict=True)])
+    beside = np.array([agreeing(a, b) for a, b in pairwise(labels)])
     odd = np.flatnonzero((beside[:-1] < _MOST) & (beside[1:] < _MOST)) + 1
     return [int(z) for z in odd if agreeing(labels[z - 1], labels[z + 1]) > _MOST]
 
