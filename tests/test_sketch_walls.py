@@ -14,8 +14,8 @@ from cascade.data.sketches import fit_sketch
 from cascade.geometry.slices import matched_slices, renumbered_slices
 from cascade.rng import stream
 from cascade.shapes.membranes import cells_beyond, membranes
-from cascade.sketch.draw import draw_sketch
-from cascade.sketch.membranes import measured_walls, membrane_light, shares_of_walls
+from cascade.sketch.draw import draw_sketch, sketch_of_image
+from cascade.sketch.membranes import measured_walls, membrane_light, single_walls
 from cascade.sketch.settings import SketchSettings
 
 PIXEL = 0.25
@@ -128,16 +128,31 @@ def test_single_walls_have_lights_of_their_own_that_depend_on_their_cells_alone(
     labels = columns(48, 16, 4).astype(np.int32)
     ids = np.arange(1, 10)
     own = replace(WALLS, wall_light=(0.5, 1.5))
-    assert shares_of_walls(labels, ids, (PIXEL,) * 3, WALLS, 1) is None
-    share = shares_of_walls(labels, ids, (PIXEL,) * 3, own, 1)
-    assert (share[:, 8, 8] == 1).all()
-    assert len(np.unique(share)) > 12  # as many walls on a grid of nine cells, and the inside
-    assert share[0, 8, 15] == share[0, 8, 16]  # both sides of one wall
+    light = np.full(9, 400.0), np.full(9, 100.0)
+    assert single_walls(labels, ids, (PIXEL,) * 3, WALLS, *light, 1) is None
+    drawn = single_walls(labels, ids, (PIXEL,) * 3, own, *light, 1)
+    assert drawn[0, 8, 15] == drawn[0, 8, 16]  # both sides of one wall
+    walls = drawn[drawn > 0]
+    assert len(np.unique(walls)) == 12  # as many as a grid of nine cells has
+    assert 250 <= walls.min() < 350 < 450 < walls.max() <= 550
     part = (slice(None), slice(None), slice(16, None))
     table = np.append(0, np.searchsorted(np.unique(labels[part]), ids) + 1)
-    fewer = shares_of_walls(table[labels[part]].astype(np.int32), np.unique(labels[part]), (PIXEL,) * 3, own, 1)
-    assert np.array_equal(fewer[..., 3:], share[part][..., 3:])
-    assert not np.array_equal(shares_of_walls(labels, ids, (PIXEL,) * 3, own, 2), share)
+    fewer = table[labels[part]].astype(np.int32), np.unique(labels[part])
+    again = single_walls(*fewer, (PIXEL,) * 3, own, light[0][:6], light[1][:6], 1)
+    assert np.array_equal(again[..., 3:], drawn[part][..., 3:])
+    assert not np.array_equal(single_walls(labels, ids, (PIXEL,) * 3, own, *light, 2), drawn)
+
+
+def test_the_sketch_of_an_image_has_its_single_walls():
+    labels = columns()
+    known = replace(WALLS, wall_light=(0.4, 1.6), background=(0.0,))
+    image = draw_sketch(Annotation.of_labels(labels, (PIXEL,) * 3), known, stream(0, "scene"))
+    sketch, alike = (
+        sketch_of_image(labels, image, settings, spacing_um=(PIXEL,) * 3)
+        for settings in (known, replace(known, wall_light=(1.0,)))
+    )
+    errors = [float(np.sqrt(((one - image) ** 2).mean())) for one in (sketch, alike)]
+    assert errors[0] < 0.25 * errors[1]
 
 
 def test_the_spread_of_single_walls_is_recovered():

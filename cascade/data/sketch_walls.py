@@ -11,8 +11,8 @@ from skimage import segmentation
 
 from cascade.data.calibrate import quantiles
 from cascade.data.sketch_light import LitImage
-from cascade.shapes.membranes import cells_beyond, membranes
-from cascade.sketch.membranes import measured_walls
+from cascade.shapes.membranes import membranes
+from cascade.sketch.membranes import measured_walls, walls_between
 from cascade.sketch.rules import depth_um
 from cascade.sketch.settings import SketchSettings
 
@@ -45,14 +45,41 @@ def on_ridges(lit: LitImage) -> LitImage:
 
 
 def wall_sums(lit: LitImage) -> npt.NDArray[np.float64]:
-    """Light above the background by distance from the nearest border, its sum and the number of voxels, (2, bins)."""
-    depth = depth_um(lit.place, lit.spacing_um)
-    inside = lit.place > 0
-    step = min(lit.spacing_um) / _BINS
-    at = (depth[inside] / step).astype(int)
-    near = at < _REACH_PX * _BINS
-    light = (lit.image[inside] - lit.level)[near]
-    return np.stack([np.bincount(at[near], weights, _REACH_PX * _BINS) for weights in (light, np.ones(near.sum()))])
+    """Light above the background by distance from the nearest border, its sum and the number of voxels, (2, bins).
+
+    Of the clearest half of the walls, each between two cells: a border that somebody drew where no wall is seen does not
+    tell how soft walls are.
+    """
+    bins, half, place = _REACH_PX * _BINS, 0.5 * min(lit.spacing_um), lit.place
+    found: dict[tuple[int, int], npt.NDArray[np.float64]] = {}
+    for number, box in enumerate(ndimage.find_objects(place), 1):
+        if box is None:
+            continue
+        wide = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
+        own = place[wide] == number
+        if own.all():
+            continue
+        depth, nearest = ndimage.distance_transform_edt(own, sampling=lit.spacing_um, return_indices=True)
+        at = ((depth - half) * _BINS / min(lit.spacing_um)).astype(int)
+        near = own & (at < bins)
+        beyond = place[wide][tuple(nearest)][near]
+        light = lit.image[wide][near] - lit.level
+        for other in np.unique(beyond):
+            part = at[near][beyond == other]
+            sums = np.stack([np.bincount(part, w, bins) for w in (light[beyond == other], np.ones(len(part)))])
+            pair = (min(number, int(other)), max(number, int(other)))
+            found[pair] = found[pair] + sums if pair in found else sums
+    if not found:
+        return np.zeros((2, bins))
+    sums = np.stack(list(found.values()), 1)  # (2, walls, bins)
+    wall, deep = (sums[..., part].sum(-1) for part in (slice(0, 4), slice(bins // 2, bins)))
+    both = (wall[1] > _SEEN_VX) & (deep[1] > _SEEN_VX)
+    bright, dim = (part[0] / np.maximum(part[1], 1) for part in (wall, deep))
+    clear = np.where(both & (bright > 0), (bright - dim) / np.where(bright > 0, bright, 1), -np.inf)
+    order = np.argsort(-clear, kind="stable")
+    size = np.where(both, sums[1].sum(-1), 0)[order]
+    chosen = order[np.cumsum(size) - size <= 0.5 * size.sum()]
+    return np.asarray(sums[:, chosen].sum(1) if both.any() else sums.sum(1))
 
 
 def fitted_walls(sums: npt.NDArray[np.float64], pixel_um: float) -> SketchSettings:
@@ -78,13 +105,13 @@ def fitted_walls(sums: npt.NDArray[np.float64], pixel_um: float) -> SketchSettin
         return np.asarray(weight * (found - profile / scale))
 
     low = [0.0, -np.inf, 2 * pixel_um, 0.05 * pixel_um]
-    least = [0.0, -np.inf, 2 * pixel_um, 0.5 * pixel_um, 0.0, 0.0]
+    least = [0.0, -np.inf, 2 * pixel_um, pixel_um, 0.0, 0.0]
     most = _REACH_PX * pixel_um
     high = [np.inf, np.inf, most, most, 100.0, most]
     starts = [
         [1.0, profile[-1] / scale, t * pixel_um, s * pixel_um, 1.0, 2 * pixel_um]
         for t in (2.1, 4.0)
-        for s in (0.6, 2.0)
+        for s in (1.1, 2.0)
     ]
     best, both = (
         min(
@@ -114,27 +141,23 @@ def walls_and_insides(
     return measured_walls(lit.place, wall, lit.spacing_um, settings, lit.image - np.float32(lit.level))
 
 
-def single_walls(
+def shares_of_walls(
     lit: LitImage, settings: SketchSettings, walls: npt.NDArray[np.float64], insides: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """Light of each wall between two cells above that of their insides, in that of all their walls, and how many voxels
     are seen of it, (2, P)."""
-    beyond = cells_beyond(lit.place, lit.spacing_um, settings.thickness_um)
-    at = (beyond > 0) & (lit.place > 0)
-    count = len(walls) + 1
-    one, other = np.minimum(lit.place, beyond)[at], np.maximum(lit.place, beyond)[at]
-    pairs, number = np.unique(one.astype(np.int64) * count + other, return_inverse=True)
+    beyond, number, pairs = walls_between(lit.place, lit.spacing_um, settings.thickness_um)
     sizes = np.bincount(number, minlength=len(pairs))
-    light = np.bincount(number, lit.image[at] - lit.level, len(pairs)) / np.maximum(sizes, 1)
-    own = np.stack([pairs // count, pairs % count]) - 1
-    inside = insides[own].mean(0)
-    whole = walls[own].mean(0) - inside
-    seen = (sizes >= _SEEN_VX) & (whole > 0.1 * walls[own].mean(0))
+    light = np.bincount(number, lit.image[beyond >= 0] - lit.level, len(pairs)) / np.maximum(sizes, 1)
+    own = pairs - 1
+    inside = insides[own].mean(1)
+    whole = walls[own].mean(1) - inside
+    seen = (own[:, 0] >= 0) & (sizes >= _SEEN_VX) & (whole > 0.1 * walls[own].mean(1))
     return np.stack([(light - inside) / np.where(seen, whole, 1), sizes])[:, seen]
 
 
 def share_quantiles(singles: Sequence[npt.NDArray[np.float64]]) -> tuple[float, ...]:
-    """Of `single_walls`, with a mean of 1; 1 where there are few."""
+    """Of `shares_of_walls`, with a mean of 1; 1 where there are few."""
     light, sizes = np.concatenate(singles, 1)
     light = np.clip(light, 0, 4)
     if len(light) < _FEW or not light.any():

@@ -21,7 +21,7 @@ from cascade.data.sketch_walls import (
     fitted_walls,
     on_ridges,
     share_quantiles,
-    single_walls,
+    shares_of_walls,
     wall_sums,
     walls_and_insides,
 )
@@ -239,7 +239,7 @@ def _membranes(lit: Callable[[int], LitImage], count: int, dtype: str) -> Sketch
         wall, inside = walls_and_insides(one, shape)
         walls.append(wall)
         insides.append(inside)
-        singles.append(single_walls(one, shape, wall, inside))
+        singles.append(shares_of_walls(one, shape, wall, inside))
         opened.append(open_cells(one.place, one.spacing_um, shape))
         sizes.append(np.bincount(one.place.ravel(), minlength=len(wall) + 1)[1:])
         levels.append(one.level)

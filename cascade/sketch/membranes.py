@@ -32,20 +32,17 @@ def membrane_light(
     as bright in the mean as asked for.
 
     contrast, inside (N,): light of each cell's wall, and of what is inside it. decay: factor on every voxel. single:
-    factor on the membranes' light above that of the inside, see `shares_of_walls`.
+    light of the membranes, like `place`, instead of that of their cells.
     """
     walls, insides = (np.append(0, values).astype(np.float32) for values in (contrast, inside))
     within = insides[place]
-    bright = np.where(wall, walls[place], 0)
+    bright = np.where(wall, walls[place] if single is None else single, 0).astype(np.float32)
     outer = wall & (place == 0)
-    if outer.any():  # of the side of the outer wall that belongs to no cell
+    if outer.any() and single is None:  # of the side of the outer wall that belongs to no cell
         near = [settings.thickness_um / s for s in spacing_um]
         share = blurred((place > 0).astype(np.float32), near)
         bright[outer] = (blurred(walls[place], near) / np.maximum(share, 1e-3))[outer]
     excess = np.where(wall, bright - within, 0)
-    if single is not None:
-        excess = excess * single
-        bright = np.where(wall, within + excess, 0)
     if decay is not None:
         within, bright, excess = within * decay, bright * decay, excess * decay
     glow = any(settings.glow)
@@ -62,23 +59,39 @@ def membrane_light(
     return np.asarray(within + np.float32(max(gain, 0)) * excess, np.float32)
 
 
-def shares_of_walls(
+def walls_between(
+    place: npt.NDArray[np.int32], spacing_um: Sequence[float], thickness_um: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.intp], npt.NDArray[np.int64]]:
+    """The cell beyond each voxel of a membrane, -1 elsewhere; to which wall its voxels belong, (M,); and the two cells
+    of each wall, (P, 2), 0 for what is outside."""
+    beyond = cells_beyond(place, spacing_um, thickness_um)
+    one, other = place[beyond >= 0].astype(np.int64), beyond[beyond >= 0]
+    count = int(place.max(initial=0)) + 1
+    keys, number = np.unique(np.minimum(one, other) * count + np.maximum(one, other), return_inverse=True)
+    return beyond, number, np.stack([keys // count, keys % count], 1)
+
+
+def single_walls(
     place: npt.NDArray[np.int32],
     ids: npt.NDArray[Any],
     spacing_um: Sequence[float],
     settings: SketchSettings,
+    contrast: npt.NDArray[Any],
+    inside: npt.NDArray[Any],
     seed: int,
 ) -> npt.NDArray[np.float32] | None:
-    """Factor by `settings.wall_light` on the light of each wall between two cells, like `place`, 1 off the walls; None
-    where all walls of a cell are alike. What a wall gets depends on seed and the ids of the cells alone."""
+    """Light of the membranes, like `place`, each wall between two cells by a share of `settings.wall_light`; None where
+    all walls of a cell are alike. Which share depends on seed and the ids of the two cells alone."""
     if settings.wall_light == (1.0,):
         return None
-    names = np.append(0, ids).astype(np.uint64)
-    beyond = cells_beyond(place, spacing_um, settings.thickness_um)
+    beyond, number, pairs = walls_between(place, spacing_um, settings.thickness_um)
+    names = np.append(0, ids).astype(np.uint64)[pairs]
+    share = at_rank(settings.wall_light, _ranks(names[:, 0], names[:, 1], seed))
     wall = beyond >= 0
-    rank = _ranks(names[place[wall]], names[beyond[wall]], seed)
-    found = np.ones(place.shape, np.float32)
-    found[wall] = at_rank(settings.wall_light, rank)
+    own = np.where(place[wall] > 0, place[wall], beyond[wall])
+    walls, insides = np.append(0, contrast)[own], np.append(0, inside)[place[wall]]
+    found = np.zeros(place.shape, np.float32)
+    found[wall] = insides + (walls - insides) * share[number]
     return found
 
 
@@ -130,6 +143,26 @@ def measured_walls(
             got = np.stack(means(membrane_light(place, wall, spacing_um, settings, *found)))
             found = np.clip(found + wanted - got, np.minimum(0, 2 * wanted), np.maximum(0, 2 * wanted))
     return found[0], found[1]
+
+
+def measured_single_walls(
+    place: npt.NDArray[np.int32], spacing_um: Sequence[float], settings: SketchSettings, image: npt.NDArray[Any]
+) -> npt.NDArray[np.float32]:
+    """`membrane_light` of which each wall between two cells has its mean in an image, and each inside of a cell."""
+    beyond, number, pairs = walls_between(place, spacing_um, settings.thickness_um)
+    wall = beyond >= 0
+    walls, insides = measured_walls(place, wall, spacing_um, settings, image)
+    wanted = _means(number, image[wall], len(pairs))
+    single, found = np.zeros(place.shape, np.float32), wanted
+    for _ in range(_ROUNDS):
+        single[wall] = found[number]
+        light = membrane_light(place, wall, spacing_um, settings, walls, insides, single=single)
+        found = found + wanted - _means(number, light[wall], len(pairs))
+    return light
+
+
+def _means(number: npt.NDArray[Any], values: npt.NDArray[Any], count: int) -> npt.NDArray[np.float64]:
+    return np.bincount(number, values, count) / np.maximum(np.bincount(number, minlength=count), 1)
 
 
 def open_cells(
