@@ -9,7 +9,7 @@ from test_fit_sketch import median, tissue
 
 from cascade.annotation import Annotation
 from cascade.data.sketch_light import LitImage
-from cascade.data.sketch_walls import fitted_walls, on_ridges, wall_sums
+from cascade.data.sketch_walls import fitted_walls, on_ridges
 from cascade.data.sketches import fit_sketch
 from cascade.geometry.slices import matched_slices, renumbered_slices
 from cascade.rng import stream

@@ -47,8 +47,8 @@ def on_ridges(lit: LitImage) -> LitImage:
 def wall_sums(lit: LitImage) -> npt.NDArray[np.float64]:
     """Light above the background by distance from the nearest border, its sum and the number of voxels, (2, bins).
 
-    Of the clearest half of the walls, each between two cells: a border that somebody drew where no wall is seen does not
-    tell how soft walls are.
+    Of the clearest half of the walls, each between two cells: a border that somebody drew where no wall is seen does
+    not tell how soft walls are.
     """
     bins, half, place = _REACH_PX * _BINS, 0.5 * min(lit.spacing_um), lit.place
     found: dict[tuple[int, int], npt.NDArray[np.float64]] = {}
@@ -66,9 +66,10 @@ def wall_sums(lit: LitImage) -> npt.NDArray[np.float64]:
         light = lit.image[wide][near] - lit.level
         for other in np.unique(beyond):
             part = at[near][beyond == other]
-            sums = np.stack([np.bincount(part, w, bins) for w in (light[beyond == other], np.ones(len(part)))])
+            own_light = light[beyond == other]
+            one = np.stack([np.bincount(part, w, bins) for w in (own_light, np.ones(len(part)))]).astype(np.float64)
             pair = (min(number, int(other)), max(number, int(other)))
-            found[pair] = found[pair] + sums if pair in found else sums
+            found[pair] = found[pair] + one if pair in found else one
     if not found:
         return np.zeros((2, bins))
     sums = np.stack(list(found.values()), 1)  # (2, walls, bins)
@@ -153,7 +154,7 @@ def shares_of_walls(
     inside = insides[own].mean(1)
     whole = walls[own].mean(1) - inside
     seen = (own[:, 0] >= 0) & (sizes >= _SEEN_VX) & (whole > 0.1 * walls[own].mean(1))
-    return np.stack([(light - inside) / np.where(seen, whole, 1), sizes])[:, seen]
+    return np.asarray(np.stack([(light - inside) / np.where(seen, whole, 1), sizes])[:, seen], np.float64)
 
 
 def share_quantiles(singles: Sequence[npt.NDArray[np.float64]]) -> tuple[float, ...]:

@@ -162,7 +162,7 @@ def measured_single_walls(
 
 
 def _means(number: npt.NDArray[Any], values: npt.NDArray[Any], count: int) -> npt.NDArray[np.float64]:
-    return np.bincount(number, values, count) / np.maximum(np.bincount(number, minlength=count), 1)
+    return np.asarray(np.bincount(number, values, count) / np.maximum(np.bincount(number, minlength=count), 1))
 
 
 def open_cells(
