@@ -27,6 +27,7 @@ _BESIDE_PX = 3.0  # that walls may lie beside the borders of their labels
 _SMOOTH_PX = 1.5  # over which light is smoothed to see where walls are
 _SEEN_VX, _FEW = 30, 6  # of a wall between two cells, and walls
 _PARTS = 50  # that the largest counts as
+_PLAIN, _MOST = 0.25, 3.0  # share of a cell's walls that is not its inside, to tell of single ones, and their most
 
 
 def on_ridges(lit: LitImage) -> LitImage:
@@ -153,14 +154,14 @@ def shares_of_walls(
     own = pairs - 1
     inside = insides[own].mean(1)
     whole = walls[own].mean(1) - inside
-    seen = (own[:, 0] >= 0) & (sizes >= _SEEN_VX) & (whole > 0.1 * walls[own].mean(1))
+    seen = (own[:, 0] >= 0) & (sizes >= _SEEN_VX) & (whole > _PLAIN * walls[own].mean(1))
     return np.asarray(np.stack([(light - inside) / np.where(seen, whole, 1), sizes])[:, seen], np.float64)
 
 
 def share_quantiles(singles: Sequence[npt.NDArray[np.float64]]) -> tuple[float, ...]:
     """Of `shares_of_walls`, with a mean of 1; 1 where there are few."""
     light, sizes = np.concatenate(singles, 1)
-    light = np.clip(light, 0, 4)
+    light = np.clip(light, 0, _MOST)
     if len(light) < _FEW or not light.any():
         return (1.0,)
     return quantiles(by_size(light / np.average(light, weights=sizes), sizes))

@@ -80,18 +80,18 @@ def single_walls(
     inside: npt.NDArray[Any],
     seed: int,
 ) -> npt.NDArray[np.float32] | None:
-    """Light of the membranes, like `place`, each wall between two cells by a share of `settings.wall_light`; None where
-    all walls of a cell are alike. Which share depends on seed and the ids of the two cells alone."""
+    """Light of the membranes, like `place`: each wall between two cells has the mean of theirs, above that of their
+    insides by a share of `settings.wall_light`; None where all walls of a cell are alike. Which share depends on seed
+    and the ids of the two cells alone."""
     if settings.wall_light == (1.0,):
         return None
     beyond, number, pairs = walls_between(place, spacing_um, settings.thickness_um)
     names = np.append(0, ids).astype(np.uint64)[pairs]
     share = at_rank(settings.wall_light, _ranks(names[:, 0], names[:, 1], seed))
-    wall = beyond >= 0
-    own = np.where(place[wall] > 0, place[wall], beyond[wall])
-    walls, insides = np.append(0, contrast)[own], np.append(0, inside)[place[wall]]
+    cells = np.where(pairs > 0, pairs, pairs.max(1, keepdims=True))  # the outer wall is that of its cell
+    walls, insides = np.append(0, contrast)[cells].mean(1), np.append(0, inside)[pairs].mean(1)
     found = np.zeros(place.shape, np.float32)
-    found[wall] = insides + (walls - insides) * share[number]
+    found[beyond >= 0] = (insides + (walls - insides) * share)[number]
     return found
 
 
