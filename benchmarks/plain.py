@@ -68,7 +68,7 @@ def compared(pipeline: SketchPipeline, of: DataSet, images: int) -> dict:
     real = scattering_features(coefficients["real"], coefficients["real"])
     order = stream(0, "halves").permutation(len(real))
     halves = np.array_split(real[order], 2)
-    found = {"images": len(sets["real"]), "noise": [round(least, 3), round(gain, 4)], "tiles": len(real)}
+    found = {"images": len(sets["real"]), "camera": [round(least, 3), round(gain, 4)], "tiles": len(real)}
     found["floor"] = _distance(*halves)
     for name in ("sketch", "noise", "painted"):
         rows = [_metrics(pipeline, a, b) for a, b in zip(sets["real"], sets[name], strict=True)]
