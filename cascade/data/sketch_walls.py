@@ -149,8 +149,13 @@ def shares_of_walls(
     """Light of each wall between two cells above that of their insides, in that of all their walls, and how many voxels
     are seen of it, (2, P)."""
     beyond, number, pairs = walls_between(lit.place, lit.spacing_um, settings.thickness_um)
+    upright = np.zeros(lit.place.shape, bool)  # seen in a slice: a microscope blurs what lies in one
+    for axis in (-1, -2):
+        for by in (1, -1):
+            upright |= (np.roll(lit.place, by, axis) != lit.place) & (beyond >= 0)
+    number = number[upright[beyond >= 0]]
     sizes = np.bincount(number, minlength=len(pairs))
-    light = np.bincount(number, lit.image[beyond >= 0] - lit.level, len(pairs)) / np.maximum(sizes, 1)
+    light = np.bincount(number, lit.image[upright] - lit.level, len(pairs)) / np.maximum(sizes, 1)
     own = pairs - 1
     inside = insides[own].mean(1)
     whole = walls[own].mean(1) - inside
@@ -159,12 +164,12 @@ def shares_of_walls(
 
 
 def share_quantiles(singles: Sequence[npt.NDArray[np.float64]]) -> tuple[float, ...]:
-    """Of `shares_of_walls`, with a mean of 1; 1 where there are few."""
+    """Of `shares_of_walls`; 1 where there are few."""
     light, sizes = np.concatenate(singles, 1)
     light = np.clip(light, 0, _MOST)
     if len(light) < _FEW or not light.any():
         return (1.0,)
-    return quantiles(by_size(light / np.average(light, weights=sizes), sizes))
+    return quantiles(by_size(light, sizes))
 
 
 def by_size(values: npt.NDArray[np.float64], sizes: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
