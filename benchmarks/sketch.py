@@ -10,7 +10,7 @@ reference, all t_start ancestral steps, in this run: `speedup`, `psnr_loss`, `zn
 `seam` and `overlap`, gradient at tiles' borders and variance where they overlap over those elsewhere, of what the
 same is in the painting without tiles. `kept`: of
 simulated scenes fitted to the raw training images, with and without guidance, at several t_start: `lost` share of
-cells, `phantoms` per 100 cells, `dim_contrast` of the dimmest fifth.
+cells, `phantoms` per 100 cells, `dim_contrast` of the dimmest fifth; not of tissue, whose cells touch everywhere.
 
 Needs CASCADE_DATA with BBBC039, BBBC050, Fluo-N2DH-GOWT1 and root_membrane, those whose model there is.
 """
@@ -37,6 +37,7 @@ from cascade.evaluation.faithfulness import Faithfulness, faithfulness
 from cascade.evaluation.images import paired_metrics
 from cascade.evenly import evenly
 from cascade.geometry.masks import one_piece
+from cascade.geometry.slices import matched_slices
 from cascade.hub.embedded import NAMES
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.reading import read_image, read_labels
@@ -56,6 +57,8 @@ class DataSet:
     spacing_um: tuple[float, ...]
     pairs: tuple[tuple[Path, Path], ...]
     raw: tuple[Path, ...]
+    first_column: int = 0
+    """Of images whose other part the model was trained on."""
 
 
 def data_sets(data: Path) -> dict[str, DataSet]:
@@ -73,6 +76,8 @@ def data_sets(data: Path) -> dict[str, DataSet]:
         )
         raw = tuple(p for one in train for p in sorted((data / folder / one).glob("*.tif")))
         found[name] = DataSet(model, spacing, pairs, raw)
+    root = (data / "root_membrane" / "root.tif", data / "root_membrane" / "root_masks.tif")
+    found["root"] = DataSet("membrane3d", (0.25, 0.1625, 0.1625), (root,) if root[0].is_file() else (), (), 120)
     return found
 
 
@@ -91,7 +96,7 @@ def main() -> None:
             continue
         pipeline = SketchPipeline.from_pretrained(model)
         pipeline.set_progress_bar_config(disable=True)
-        parts = {"fidelity": fidelity, "speed": speed, "tiles": tiles, "kept": kept}
+        parts = {"fidelity": fidelity, "speed": speed, "tiles": tiles} | ({"kept": kept} if of.raw else {})
         row = {part: run(pipeline, of, options) for part, run in parts.items() if options.only in (None, part)}
         report[name] = row
         print(name, json.dumps(row), flush=True)
@@ -241,7 +246,9 @@ def _kept(pipeline: SketchPipeline, scenes: list[Annotation], how: dict) -> dict
 
 def _sketched(pipeline: SketchPipeline, of: DataSet, number: int, part: tuple[int, ...] | None) -> tuple[Array, Array]:
     """An image and its sketch, of its middle."""
-    image, labels = read_image(of.pairs[number][0]), one_piece(read_labels(of.pairs[number][1]))[0]
+    image, labels = read_image(of.pairs[number][0]), matched_slices(read_labels(of.pairs[number][1]))
+    image, labels = (one[..., of.first_column :] for one in (image, labels))
+    labels = one_piece(labels)[0]
     sketch = sketch_of_image(labels, image, pipeline.sketch_settings, spacing_um=of.spacing_um)
     if part is None:
         return image, sketch

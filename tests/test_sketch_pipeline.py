@@ -17,7 +17,9 @@ from cascade.hub.folders import ModelError
 from cascade.optics.window import Window
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.rng import stream
+from cascade.shapes.membranes import membranes
 from cascade.simulators.nuclei import NucleiSettings, nuclei
+from cascade.simulators.tissue import TissueSettings, tissue
 from cascade.sketch.draw import asked, draw_sketch
 from cascade.sketch.settings import SketchSettings
 
@@ -278,3 +280,19 @@ def test_the_embedded_models_paint_what_is_drawn(name, canvas_size, radius_um, n
     empty = ndimage.distance_transform_edt(scene.labels == 0, scene.spacing_um) > 8
     plane = (0,) * (image.ndim - 2) + (2, 2)
     assert (image - ndimage.gaussian_filter(image, plane))[empty].std() == pytest.approx(noise, rel=0.3)
+
+
+def test_the_embedded_model_of_membranes_paints_walls_as_bright_as_drawn():
+    """And the insides, with the noise of its camera."""
+    pipeline = SketchPipeline.from_pretrained("membrane3d")
+    pipeline.set_progress_bar_config(disable=True)
+    settings = TissueSettings(canvas_size=(16, 64, 64), spacing_um=pipeline.spacing_um, diameter_um=(5.0, 6.0))
+    scene = tissue(np.random.default_rng(0), settings)
+    painted = pipeline(scene, generator=torch.Generator().manual_seed(0))
+    sketch, image = painted.sketches[0], painted.images[0].astype(float)
+    wall = membranes(scene.labels, scene.spacing_um, pipeline.sketch_settings.thickness_um)
+    inside = ndimage.distance_transform_edt(~wall, scene.spacing_um) > 1.0
+    for where in (wall, inside):
+        assert image[where].mean() == pytest.approx(sketch[where].mean(), rel=0.1)
+    assert image[wall].mean() > 1.3 * image[inside].mean()
+    assert (image - ndimage.gaussian_filter(image, (0, 2, 2)))[inside].std() == pytest.approx(0.9, rel=0.35)

@@ -24,6 +24,7 @@ from cascade.evenly import evenly
 from cascade.files import exclusive, replacing
 from cascade.generation.load import check_device, fast_dtype
 from cascade.geometry.masks import one_piece
+from cascade.geometry.slices import matched_slices
 from cascade.hub import folders as hub
 from cascade.hub.embedded import NAMES
 from cascade.ownership import check_not_input, check_outside
@@ -108,7 +109,7 @@ def scenes_of(settings: TuneSettings, pipeline: SketchPipeline) -> list[Sketched
     for image, labels, spacing in (_labelled if settings.truth else _raw)(settings, pipeline.spacing_um):
         _check_kind(settings, image, spacing, pipeline.spacing_um)
         image, labels = _middle(image), _middle(labels)
-        labels = detect(image, spacing) if labels is None else one_piece(labels)[0]
+        labels = detect(image, spacing) if labels is None else one_piece(matched_slices(labels))[0]
         if labels.any():
             sketch = sketch_of_image(labels, image, drawn, spacing_um=spacing)
             structure = membranes(labels, spacing, drawn.thickness_um) > 0 if walls else labels > 0

@@ -15,9 +15,20 @@ from cascade.data.seen import Seen, look_at
 from cascade.data.sketch_decay import fitted_decay, shared_variance
 from cascade.data.sketch_light import LitImage, fitted_glow, fitted_profile, glow_lengths
 from cascade.data.sketch_spots import count_quantiles, find_spots
-from cascade.data.sketch_walls import are_membranes, fitted_walls, wall_sums, walls_and_insides
+from cascade.data.sketch_walls import (
+    are_membranes,
+    by_size,
+    fitted_walls,
+    on_ridges,
+    share_quantiles,
+    shares_of_walls,
+    wall_sums,
+    walls_and_insides,
+)
 from cascade.data.tissue_detection import detect_tissue
+from cascade.geometry.slices import matched_slices
 from cascade.reading import DataError, read_image
+from cascade.sketch.membranes import open_cells
 from cascade.sketch.scene import depth_in_organism
 from cascade.sketch.settings import SketchSettings, Structure
 
@@ -127,6 +138,7 @@ def _fitted(
     structure: Structure | None,
     labelled: bool,
 ) -> SketchSettings:
+    labels = [matched_slices(one) for one in labels]
     cells = sum(int((np.unique(one) > 0).sum()) for one in labels)
     if not cells:
         raise DataError(f"no cell is known in any of {len(labels)} images: give labels, or brighter images")
@@ -217,16 +229,19 @@ def _cells(lit: Callable[[int], LitImage], count: int, dtype: str) -> SketchSett
 
 
 def _membranes(lit: Callable[[int], LitImage], count: int, dtype: str) -> SketchSettings | None:
-    first = lit(0)
-    sums = sum(wall_sums(first if n == 0 else lit(n)) for n in range(count))
-    thickness, softness = fitted_walls(np.asarray(sums), min(first.spacing_um))
-    shape = SketchSettings(structure="membranes", thickness_um=thickness, softness_um=softness)
+    first = on_ridges(lit(0))
+    sums = sum(wall_sums(first if n == 0 else on_ridges(lit(n))) for n in range(count))
+    shape = fitted_walls(np.asarray(sums), min(first.spacing_um))
     walls, insides, levels, depths, inwards, owner = [], [], [], [], [], []
+    singles, opened, sizes = [], [], []
     for n in range(count):
-        one = lit(n)
+        one = first if n == 0 else on_ridges(lit(n))
         wall, inside = walls_and_insides(one, shape)
         walls.append(wall)
         insides.append(inside)
+        singles.append(shares_of_walls(one, shape, wall, inside))
+        opened.append(open_cells(one.place, one.spacing_um, shape))
+        sizes.append(np.bincount(one.place.ravel(), minlength=len(wall) + 1)[1:])
         levels.append(one.level)
         owner += [n] * len(wall)
         z, r = _depths(one)
@@ -237,14 +252,18 @@ def _membranes(lit: Callable[[int], LitImage], count: int, dtype: str) -> Sketch
     axial, radial = _decay(walls, depths, inwards, first.image.ndim)
     light = np.concatenate(walls)
     within = np.concatenate(insides)
-    shares = within[within != light] / np.where(np.abs(light) > 1e-6, light, 1)[within != light]
+    seen = np.concatenate(opened)
+    seen = (seen if seen.any() else np.ones_like(seen)) & (light > 1e-6)
+    shares = within[seen] / light[seen]
+    size = np.concatenate(sizes)
     flat = light / _factor(np.concatenate(depths), np.concatenate(inwards), axial, radial)
     return replace(
         shape,
-        brightness=quantiles(flat),
+        brightness=quantiles(by_size(flat[seen], size[seen]) if seen.any() else flat),
         brightness_shared=shared_variance(flat, np.array(owner)),
         background=quantiles(np.array(levels)),
-        interior=_bounded(shares.tolist(), 0.0, 2.0) or (0.0,),
+        interior=_bounded(by_size(shares, size[seen]), 0.0, 2.0) or (0.0,),
+        wall_light=share_quantiles(singles),
         axial_decay=axial,
         radial_decay=radial,
         dtype=dtype,  # type: ignore[arg-type]
@@ -274,5 +293,5 @@ def _factor(z: npt.NDArray[Any], r: npt.NDArray[Any], axial: float, radial: floa
     return np.asarray(np.maximum(1 - axial * z, 0.05) * np.maximum(1 - radial * r, 0.05))
 
 
-def _bounded(values: Sequence[float], low: float, high: float) -> tuple[float, ...]:
+def _bounded(values: Sequence[float] | npt.NDArray[Any], low: float, high: float) -> tuple[float, ...]:
     return quantiles(np.clip(values, low, high)) if len(values) else ()

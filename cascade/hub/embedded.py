@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-NAMES = ("nuclei2d", "nuclei3d", "sketch2d", "sketch3d")
+NAMES = ("nuclei2d", "nuclei3d", "sketch2d", "sketch3d", "membrane3d")
 
 
 def embedded(name: str) -> Path:
-    """The folder of an embedded model: "nuclei2d" or "nuclei3d", for `CascadePipeline.from_pretrained`, or "sketch2d"
-    or "sketch3d", for `SketchPipeline.from_pretrained`.
+    """The folder of an embedded model: "nuclei2d" or "nuclei3d", for `CascadePipeline.from_pretrained`, or "sketch2d",
+    "sketch3d" or "membrane3d", for `SketchPipeline.from_pretrained`.
 
     Raises ValueError for another name, FileNotFoundError if the installation lacks the weights.
     """

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from cascade.annotation import Annotation, overlapping
 from cascade.optics.foreground import background_field, background_mask
 from cascade.shapes.membranes import membranes
-from cascade.sketch.membranes import measured_walls, membrane_light
+from cascade.sketch.membranes import measured_single_walls, measured_walls, membrane_light
 from cascade.sketch.rules import numbered, overlap_darkening
 from cascade.sketch.scene import Scene
 from cascade.sketch.settings import SketchSettings
@@ -62,7 +62,8 @@ def sketch_of_image(
 
     labels, image: (Y, X) or (Z, Y, X). settings: default flat cells on a flat background; else structure, profile and
     stray light are theirs, and the background follows the image over `field_um` if they have a field. Cells keep their
-    means; of membranes, each cell's own wall and its interior do. spacing_um: default 1 µm. Raises ValueError where
+    means; of membranes, each cell's own wall and its interior do, or each single
+    wall where `wall_light` says that they differ. spacing_um: default 1 µm. Raises ValueError where
     labels and image are not equally large.
     """
     if labels.shape != image.shape:
@@ -73,6 +74,8 @@ def sketch_of_image(
     annotation = Annotation.of_labels(labels if labels.dtype.kind == "u" else labels.astype(np.uint32), spacing)
     place = numbered(labels, np.array([cell.label for cell in annotation.cells], int))
     background = _background_of(image, place > 0, settings, spacing[-1])
+    if settings.structure == "membranes" and settings.wall_light != (1.0,):
+        return np.asarray(background + measured_single_walls(place, spacing, settings, image - background), np.float32)
     if settings.structure == "membranes":
         wall = membranes(place, spacing, settings.thickness_um)
         light = membrane_light(

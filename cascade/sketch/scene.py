@@ -12,7 +12,7 @@ from cascade.annotation import Annotation, CellRecord
 from cascade.draws import at_rank, draw
 from cascade.rng import stream
 from cascade.shapes.membranes import membranes
-from cascade.sketch.membranes import membrane_light
+from cascade.sketch.membranes import membrane_light, single_walls
 from cascade.sketch.rules import (
     Spot,
     axial_decay,
@@ -99,7 +99,10 @@ class Scene:
         if settings.structure == "membranes":
             wall = membranes(self.place, spacing, settings.thickness_um)
             scaled = self.contrast if self.decay is None else self.contrast / self._decay_of_cells()
-            return membrane_light(self.place, wall, spacing, settings, scaled, scaled * self.interior, self.decay)
+            ids = np.array([cell.label for cell in self.annotation.cells])
+            inside = scaled * self.interior
+            single = single_walls(self.place, ids, spacing, settings, scaled, inside, self.seed)
+            return membrane_light(self.place, wall, spacing, settings, scaled, inside, self.decay, single)
         relative = self._relative()
         light = self._scaled(relative, whole=whole)
         if not any(settings.glow):

@@ -41,7 +41,7 @@ class SketchSettings:
     profile: tuple[float, ...] = (1.0,)
     """Relative light at evenly spaced depths, from a cell's rim to its middle."""
     glow: tuple[float, ...] = ()
-    """Shares of their light that cells cast around them, sharp and wide."""
+    """Shares of their light that cells or membranes cast around them, sharp and wide."""
     glow_um: tuple[float, ...] = ()
     """How far each goes: standard deviation of a Gaussian."""
     nucleoli: tuple[float, ...] = (0.0,)
@@ -62,6 +62,8 @@ class SketchSettings:
     """Standard deviation of the Gaussian that membranes are blurred with."""
     interior: tuple[float, ...] = (0.0,)
     """Light inside cells with membranes, in that of the membranes."""
+    wall_light: tuple[float, ...] = (1.0,)
+    """Of each membrane between two cells, above that of the inside, in that of the cells' membranes."""
     dtype: Literal["uint8", "uint16"] = "uint16"
     """Of the raw images."""
 
@@ -73,6 +75,7 @@ class SketchSettings:
         check_quantiles("nucleolus_radius", self.nucleolus_radius, above=0, most=0.5)
         check_quantiles("nucleolus_light", self.nucleolus_light, least=0)
         check_quantiles("interior", self.interior)
+        check_quantiles("wall_light", self.wall_light, least=0)
         positive(self, "field_um", "thickness_um")
         _within(self, 0, 1, "brightness_shared", "overlap")
         _within(self, 0, 1e9, "field_sd", "softness_um")
