@@ -25,8 +25,8 @@ from napari_cascade.layers import annotated, data_of, is_separate, layer_data, u
 from napari_cascade.work import Stopped, Tell, Work, in_one_line
 
 if TYPE_CHECKING:
+    import napari.viewer
     from napari.layers import Labels
-    from napari.viewer import Viewer
 
     from cascade.annotation import Sample
     from cascade.commands.settings import FitSettings
@@ -42,7 +42,7 @@ _MOST = 2**31 - 1
 class CascadeWidget(Container):
     """Fields and buttons; what they do runs beside the window, one at a time."""
 
-    def __init__(self, viewer: "Viewer") -> None:
+    def __init__(self, viewer: "napari.viewer.Viewer") -> None:  # as napari looks for it
         self._viewer = viewer
         self._work = Work()
         self._samples: list[Sample] = []
