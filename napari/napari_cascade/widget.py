@@ -52,8 +52,8 @@ class CascadeWidget(Container):
         self._kept: Callable[[], None] = lambda: None
         self._go_on = ""  # what to say of work that was stopped
 
-        self.image = create_widget(label="Image", annotation="napari.layers.Image")
-        self.labels = create_widget(label="Labels", annotation="napari.layers.Labels")
+        self.image_layer = create_widget(label="Image", annotation="napari.layers.Image")
+        self.labels_layer = create_widget(label="Labels", annotation="napari.layers.Labels")
         self.sparse = CheckBox(value=True, text="only some cells are outlined")
         self.separate = CheckBox(value=False, text="first axis counts images, not z")
         self.voxel_size = LineEdit(label="Voxel size, µm", tooltip="y x or z y x; empty: the image layer's scale")
@@ -79,7 +79,14 @@ class CascadeWidget(Container):
         self.said = Label(value="Choose an image and its labels, or generate with an embedded model.")
         super().__init__(
             widgets=[
-                *(Label(value="<b>Learn</b>"), self.image, self.labels, self.sparse, self.separate, self.voxel_size),
+                *(
+                    Label(value="<b>Learn</b>"),
+                    self.image_layer,
+                    self.labels_layer,
+                    self.sparse,
+                    self.separate,
+                    self.voxel_size,
+                ),
                 *(self.minutes, self.folder, self.fit),
                 *(Label(value="<b>Generate</b>"), self.model, self.num_images, self.num_cells, self.canvas, self.bank),
                 *(self.seed, self.generate),
@@ -90,7 +97,7 @@ class CascadeWidget(Container):
         )
         self.said.native.setWordWrap(True)
         self.said.native.setTextInteractionFlags(self.said.native.textInteractionFlags().TextSelectableByMouse)
-        self.image.changed.connect(self._told_axes)
+        self.image_layer.changed.connect(self._told_axes)
         for button, action in ((self.fit, self._fit), (self.generate, self._generate), (self.export, self._export)):
             button.changed.connect(lambda _=None, action=action: self._try(action))
         self.stop.changed.connect(self._stop)
@@ -116,8 +123,8 @@ class CascadeWidget(Container):
         from cascade.commands.fit_arrays import fit_arrays, fit_words
 
         given = annotated(
-            self.image.value,
-            self.labels.value,
+            self.image_layer.value,
+            self.labels_layer.value,
             separate=self.separate.value,
             spacing_um=_numbers("voxel size", self.voxel_size.value, float),
         )
@@ -288,7 +295,7 @@ class CascadeWidget(Container):
 
     def _told_axes(self) -> None:
         """Layers of this plugin say whether their first axis counts images."""
-        if is_separate(self.image.value):
+        if is_separate(self.image_layer.value):
             self.separate.value = True
 
 

@@ -71,3 +71,11 @@ def discs(shape=(160, 160), seed=0):
 @pytest.fixture
 def plane():
     return discs()
+
+
+@pytest.fixture(scope="session")
+def nuclei():
+    """The sample, as layers."""
+    from napari_cascade.samples import nuclei30
+
+    return nuclei30()

@@ -23,10 +23,8 @@ def test_opening_napari_does_not_wait_for_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_thirty_outlined_nuclei():
-    from napari_cascade.samples import nuclei30
-
-    (image, options, kind), (labels, _, label_kind) = nuclei30()
+def test_thirty_outlined_nuclei(nuclei):
+    (image, options, kind), (labels, _, label_kind) = nuclei
     assert (kind, label_kind) == ("image", "labels")
     assert image.shape == labels.shape == (3, 256, 256)
     assert sum(len(np.unique(plane)) - 1 for plane in labels) == 30

@@ -1,6 +1,7 @@
 """The dock widget in a real window: layers in, a fit in its own process, layers out; stop, mistakes."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -8,13 +9,17 @@ import psutil
 import pytest
 import tifffile
 from conftest import why_no_window
+from napari.layers import Layer
+from PIL import Image
 
 from cascade import embedded
+from cascade.hub.statistics import saved_statistics
 from napari_cascade import widget as module
 from napari_cascade.widget import FITTED, CascadeWidget
 
 pytestmark = pytest.mark.skipif(why_no_window() is not None, reason=str(why_no_window()))
 SECONDS = 240_000  # to wait for at most, in ms
+SCREENSHOT = os.environ.get("CASCADE_NAPARI_SCREENSHOT")  # docs/napari.png, to make it anew
 PREPARE_ONLY = ("mask", "texture", "assemble", "generate", "evaluate")
 
 
@@ -48,7 +53,7 @@ def done(dock, qtbot):
 
 
 def test_layers_in_layers_out(viewer, dock, annotated, qtbot, tmp_path):
-    assert (dock.image.value.name, dock.labels.value) == ("nuclei", annotated)
+    assert (dock.image_layer.value.name, dock.labels_layer.value) == ("nuclei", annotated)
     dock.fit.changed.emit(True)
     assert dock.stop.enabled
     assert not dock.generate.enabled
@@ -69,8 +74,7 @@ def test_layers_in_layers_out(viewer, dock, annotated, qtbot, tmp_path):
     said = done(dock, qtbot)
     image, labels = viewer.layers[-2:]
     assert image.data.shape == labels.data.shape == (2, 96, 112)
-    statistics = json.loads((folder / "model" / "statistics.json").read_text())
-    np.testing.assert_allclose(image.scale, [1, *statistics["spacing_um"]])
+    np.testing.assert_allclose(image.scale, [1, *saved_statistics(folder / "model")["spacing_um"]])
     np.testing.assert_allclose(labels.scale, image.scale)
     cells = sum(len(np.unique(plane)) - 1 for plane in labels.data)
     assert said == f"2 images with {cells} cells"
@@ -145,5 +149,25 @@ def test_layers_of_the_plugin_say_what_their_first_axis_is(viewer, dock, plane):
     image, _ = plane
     assert not dock.separate.value
     viewer.add_image(np.stack([image] * 3), axis_labels=("image", "y", "x"), name="three")
-    dock.image.value = viewer.layers["three"]
+    dock.image_layer.value = viewer.layers["three"]
     assert dock.separate.value
+
+
+def test_the_window_shows_both(viewer, dock, nuclei, qtbot, tmp_path):
+    for data, options, kind in nuclei:
+        viewer.add_layer(Layer.create(data, options, kind))
+    assert dock.separate.value
+    dock.canvas.value, dock.num_cells.value, dock.num_images.value, dock.bank.value = "256 256", 20, 2, 6
+    dock.generate.changed.emit(True)
+    assert done(dock, qtbot).startswith("2 images with")
+    generated = viewer.layers[-1]
+    assert str(generated.units[-1]) == "micrometer"  # as the sample's layers have
+    np.testing.assert_allclose(generated.scale, viewer.layers[0].scale)
+    viewer.grid.enabled, viewer.grid.stride, viewer.grid.shape = True, -2, (2, 1)
+    viewer.dims.set_point(0, 0)
+    viewer.reset_view()
+    viewer.window._qt_window.resize(1280, 1040)
+    shown = viewer.window.screenshot(flash=False)
+    assert shown[..., :3].std() > 20
+    if SCREENSHOT:
+        Image.fromarray(shown[..., :3]).quantize(200).save(SCREENSHOT, optimize=True)
