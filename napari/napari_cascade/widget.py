@@ -20,6 +20,7 @@ from magicgui.widgets import (
     SpinBox,
     create_widget,
 )
+from qtpy.QtWidgets import QScrollArea, QSizePolicy
 
 from napari_cascade.layers import annotated, data_of, is_separate, layer_data, units_of
 from napari_cascade.work import Stopped, Tell, Work, in_one_line
@@ -39,10 +40,11 @@ _FORMATS = ("ctc", "cellpose", "stardist", "nnunet", "ome-tiff", "ome-zarr", "co
 _MOST = 2**31 - 1
 
 
-class CascadeWidget(Container):
+class CascadeWidget(QScrollArea):
     """Fields and buttons; what they do runs beside the window, one at a time."""
 
     def __init__(self, viewer: "napari.viewer.Viewer") -> None:  # as napari looks for it
+        super().__init__()
         self._viewer = viewer
         self._work = Work()
         self._samples: list[Sample] = []
@@ -77,25 +79,22 @@ class CascadeWidget(Container):
         self.bar = ProgressBar(value=0, min=0, max=100, visible=False)
         self.stop = PushButton(text="Stop", enabled=False)
         self.said = Label(value="Choose an image and its labels, or generate with an embedded model.")
-        super().__init__(
+        annotated_by = [self.image_layer, self.labels_layer, self.sparse, self.separate, self.voxel_size]
+        made_by = [self.model, self.num_images, self.num_cells, self.canvas, self.bank, self.seed]
+        self._fields = Container(
             widgets=[
-                *(
-                    Label(value="<b>Learn</b>"),
-                    self.image_layer,
-                    self.labels_layer,
-                    self.sparse,
-                    self.separate,
-                    self.voxel_size,
-                ),
-                *(self.minutes, self.folder, self.fit),
-                *(Label(value="<b>Generate</b>"), self.model, self.num_images, self.num_cells, self.canvas, self.bank),
-                *(self.seed, self.generate),
-                *(Label(value="<b>Export</b>"), self.format, self.meshes, self.output, self.export),
+                *_part("Learn", [*annotated_by, self.minutes, self.folder, self.fit]),
+                *_part("Generate", [*made_by, self.generate]),
+                *_part("Export", [self.format, self.meshes, self.output, self.export]),
                 *(self.bar, self.stop, self.said),
             ],
-            scrollable=True,
+            labels=False,
         )
+        self.setWidget(self._fields.native)
+        self.setWidgetResizable(True)
         self.said.native.setWordWrap(True)
+        self.said.native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self._fields.native.layout().addStretch()
         self.said.native.setTextInteractionFlags(self.said.native.textInteractionFlags().TextSelectableByMouse)
         self.image_layer.changed.connect(self._told_axes)
         for button, action in ((self.fit, self._fit), (self.generate, self._generate), (self.export, self._export)):
@@ -297,6 +296,13 @@ class CascadeWidget(Container):
         """Layers of this plugin say whether their first axis counts images."""
         if is_separate(self.image_layer.value):
             self.separate.value = True
+
+
+def _part(title: str, fields: list[Any]) -> list[Any]:
+    """Some fields below a heading."""
+    part = Container(widgets=fields)
+    part.margins = (0, 0, 0, 0)
+    return [Label(value=f"<b>{title}</b>"), part]
 
 
 def _numbers(name: str, text: str, kind: type) -> Any:

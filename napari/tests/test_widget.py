@@ -163,10 +163,13 @@ def test_the_window_shows_both(viewer, dock, nuclei, qtbot, tmp_path):
     generated = viewer.layers[-1]
     assert str(generated.units[-1]) == "micrometer"  # as the sample's layers have
     np.testing.assert_allclose(generated.scale, viewer.layers[0].scale)
+    viewer.window._qt_window.resize(1280, 1040)
     viewer.grid.enabled, viewer.grid.stride, viewer.grid.shape = True, -2, (2, 1)
     viewer.dims.set_point(0, 0)
-    viewer.reset_view()
-    viewer.window._qt_window.resize(1280, 1040)
+    for layer in (viewer.layers[1], generated):
+        layer.contour = 2
+    viewer.reset_view(margin=0.01)
+    dock.folder.value, dock.output.value = "/home/me/my_cells", "/home/me/my_dataset"
     shown = viewer.window.screenshot(flash=False)
     assert shown[..., :3].std() > 20
     if SCREENSHOT:
