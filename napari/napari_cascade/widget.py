@@ -104,6 +104,10 @@ class CascadeWidget(QScrollArea):
         self._work.ended.connect(self._end)
         self._told_axes()
 
+    def reset_choices(self, event: object = None) -> None:
+        """The layers that there are; napari calls it when they change."""
+        self._fields.reset_choices()
+
     def plan(self, spacing_um: tuple[float, ...]) -> "FitSettings":
         """What Fit does, as the command line would be asked. Raises ValueError for settings that cannot be."""
         from cascade.commands.settings import FitSettings
