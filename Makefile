@@ -36,7 +36,7 @@ wheel-check: $(VENV)/.installed
 
 # The plugin, in an environment of its own that borrows this one's packages: napari changes what pytest does.
 napari-test: $(NAPARI)/.installed
-	$(NAPARI)/bin/python -m pytest napari/tests
+	cd napari && $(abspath $(NAPARI))/bin/python -m pytest
 	$(NAPARI)/bin/python -m mypy --config-file napari/pyproject.toml
 
 $(NAPARI)/.installed: $(VENV)/.installed-test napari/pyproject.toml napari/constraints.txt

@@ -18,7 +18,6 @@ from cascade.commands.fit import SAID_ABOVE
 from cascade.commands.settings import FitSettings
 from cascade.export.tiff import write_tiff
 from cascade.files import BrokenRecord, read_record, replacing_folder
-from cascade.generation.shards import load_job, progress
 from cascade.ownership import names_in
 from cascade.training.log import last_step
 
@@ -168,6 +167,8 @@ def _share(plan: FitSettings, step: str) -> float | None:
     """What is done of a step, as its own records say."""
     with contextlib.suppress(FileNotFoundError, BrokenRecord, ValueError):
         if step == "generate":
+            from cascade.generation.shards import load_job, progress  # heavy; only needed here
+
             folder = plan.output_dir / "synthetic"
             done, shards = progress(folder, load_job(folder))
             return done / shards

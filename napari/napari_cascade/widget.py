@@ -145,12 +145,10 @@ class CascadeWidget(QScrollArea):
         self._start(learn, learned)
 
     def _generate(self) -> None:
-        from cascade.generation.samples import generate_samples
-        from cascade.hub.few_steps import has_few_steps
         from cascade.hub.folders import model_folder
         from cascade.population.settings import CascadeSettings
 
-        name, seed, count = self._model(), self.seed.value, self.num_images.value
+        name, seed, count, bank = self._model(), self.seed.value, self.num_images.value, self.bank.value or None
         folder = model_folder(name)
         settings = CascadeSettings(
             canvas_size=_numbers("size", self.canvas.value, int) or None, cells_per_image=self.num_cells.value or None
@@ -159,17 +157,16 @@ class CascadeWidget(QScrollArea):
         self._go_on = "Generate begins anew; images that were finished are shown"
 
         def make(tell: Tell) -> "list[Sample]":
+            tell((None, "starting the networks"))
+            from cascade.generation.samples import generate_samples  # seconds, in which the window lives
+            from cascade.hub.few_steps import has_few_steps
+
             def say(what: str) -> None:
                 tell((len(made) / count, what))
 
+            few = has_few_steps(folder)
             for sample in generate_samples(
-                name,
-                settings,
-                num_images=count,
-                seed=seed,
-                bank=self.bank.value or None,
-                few_steps=has_few_steps(folder),
-                tell=say,
+                folder, settings, num_images=count, seed=seed, bank=bank, few_steps=few, tell=say
             ):
                 made.append(sample)
             return made
