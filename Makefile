@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+NAPARI := build/napari-venv
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
-.PHONY: demo test lint types docs tutorials links wheel-check app-check clean
+.PHONY: demo test lint types docs tutorials links wheel-check app-check napari-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cascade demo --output_dir demo
@@ -38,6 +39,20 @@ app-check: $(VENV)/.installed-test
 	@if [ -n "$$(which chromium chromium-browser google-chrome)" ]; then \
 		$(PIP) -e '.[app]' playwright && $(BIN)/python -m pytest tests/test_app.py; \
 	else echo "app-check: skipped, there is no Chromium: apt-get install chromium"; fi
+
+# The plugin, in an environment of its own that borrows this one's packages: napari changes what pytest does.
+napari-test: $(NAPARI)/.installed
+	cd napari && $(abspath $(NAPARI))/bin/python -m pytest
+	$(NAPARI)/bin/python -m mypy --config-file napari/pyproject.toml
+
+$(NAPARI)/.installed: $(VENV)/.installed-test napari/pyproject.toml napari/constraints.txt
+	@echo "installing napari into $(NAPARI): a minute or two"
+	@test -x $(NAPARI)/bin/python || $(BIN)/python -m venv $(NAPARI)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $(NAPARI)/borrowed
+	@cp $(NAPARI)/borrowed "$$($(NAPARI)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
+	@$(NAPARI)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -c napari/constraints.txt \
+	  -e . -e './napari[test]'
+	@touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "installing into $(VENV): a few minutes"

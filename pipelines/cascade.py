@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,24 +211,34 @@ class CascadePipeline(DiffusionPipeline):
         region: npt.NDArray[Any] | None = None,
         bank: list[Cell] | None = None,
         neus: NeuSSettings | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> Iterator[Sample]:
-        """The same one by one, for data sets larger than memory; `indices` are the images' numbers under `seed`."""
+        """The same one by one, for data sets larger than memory; `indices` are the images' numbers under `seed`.
+
+        tell: called with each stage of an image, before it is begun; what it raises ends the work.
+        """
         settings, statistics = settings or CascadeSettings(), self.statistics
         bar = tqdm(indices, desc="images", unit="image", **getattr(self, "_progress_bar_config", {}))
+
+        def told(stage: str) -> None:
+            bar.set_postfix_str(stage)
+            if tell is not None:
+                tell(stage)
+
         for index in bar:
             # 1. What the image shows
             scene = plan_scene(statistics, settings, seed, index, region=region)
 
             # 2. Its cells: new ones, or those of the bank
             if bank is None:
-                draw = Draw(scene.num_cells, seed, index, scene.like, neus, bar.set_postfix_str)
+                draw = Draw(scene.num_cells, seed, index, scene.like, neus, told)
                 cells, counts = draw_cells(self.parts, draw, settings)
             else:
                 level, counts = statistics.background.level, {}
                 cells = [used(bank, use, level) for use in draw_uses(bank, scene, statistics, seed, index)]
 
             # 3. The population, seen by the camera
-            bar.set_postfix_str("population")
+            told("population")
             sample = take_picture(cells, scene, statistics, seed, index, counts=counts)
             _tell_missing(sample, scene, len(cells))
             yield sample
@@ -241,12 +251,14 @@ class CascadePipeline(DiffusionPipeline):
         *,
         index: int = 0,
         neus: NeuSSettings | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> list[Cell]:
         """Textured cells that no image has placed yet, as bright as the real images' cells are: a bank.
 
-        There may be fewer than `num_cells`, see `draw_cells`.
+        There may be fewer than `num_cells`, see `draw_cells`. tell: as for `generate`.
         """
-        return draw_cells(self.parts, Draw(num_cells, seed, index, neus=neus), settings or CascadeSettings())[0]
+        draw = Draw(num_cells, seed, index, neus=neus, tell=tell or (lambda stage: None))
+        return draw_cells(self.parts, draw, settings or CascadeSettings())[0]
 
     def paint(
         self, annotation: Annotation, seed: int, index: int = 0, settings: CascadeSettings | None = None

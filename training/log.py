@@ -29,6 +29,12 @@ def last_loss(output: Path) -> float:
     return lines[-1]["loss"] if lines else float("nan")
 
 
+def last_step(output: Path) -> int:
+    """The step that was logged last; 0 where none was."""
+    lines = _lines(output) if (output / _NAME).is_file() else []
+    return int(lines[-1]["step"]) if lines else 0
+
+
 def _lines(output: Path) -> list[dict[str, float]]:
     """The records of a log; a line that a kill cut short is left out."""
     found = []

@@ -10,7 +10,7 @@ from cascade.diffusion.painting import PaintingSettings
 from cascade.generation.load import best_device, load
 from cascade.hub import folders as hub
 from cascade.hub.embedded import NAMES
-from cascade.hub.few_steps import FEW_STEPS
+from cascade.hub.few_steps import has_few_steps
 from cascade.hub.statistics import saved_statistics
 from cascade.pipelines.cascade import CascadePipeline
 from cascade.pipelines.sketch_ddpm import SketchPipeline
@@ -60,7 +60,9 @@ def paint(
             how = PaintingSettings(t_start=t_start, num_inference_steps=steps)
             return sketch_pipeline(name).paint(annotation, seed, 0, how)
         settings = CascadeSettings(num_inference_steps=steps)
-        return _cascade(name, steps is None and has_few_steps(name)).paint(annotation, seed, 0, settings)
+        return _cascade(name, steps is None and has_few_steps(hub.model_folder(name))).paint(
+            annotation, seed, 0, settings
+        )
 
 
 def populate(
@@ -72,14 +74,8 @@ def populate(
     """
     settings = CascadeSettings(canvas_size=canvas_size, cells_per_image=num_cells, clustering_probability=clustering)
     with _TURN:
-        pipeline = _cascade(name, has_few_steps(name))
+        pipeline = _cascade(name, has_few_steps(hub.model_folder(name)))
         return next(iter(pipeline.generate(seed, [0], settings, bank=_bank(name) if bank else None)))
-
-
-def has_few_steps(name: str) -> bool:
-    """Whether some stage of a cascade has weights that draw in a few steps."""
-    folder = hub.model_folder(name)
-    return any((folder / stage / FEW_STEPS).is_file() for stage in ("mask", "texture"))
 
 
 def sketch_pipeline(name: str) -> SketchPipeline:
@@ -105,4 +101,4 @@ def _cascade(name: str, few_steps: bool) -> CascadePipeline:
 
 @cache
 def _bank(name: str) -> list[Cell]:
-    return _cascade(name, has_few_steps(name)).cells(BANK, 0)
+    return _cascade(name, has_few_steps(hub.model_folder(name))).cells(BANK, 0)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import IO
 
 import psutil
 
@@ -16,17 +18,31 @@ _OFTEN = 0.3  # seconds between two looks
 _PATIENCE = 10.0  # seconds that a process has to end by itself
 
 
-def run_child(module: str, options: list[str], *, launched: bool = False) -> int:
+def run_child(
+    module: str,
+    options: list[str],
+    *,
+    launched: bool = False,
+    output: IO[bytes] | None = None,
+    tell: Callable[[], None] | None = None,
+) -> int:
     """Run a module with options and wait for it; returns its exit code.
 
-    launched: by accelerate's launcher, in as many processes as that is set up for. All of them end when this process
-    does, however it dies, and are ended when it is interrupted (KeyboardInterrupt).
+    launched: by accelerate's launcher, in as many processes as that is set up for. output: a file that takes what it
+    prints. tell: called a few times a second meanwhile. All processes end when this one does, however it dies, and are
+    ended when it is interrupted (KeyboardInterrupt), or `tell` raises something.
     """
     launcher = ["-m", "cascade.commands.launch", "--quiet"] if launched else []
     command = [sys.executable, *launcher, "-m", "cascade.commands.child", module, *options]
     asked = os.environ | {_ASKED_BY: str(os.getpid())}
-    process = subprocess.Popen(command, env=asked, process_group=0)  # Ctrl-C is for this process, which ends them
+    errors = None if output is None else subprocess.STDOUT
+    # A group of its own: Ctrl-C is for this process, which ends them.
+    process = subprocess.Popen(command, env=asked, process_group=0, stdout=output, stderr=errors)
     try:
+        while tell is not None:
+            tell()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(_OFTEN)
         return process.wait()
     except BaseException:
         _end(process)

@@ -27,6 +27,7 @@ _SHARES = {"mask": 0.3, "texture": 0.7}  # of the time for training
 _TRIAL = 4  # steps that tell how long one takes
 _FEWEST = 50  # steps, whatever the budget
 _STATE = "fit.json"
+SAID_ABOVE = "its message is above"  # of a step that is a process of its own
 _PATHS = ("source", "base_model")  # of a plan: the same folder, however it is written
 
 
@@ -198,7 +199,7 @@ def _launch(module: str, options: list[str]) -> None:
 
 def _check(module: str, code: int) -> None:
     if code:
-        raise RuntimeError(f"{module} stopped: its message is above; the same command goes on from here")
+        raise RuntimeError(f"{module} stopped: {SAID_ABOVE}; the same command goes on from here")
 
 
 def _stage(plan: FitSettings, stage: str) -> str:

@@ -19,7 +19,7 @@ from cascade.population.compositing import Cell
 from cascade.population.scene import Scene, plan_scene
 from cascade.reading import read_image
 
-_NO_IMAGE = 1 << 30  # cells of a bank are made under numbers that no image has
+NO_IMAGE = 1 << 30  # cells of a bank are made under numbers that no image has
 
 
 class CascadeMaker:
@@ -70,7 +70,7 @@ class CascadeMaker:
         """The job's bank of cells, made where it is missing, and kept beside the marks of the finished shards."""
 
         def make(part: int, size: int) -> list[Cell]:
-            return pipeline.cells(size, self.job.seed, self.recipe.images, index=_NO_IMAGE + part)
+            return pipeline.cells(size, self.job.seed, self.recipe.images, index=NO_IMAGE + part)
 
         folder = self.output_dir / ".cascade" / "bank"
         return stored_bank(folder, num_cells, make, self.rank, self.world, cells_together(pipeline.device))

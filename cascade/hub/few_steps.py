@@ -36,6 +36,11 @@ def save_few_steps(base: DiffusionPipeline, distilled: DiffusionPipeline, folder
     return path
 
 
+def has_few_steps(folder: Path) -> bool:
+    """Whether outlines or texture of a cascade have weights that draw in a few steps."""
+    return any((folder / stage / FEW_STEPS).is_file() for stage in ("mask", "texture"))
+
+
 def add_few_steps(pipeline: DiffusionPipeline, folder: Path) -> bool:
     """Make a stage that was loaded from a folder draw in few steps, if the folder says how; `hub.ModelError` if what it
     says is of another stage. Returns whether it does."""
