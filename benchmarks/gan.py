@@ -37,6 +37,7 @@ from cascade.evaluation.scattering import scattering, scattering_features
 from cascade.evaluation.segmentation import score
 from cascade.evenly import evenly
 from cascade.generation.load import load
+from cascade.geometry.slices import matched_slices
 from cascade.hub.folders import model_folder
 from cascade.optics.window import Window
 from cascade.pipelines.conditional_gan import ConditionalGANPipeline
@@ -46,7 +47,6 @@ from cascade.reading import read_image, read_labels
 Array = np.ndarray
 MEMBRANES, NUCLEI = "membrane3d-gan", "nuclei3d-gan"
 TRAINED_COLUMNS = 120  # of the root
-ODD_SLICE = 31  # of the root's labels, numbered otherwise than its neighbours
 ALPHAS = (10.0, 50.0, 100.0, 500.0, 1000.0)
 
 
@@ -204,7 +204,7 @@ def _experiments(options: argparse.Namespace) -> dict:
 def _root(options: argparse.Namespace, *, found: bool) -> Pair:
     folder = data_folder() / "root_membrane"
     image, labels = (read(folder / name) for read, name in ((read_image, "root.tif"), (read_labels, "root_masks.tif")))
-    labels[ODD_SLICE] = labels[ODD_SLICE - 1]
+    labels = matched_slices(labels)
     part = np.s_[:24, :64, TRAINED_COLUMNS:184] if options.quick else np.s_[:, :, TRAINED_COLUMNS:]
     spacing = (0.25, 0.1625, 0.1625)
     own = detect_tissue(image[part], spacing) if found else labels[part]

@@ -19,6 +19,7 @@ from cascade.data.sketches import LOOKED_AT, fit_sketch
 from cascade.data.tissue_detection import detect_tissue
 from cascade.evenly import evenly
 from cascade.gan.condition import Condition, condition_of, condition_of_image, position_of, seen
+from cascade.geometry.slices import matched_slices
 from cascade.optics.window import Window
 from cascade.reading import DataError
 from cascade.rng import stream
@@ -82,7 +83,7 @@ def read_annotated(
     images = list(found.images() or ())
     if len(images) == 1:
         log.warning("%s: one image, which a discriminator soon knows by heart: keep the augmentation on", source)
-    own = [Annotation.of_labels(_unsigned(labels), found.spacing_um) for labels in found.labels]
+    own = [Annotation.of_labels(matched_slices(_unsigned(labels)), found.spacing_um) for labels in found.labels]
     some = evenly(len(images), LOOKED_AT)
     kind = structure if found.origin == "labels" else structure or "cells"
     looked_at = [images[n] for n in some], [found.labels[n] for n in some]
