@@ -133,7 +133,8 @@ def test_without_real_images_to_train_on_what_was_generated_is_judged_alone(stub
         EvaluateSettings(real_test="a", synthetic=["b"], ratios=(50,), output_dir="c")
 
 
-def test_labels_that_others_found_are_a_row_of_their_own(stubbed, folders, tmp_path):
+def test_labels_that_others_found_are_a_row_of_their_own(stubbed, folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "distribution", lambda *sets: {})
     results, silver = tmp_path / "results", tmp_path / "silver" / "01_ST" / "SEG"
     results.mkdir(), silver.mkdir(parents=True)
     truths = sorted((folders["test"] / "01_GT" / "SEG").glob("*.tif"))
@@ -168,7 +169,8 @@ def test_labels_that_others_found_are_a_row_of_their_own(stubbed, folders, tmp_p
         evaluate(EvaluateSettings(**usual, predictions=[f"both={results}"]))
 
 
-def test_few_annotations_can_be_learnt_with_a_loss_that_passes_over_the_rest(stubbed, folders, tmp_path):
+def test_few_annotations_can_be_learnt_with_a_loss_that_passes_over_the_rest(stubbed, folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "distribution", lambda *sets: {})
     usual = dict(real_test=folders["test"], synthetic=[str(folders["made"])], seeds=1, output_dir=tmp_path / "out")
     evaluate(EvaluateSettings(**usual, sparse=[f"real={folders['train']}"], masked=True))
     record = json.loads((tmp_path / "out" / "report.json").read_text())

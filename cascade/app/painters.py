@@ -43,7 +43,8 @@ def paints_sketches(name: str) -> bool:
 def spacing_of(name: str) -> tuple[float, ...]:
     """Voxel size of what a model paints, without loading it."""
     folder = hub.model_folder(name)
-    own = hub.model_index(folder) if paints_sketches(name) else saved_statistics(folder)
+    index = hub.model_index(folder)
+    own = index if "spacing_um" in index else saved_statistics(folder)
     return tuple(float(one) for one in own["spacing_um"])
 
 
