@@ -213,7 +213,9 @@ def test_textures_that_show_no_mask_are_no_data_set(flat, caplog):
 
 
 def test_outlines_read_as_sections_belong_to_larger_cells(deep):
-    options = dict(canvas_size=(32, 96, 96), cells_per_image=4, num_inference_steps=2, min_alignment=0)
+    options = dict(
+        canvas_size=(32, 96, 96), cells_per_image=4, num_inference_steps=2, min_alignment=0, shapes="ellipsoids"
+    )
     sizes = {}
     for reading in ("silhouette", "section"):
         cells = generate(deep, reading=reading, **options).samples[0].cells
