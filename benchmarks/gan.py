@@ -38,6 +38,7 @@ from cascade.evaluation.segmentation import score
 from cascade.evenly import evenly
 from cascade.generation.load import load
 from cascade.geometry.slices import matched_slices
+from cascade.hub.embedded import NAMES, embedded
 from cascade.hub.folders import model_folder
 from cascade.optics.window import Window
 from cascade.pipelines.conditional_gan import ConditionalGANPipeline
@@ -263,13 +264,8 @@ def _as_bright(labels: Array, image: Array, spacing: tuple[float, ...]) -> Annot
 
 def _there(given: dict[str, str]) -> dict[str, str]:
     """Models that can be loaded, by name."""
-    found = dict(given)
-    for name in (MEMBRANES, NUCLEI, "nuclei3d"):
-        try:
-            found.setdefault(name, str(model_folder(name)))
-        except FileNotFoundError:
-            continue
-    return found
+    here = (MEMBRANES, NUCLEI, "nuclei3d", "sketch3d")
+    return {name: str(embedded(name)) for name in here if name in NAMES} | given
 
 
 @cache
