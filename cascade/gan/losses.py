@@ -56,9 +56,8 @@ class GeneratorLoss(torch.nn.Module):
                 real = judged(self.discriminator, image, position, self.augmentation, generator)
             loss = relativistic(fake, real)
         if self.pair_weight:
-            loss = loss + self.pair_weight * F.l1_loss(
-                *(averaged(one.float(), self.pair_box_px) for one in (made, image))
-            )
+            near, real_near = (averaged(one.float(), self.pair_box_px) for one in (made, image))
+            loss = loss + self.pair_weight * F.l1_loss(near, real_near)
         if self.identity_weight:
             back = generated(self.generator, image, position, generator, self.noise)
             loss = loss + self.identity_weight * F.l1_loss(back.float(), image.float())
