@@ -55,6 +55,19 @@ def test_tiles_begin_where_the_network_halves_and_share_the_overlap():
             assert len(steps) == fewest
 
 
+def test_an_end_of_the_image_is_no_border_of_a_tile():
+    """What a tile is wrong in at its borders: all but nothing of it is seen where another one ends with the image."""
+
+    def wrong_at_borders(part: torch.Tensor) -> torch.Tensor:
+        made = torch.zeros_like(part)
+        made[..., 0] = made[..., -1] = 1.0
+        return made
+
+    made = in_tiles(wrong_at_borders, torch.zeros(1, 1, 256), (240,), 60, align=8)[0, 0]
+    assert (made[0], made[-1]) == (1, 1)  # as of the whole image
+    assert made[1:-1].max() < 1e-3  # the first tile ends at 239, 17 before the image does
+
+
 def span(image: torch.Tensor) -> float:
     """From the least to the most."""
     return float(image.max() - image.min())

@@ -45,18 +45,17 @@ def in_tiles(
     shape = [min(t, n) for t, n in zip(tile_size, sample.shape[2:], strict=True)]
     shared = _of_axes(overlap, len(size))
     axes = [tile_origins(n, t, o, align) for n, t, o in zip(sample.shape[2:], shape, shared, strict=True)]
-    windows = [part_of(corner, shape) for corner in itertools.product(*axes)]
-    weights = _weights(shape, sample, crop)
+    corners = list(itertools.product(*axes))
     total = torch.zeros_like(sample[:1, :1])
-    for window in windows:
-        total[window] += weights
     count, made = len(sample), None
-    for start in range(0, len(windows), at_once):
-        part = windows[start : start + at_once]
-        found = predict(torch.cat([sample[window] for window in part]))
+    for start in range(0, len(corners), at_once):
+        part = corners[start : start + at_once]
+        found = predict(torch.cat([sample[part_of(corner, shape)] for corner in part]))
         if made is None:
             made = torch.zeros(count, found.shape[1], *sample.shape[2:], dtype=found.dtype, device=found.device)
-        for window, one in zip(part, found.split(count), strict=True):
+        for corner, one in zip(part, found.split(count), strict=True):
+            window, weights = part_of(corner, shape), _weights(corner, shape, sample, crop)
+            total[window] += weights
             made[window] += weights * one
     assert made is not None
     return (made / total)[part_of([0] * len(size), size)]
@@ -110,16 +109,19 @@ def tile_origins(size: int, tile: int, overlap: int, align: int) -> list[int]:
     return [last * n // (count - 1) // align * align for n in range(count - 1)] + [last]
 
 
-def _weights(shape: Sequence[int], like: torch.Tensor, crop: int) -> torch.Tensor:
+def _weights(corner: Sequence[int], shape: Sequence[int], whole: torch.Tensor, crop: int) -> torch.Tensor:
     """A Gaussian around the middle of a tile, an eighth of it wide, next to nothing in the margin that is cropped, and
-    nowhere nought."""
-    weights = torch.ones((), dtype=like.dtype, device=like.device)
-    inside = torch.ones((), dtype=torch.bool, device=like.device)
-    for axis, n in enumerate(shape):
+    nowhere nought. Towards an end of the whole (B, C, *size) image it does not fall: nothing is cut off there."""
+    weights = torch.ones((), dtype=whole.dtype, device=whole.device)
+    inside = torch.ones((), dtype=torch.bool, device=whole.device)
+    for axis, (begin, n, size) in enumerate(zip(corner, shape, whole.shape[2:], strict=True)):
         along = [-1 if a == axis else 1 for a in range(len(shape))]
-        place = torch.arange(n, device=like.device)
+        place = torch.arange(n, device=whole.device)
+        first, last = begin == 0, begin + n == size
         at = (place - 0.5 * (n - 1)) / n * _SHARP
-        weights = weights * torch.exp(-0.5 * at.square()).clamp(min=1e-4).to(like.dtype).reshape(along)
+        at = at.clamp(min=0.0 if first else None, max=0.0 if last else None) if first or last else at
+        weights = weights * torch.exp(-0.5 * at.square()).clamp(min=1e-4).to(whole.dtype).reshape(along)
         margin = min(crop, n // 4)
-        inside = inside & ((place >= margin) & (place < n - margin)).reshape(along)
+        kept = ((place >= margin) | first) & ((place < n - margin) | last)
+        inside = inside & kept.reshape(along)
     return torch.where(inside, weights, weights * _CROPPED) if crop else weights
