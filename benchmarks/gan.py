@@ -27,7 +27,7 @@ import torch
 from common import data_folder, machine
 from scipy import ndimage
 
-from cascade.annotation import Annotation, Sample
+from cascade.annotation import Annotation
 from cascade.data.detection import detect
 from cascade.data.tissue_detection import detect_tissue
 from cascade.evaluation.distribution import frechet_distance
@@ -91,11 +91,9 @@ def table(models: dict[str, str], options: argparse.Namespace) -> dict:
             row |= profile_agreement(pair.image, made, pipeline.spacing_um)
             found.setdefault(experiment, []).append(row)
     means = {name: {key: _mean([row[key] for row in rows]) for key in rows[0]} for name, rows in found.items()}
-    return {key: {name: row[key] for name, row in means.items()} for key in ("nrmse", "ssim", "zncc")} | {
-        "profiles": {
-            name: {key: row[key] for key in ("profile_zncc", "spectrum_decades")} for name, row in means.items()
-        }
-    }
+    found_by = {key: {name: row[key] for name, row in means.items()} for key in ("nrmse", "ssim", "zncc")}
+    sections = ("profile_zncc", "spectrum_decades")
+    return found_by | {"profiles": {name: {key: row[key] for key in sections} for name, row in means.items()}}
 
 
 def speed(models: dict[str, str], options: argparse.Namespace) -> dict:
@@ -183,11 +181,7 @@ def _painter(name: str, model: str):
         return lambda annotation, seed, index: cascade.paint(annotation, seed, index, CascadeSettings()), window
     pipeline = SketchPipeline.from_pretrained(model) if name == "sketch3d" else _pipeline(model)
     pipeline.set_progress_bar_config(disable=True)
-
-    def paint(annotation: Annotation, seed: int, index: int) -> Sample:
-        return pipeline.paint(annotation, seed, index)
-
-    return paint, window
+    return pipeline.paint, window
 
 
 def _experiments(options: argparse.Namespace) -> dict:

@@ -42,9 +42,7 @@ def noise_of(images: list[Array]) -> tuple[float, float]:
         edges = np.quantile(level, np.linspace(0, 0.98, 15))
         for low, high in pairwise(edges):
             part = step[(level >= low) & (level < high)]
-            if (
-                len(part) > 500
-            ):  # of whole numbers half a step is no noise: the spread between quantiles, not the median
+            if len(part) > 500:  # a spread between quantiles: half a step of whole numbers is no noise
                 levels.append(level[(level >= low) & (level < high)].mean())
                 variances.append(((np.quantile(part, 0.84) - np.quantile(part, 0.16)) / 2) ** 2 / 2)
     gain, least = np.polyfit(levels, variances, 1)

@@ -15,7 +15,7 @@ from cascade.annotation import Annotation
 from cascade.commands.cli import main
 from cascade.data.sketch_spots import count_quantiles
 from cascade.data.sketches import fit_sketch
-from cascade.data.spacing import tiff_spacing
+from cascade.data.spacing import stored_spacing
 from cascade.draws import draw
 from cascade.reading import DataError
 from cascade.rng import stream
@@ -277,7 +277,7 @@ def test_sketches_of_simulated_annotations_like_images(folders, tmp_path, capsys
             or np.divide(*tiff.pages[0].tags["XResolution"].value) == 2
         )
         image = tiff.asarray()
-    assert tiff_spacing(pairs[0], 2) == pytest.approx((0.5, 0.5))
+    assert stored_spacing(pairs[0], 2) == pytest.approx((0.5, 0.5))
     labels = tifffile.imread(pairs[1])
     assert image.dtype == np.uint16
     assert image[labels > 0].mean() > 250

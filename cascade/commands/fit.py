@@ -5,15 +5,16 @@ import logging
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from cascade.commands import fit_raw
 from cascade.commands.child import run_child
 from cascade.commands.fit_plan import announced, beyond_budget
+from cascade.commands.fit_progress import RECORD, Progress
 from cascade.commands.settings import FitSettings, Step
 from cascade.evaluation.settings import EvaluateSettings
-from cascade.files import STATE, BrokenRecord, exclusive, read_record, replacing
+from cascade.files import STATE, exclusive
 from cascade.hub.folders import base_model_folder, model_index
 from cascade.locks import scratch
 from cascade.ownership import check_not_input
@@ -26,9 +27,7 @@ _SCRIPTS = {"mask": "cascade.training.train_mask_ddpm", "texture": "cascade.trai
 _SHARES = {"mask": 0.3, "texture": 0.7}  # of the time for training
 _TRIAL = 4  # steps that tell how long one takes
 _FEWEST = 50  # steps, whatever the budget
-_STATE = "fit.json"
 SAID_ABOVE = "its message is above"  # of a step that is a process of its own
-_PATHS = ("source", "base_model")  # of a plan: the same folder, however it is written
 
 
 def fit(plan: FitSettings) -> Path:
@@ -46,7 +45,7 @@ def fit(plan: FitSettings) -> Path:
     output = plan.output_dir
     check_not_input(output, plan.source)
     with exclusive(output, "cascade fit"):
-        state = Progress.load(output / _STATE, plan)
+        state = Progress.load(output / RECORD, plan)
         if "texture" in steps and "texture" not in (*plan.skip, *state.done):
             base_model_folder(_stage(plan, "texture"))  # hours before it is asked for
         if plan.test is not None and "evaluate" not in plan.skip:
@@ -68,7 +67,7 @@ def fit(plan: FitSettings) -> Path:
     return output / "synthetic"
 
 
-def _drop_checkpoints(output: Path, state: "Progress") -> None:
+def _drop_checkpoints(output: Path, state: Progress) -> None:
     """Of trainings that are finished, whose model is all that anyone asks for."""
     from cascade.training.checkpoints import checkpoints
 
@@ -85,60 +84,6 @@ def usual_base(plan: FitSettings) -> str:
 
     frames, _ = find_frames(plan.source, plan.truth, list(plan.sequences) or None, channel=plan.channel)
     return f"nuclei{frames[0].image().ndim}d"
-
-
-@dataclass
-class Progress:
-    """What `fit.json` remembers: the plan, finished steps, and how many training steps fit into the budget."""
-
-    path: Path
-    plan: dict[str, str]
-    done: list[str] = field(default_factory=list)
-    train_steps: dict[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def load(cls, path: Path, plan: FitSettings) -> "Progress":
-        """Of a folder, if it holds this plan's work or none; raises ValueError for another's."""
-        free = ("output_dir", "licence", "test", "test_truth", "test_sequences", "skip")  # may be changed on the way
-        fixed = {key: str(value) for key, value in vars(plan).items() if key not in free}
-        fixed |= {key: _resolved(fixed[key]) for key in _PATHS}
-        if not path.is_file():
-            return cls(path, fixed)
-        mend = "restore it, or remove it to begin anew"
-        record = read_record(path, mend)
-        before, done, steps = (record.get(name) for name in ("plan", "done", "train_steps"))
-        if not isinstance(before, dict) or not isinstance(done, list) or not isinstance(steps, dict):
-            raise BrokenRecord(f"{path}: is of another version, or was changed; {mend}")
-        before = before | {key: _resolved(str(before.get(key))) for key in _PATHS}
-        before = {
-            "budget": before.get("budget_minutes"),
-            "simulate": "None",
-            "channel": "None",
-        } | before  # as earlier versions had it
-        if plan.crop_size is None and before.get("crop_size") == "64":  # the default of earlier versions
-            before["crop_size"] = "None"
-        changed = [key for key in fixed if before.get(key) != fixed[key]]
-        if changed:
-            raise ValueError(
-                f"{path.parent} holds the work of another plan (other {', '.join(changed)}): name another folder, "
-                "or remove it"
-            )
-        return cls(path, fixed, done, steps)
-
-    def finish(self, step: str) -> None:
-        self.done.append(step)
-        self.save()
-
-    def save(self) -> None:
-        record = asdict(self)
-        record.pop("path")
-        with replacing(self.path) as partial:
-            partial.write_text(json.dumps(record, indent=1))
-
-
-def _resolved(path_or_name: str) -> str:
-    """One name for a folder, from wherever it is looked at; names of models as they are."""
-    return str(Path(path_or_name).resolve()) if Path(path_or_name).exists() else path_or_name
 
 
 def _prepare(plan: FitSettings, output: Path, state: Progress) -> None:

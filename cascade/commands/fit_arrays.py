@@ -15,9 +15,10 @@ import tifffile
 
 from cascade.commands.child import run_child
 from cascade.commands.fit import SAID_ABOVE
+from cascade.commands.fit_progress import train_steps
 from cascade.commands.settings import FitSettings
 from cascade.export.tiff import write_tiff
-from cascade.files import BrokenRecord, read_record, replacing_folder
+from cascade.files import BrokenRecord, replacing_folder
 from cascade.ownership import names_in
 from cascade.training.log import last_step
 
@@ -172,9 +173,9 @@ def _share(plan: FitSettings, step: str) -> float | None:
             folder = plan.output_dir / "synthetic"
             done, shards = progress(folder, load_job(folder))
             return done / shards
-        steps = read_record(plan.output_dir / "fit.json", "")["train_steps"]
-        if isinstance(steps, dict) and step in steps:
-            return min(last_step(plan.output_dir / "stages" / step) / int(steps[step]), 1.0)
+        steps = train_steps(plan.output_dir)
+        if step in steps:
+            return min(last_step(plan.output_dir / "stages" / step) / steps[step], 1.0)
     return None
 
 

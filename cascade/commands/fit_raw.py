@@ -5,18 +5,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cascade.commands.child import run_child
 from cascade.commands.fit_plan import beyond_budget
+from cascade.commands.fit_progress import Progress
 from cascade.commands.settings import FitSettings
 from cascade.evaluation.settings import EvaluateSettings
 from cascade.files import STATE
 from cascade.locks import scratch
 from cascade.reading import read_image
-
-if TYPE_CHECKING:
-    from cascade.commands.fit import Progress
 
 _SCRIPT = "cascade.training.train_sketch_ddpm"
 _BASES = {2: "sketch2d", 3: "sketch3d"}
@@ -26,7 +23,7 @@ _TRIAL = 4  # steps that tell how long one takes
 _FEWEST, _MOST = 50, 50_000
 
 
-def train(plan: FitSettings, output: Path, state: "Progress") -> None:
+def train(plan: FitSettings, output: Path, state: Progress) -> None:
     """Train a DDPM from sketches within the budget: how long a step takes is measured first."""
     shape = _shape(plan)
     patch = [min(most, n) for most, n in zip(_PATCH[len(shape)], shape, strict=True)]
@@ -57,7 +54,7 @@ def train(plan: FitSettings, output: Path, state: "Progress") -> None:
     _launch(_SCRIPT, [*options, *often])
 
 
-def tune(plan: FitSettings, output: Path, state: "Progress") -> None:
+def tune(plan: FitSettings, output: Path, state: Progress) -> None:
     """Choose t_start and sigma."""
     options = [str(plan.source), "--model", str(output / "model"), "--output_dir", str(output / "tune"), "--save"]
     options += ["--sequences", *plan.sequences] if plan.sequences else []
@@ -66,7 +63,7 @@ def tune(plan: FitSettings, output: Path, state: "Progress") -> None:
     _check("cascade tune", run_child("cascade", ["tune", *options]))
 
 
-def generate(plan: FitSettings, output: Path, state: "Progress") -> None:
+def generate(plan: FitSettings, output: Path, state: Progress) -> None:
     """Paint simulated scenes."""
     assert plan.simulate is not None
     options = ["--model", str(output / "model"), "--output_dir", str(output / "synthetic"), "--simulate", plan.simulate]
@@ -115,4 +112,4 @@ def _check(module: str, code: int) -> None:
         raise RuntimeError(f"{module} stopped: its message is above; the same command goes on from here")
 
 
-DO: dict[str, Callable[[FitSettings, Path, "Progress"], None]] = {"sketch": train, "tune": tune, "generate": generate}
+DO: dict[str, Callable[[FitSettings, Path, Progress], None]] = {"sketch": train, "tune": tune, "generate": generate}

@@ -14,7 +14,7 @@ from cascade.data.frame_checks import check_labels, some
 from cascade.data.frames import Frame
 from cascade.data.images import find_images
 from cascade.data.label_sets import LabelFile, find_labels
-from cascade.data.spacing import needed_spacing, tiff_spacing
+from cascade.data.spacing import needed_spacing, stored_spacing
 from cascade.evenly import evenly
 from cascade.reading import DataError, read_image
 
@@ -167,7 +167,7 @@ def _spacing(source: Path, paths: list[Path], axes: list[int], given: Sequence[f
         raise DataError(f"{odd}: another number of axes than {paths[0]} ({axes[0]}); measure planes and stacks apart")
     spacing = needed_spacing(source, [Frame(path.stem, path, path) for path in paths[:1]], axes[0], given or None)
     if not given:
-        stored = [(path, tiff_spacing(path, axes[0])) for path in paths]
+        stored = [(path, stored_spacing(path, axes[0])) for path in paths]
         known = [(path, own) for path, own in stored if own is not None]
         for path, own in known[1:]:
             if not np.allclose(own, known[0][1], rtol=_SAME_SIZE):

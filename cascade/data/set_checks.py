@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from cascade.data.frames import Frame
-from cascade.data.spacing import tiff_spacing
+from cascade.data.spacing import stored_spacing
 from cascade.evenly import evenly
 
 _SAME_SIZE = 0.01  # relative difference of voxel sizes that rounding makes
@@ -39,7 +39,7 @@ class Look:
 
 def look_at(frame: Frame, image: npt.NDArray[Any], labels: npt.NDArray[Any]) -> Look:
     """Look at a frame that `check_frame` has found sound."""
-    spacing = tiff_spacing(frame.image_path, image.ndim)
+    spacing = stored_spacing(frame.image_path, image.ndim)
     plane = image if frame.z is None else image[frame.z]
     dark, looked = _count_dark(plane, labels)
     light, cover = _thumbnail(plane), _thumbnail(labels > 0)

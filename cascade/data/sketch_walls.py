@@ -19,10 +19,8 @@ from cascade.sketch.settings import SketchSettings
 _REACH_PX = 14  # from a border
 _BINS = 2  # a pixel
 _WIDER = 2.0  # stray light: so many times wider than the blur, at least
-_OFF, _BETTER = (
-    0.03,
-    0.8,
-)  # it is there where walls without it are off by so much of the range, with it by so much of that
+_OFF = 0.03  # of the range: stray light is there where walls without it are off by more,
+_BETTER = 0.8  # and with it by less than so much of that
 _BESIDE_PX = 3.0  # that walls may lie beside the borders of their labels
 _SMOOTH_PX = 1.5  # over which light is smoothed to see where walls are
 _SEEN_VX, _FEW = 30, 6  # of a wall between two cells, and walls

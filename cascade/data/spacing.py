@@ -31,7 +31,7 @@ def spacing_of(
     spacing = _recorded_spacing(record, ndim) if record.is_file() else None
     if spacing:
         return spacing, "dataset.json"
-    spacing = tiff_spacing(frames[0].image_path, ndim)
+    spacing = stored_spacing(frames[0].image_path, ndim)
     return (spacing, "TIFF metadata") if spacing else ((1.0,) * ndim, "assumed")
 
 
@@ -43,7 +43,7 @@ def needed_spacing(
     spacing, origin = spacing_of(source, frames, ndim, given)
     if origin == "assumed":
         path, axes = frames[0].image_path, "Z Y X"[-2 * ndim + 1 :]
-        plane = " ".join(f"{length:g}" for length in tiff_spacing(path, 2) or ())
+        plane = " ".join(f"{length:g}" for length in stored_spacing(path, 2) or ())
         found = f"its y and x are of {plane} µm, but it has no z step" if plane else "no voxel size"
         record = f'{{"spacing_um": [{", ".join(axes.lower().split())}]}}'
         mend = f"give spacing_um {'Z ' + plane if plane else axes}, in µm, or write {record} to {source}/dataset.json"
@@ -80,13 +80,13 @@ def _recorded_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
     return tuple(spacing[-ndim:]) if spacing else None
 
 
-def tiff_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
+def stored_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
     """Spacing of the last `ndim` of z, y, x in µm as a TIFF's ImageJ or OME metadata, or those of OME-Zarr and
     of a microscope's format, say, None where they do not."""
     if is_png(path):
         return None
     if is_vendors(path) or is_zarr(path):
-        return _stored_spacing(path, ndim)
+        return _spacing_in(path, ndim)
     with opened(path) as tiff:
         if tiff.ome_metadata:
             pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"].get("Image", {})  # which may be in another file
@@ -105,7 +105,7 @@ def tiff_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
         return spacing if _are_lengths(spacing) else None
 
 
-def _stored_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
+def _spacing_in(path: Path, ndim: int) -> tuple[float, ...] | None:
     try:
         image = read_zarr(path, pixels=False) if is_zarr(path) else read_vendor(path, pixels=False)
         spacing = image.spacing_um[-ndim:]

@@ -22,6 +22,7 @@ from magicgui.widgets import (
 )
 from qtpy.QtWidgets import QScrollArea, QSizePolicy
 
+from napari_cascade.fields import numbers, part
 from napari_cascade.layers import annotated, data_of, is_separate, layer_data, units_of
 from napari_cascade.work import Stopped, Tell, Work, in_one_line
 
@@ -83,9 +84,9 @@ class CascadeWidget(QScrollArea):
         made_by = [self.model, self.num_images, self.num_cells, self.canvas, self.bank, self.seed]
         self._fields = Container(
             widgets=[
-                *_part("Learn", [*annotated_by, self.minutes, self.folder, self.fit]),
-                *_part("Generate", [*made_by, self.generate]),
-                *_part("Export", [self.format, self.meshes, self.output, self.export]),
+                *part("Learn", [*annotated_by, self.minutes, self.folder, self.fit]),
+                *part("Generate", [*made_by, self.generate]),
+                *part("Export", [self.format, self.meshes, self.output, self.export]),
                 *(self.bar, self.stop, self.said),
             ],
             labels=False,
@@ -129,7 +130,7 @@ class CascadeWidget(QScrollArea):
             self.image_layer.value,
             self.labels_layer.value,
             separate=self.separate.value,
-            spacing_um=_numbers("voxel size", self.voxel_size.value, float),
+            spacing_um=numbers("voxel size", self.voxel_size.value, float),
         )
         plan = self.plan(given.spacing_um)
         command = shlex.join(fit_words(replace(plan, skip=())))
@@ -151,7 +152,7 @@ class CascadeWidget(QScrollArea):
         name, seed, count, bank = self._model(), self.seed.value, self.num_images.value, self.bank.value or None
         folder = model_folder(name)
         settings = CascadeSettings(
-            canvas_size=_numbers("size", self.canvas.value, int) or None, cells_per_image=self.num_cells.value or None
+            canvas_size=numbers("size", self.canvas.value, int) or None, cells_per_image=self.num_cells.value or None
         )
         made: list[Sample] = []
         self._go_on = "Generate begins anew; images that were finished are shown"
@@ -297,22 +298,3 @@ class CascadeWidget(QScrollArea):
         """Layers of this plugin say whether their first axis counts images."""
         if is_separate(self.image_layer.value):
             self.separate.value = True
-
-
-def _part(title: str, fields: list[Any]) -> list[Any]:
-    """Some fields below a heading."""
-    part = Container(widgets=fields)
-    part.margins = (0, 0, 0, 0)
-    return [Label(value=f"<b>{title}</b>"), part]
-
-
-def _numbers(name: str, text: str, kind: type) -> Any:
-    """Numbers of a field, with blanks between. Raises ValueError for anything else.
-
-    >>> _numbers("size", "96 112", int)
-    (96, 112)
-    """
-    try:
-        return tuple(kind(word) for word in text.replace(",", " ").replace("×", " ").split())
-    except ValueError as error:
-        raise ValueError(f"{name} must be numbers with blanks between, such as 256 256; got {text}") from error

@@ -174,3 +174,9 @@ def test_the_window_shows_both(viewer, dock, nuclei, qtbot, tmp_path):
     assert shown[..., :3].std() > 20
     if SCREENSHOT:
         Image.fromarray(shown[..., :3]).quantize(200).save(SCREENSHOT, optimize=True)
+
+
+def test_every_format_can_be_chosen(dock):
+    from cascade.export.formats import FORMATS
+
+    assert set(dock.format.choices) == set(FORMATS)
