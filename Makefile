@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 NAPARI := build/napari-venv
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
-.PHONY: demo test lint types docs tutorials links wheel-check app-check napari-test clean
+.PHONY: demo test lint types docs tutorials links wheel wheel-check app-check napari-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/cascade demo --output_dir demo
@@ -29,6 +29,9 @@ tutorials: $(VENV)/.installed-test
 links:
 	@rm -rf build/types && mkdir -p build/types/cascade
 	@ln -s $(CURDIR)/cascade/* $(CURDIR)/pipelines $(CURDIR)/training build/types/cascade
+
+wheel: $(VENV)/.installed
+	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
 
 # The wheel alone, away from this folder, with what its core needs and none of its extras.
 wheel-check: $(VENV)/.installed

@@ -16,6 +16,7 @@ from cascade.diffusion.arguments import check_generator
 from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
 from cascade.diffusion.tiles import check_tiles, in_tiles
 from cascade.gan.condition import Condition, condition_of, position_of
+from cascade.gan.networks import painted
 from cascade.gan.painting import ALPHA, BETA, QualitySettings, check_scalings
 from cascade.hub import folders as hub
 from cascade.hub.stages import HubStage
@@ -47,7 +48,7 @@ class ConditionalGANPipeline(HubStage, DiffusionPipeline):
 
     Args:
         generator: a pixel-shuffle U-Net without time, 2D or 3D; its channels are an annotation, its positions, and
-            noise, the last two if it is told them.
+            noise, the last two if it is told them; what it makes, see `painted`.
         spacing_um: voxel size of the images that it was trained on, y x or z y x.
         window: `low`, `high`, `gamma` of the intensity window.
         dtype: of those images.
@@ -226,8 +227,7 @@ class ConditionalGANPipeline(HubStage, DiffusionPipeline):
         return cast("list[Array]", images)
 
     def _predict(self, part: torch.Tensor) -> torch.Tensor:
-        made: torch.Tensor = self.generator(part).sample
-        return made
+        return painted(self.generator, part)
 
     def _tile(self, how: QualitySettings, size: tuple[int, ...]) -> tuple[int, ...]:
         """Pixels of a tile, as large as the image where that is small."""

@@ -9,10 +9,10 @@ from cascade.annotation import Annotation
 from cascade.gan.augmentation import AdaptiveAugmentation
 from cascade.gan.collapse import Watch
 from cascade.gan.condition import binary, condition_of, condition_of_image, position_of
-from cascade.gan.discriminator import PatchDiscriminator
+from cascade.gan.discriminator import PatchDiscriminator, detail
 from cascade.gan.encoder import ConditionedEncoder
 from cascade.gan.losses import DiscriminatorLoss, GeneratorLoss, gradient_penalty, relativistic
-from cascade.gan.networks import new_discriminator, new_generator
+from cascade.gan.networks import new_discriminator, new_generator, painted
 from cascade.gan.position import position
 from cascade.optics.window import Window
 from cascade.rng import stream
@@ -152,6 +152,43 @@ def test_a_judge_that_is_told_where_looks_at_it():
         judge(torch.zeros(1, 1, 2, 16), torch.zeros(1, 1, 2, 16))
 
 
+def test_a_judge_that_is_shown_detail_hears_noise_louder():
+    torch.manual_seed(0)
+    image, noise = torch.zeros(1, 1, 32, 32), 0.02 * torch.randn(1, 1, 32, 32, generator=seeded())
+    moved = {}
+    for gain in (0, 50):
+        torch.manual_seed(0)
+        judge = new_discriminator(2, False, {"block_out_channels": [4, 8], "detail_gain": gain})
+        moved[gain] = (judge(image + noise).logits - judge(image).logits).std()
+    assert moved[50] > 5 * moved[0]
+    ramp = torch.arange(8.0).expand(1, 1, 5, 8)
+    torch.testing.assert_close(detail(ramp)[..., 1:-1], torch.zeros(1, 1, 5, 6))
+    torch.testing.assert_close(detail(noise)[0, 0, 5, 7], noise[0, 0, 5, 7] - noise[0, 0, 4:7, 6:9].mean())
+    with pytest.raises(ValueError, match="detail_gain must be 0 or more, got -1"):
+        PatchDiscriminator(dimensions=2, detail_gain=-1)
+
+
+# The generator
+
+
+def test_a_generator_begins_with_noise_of_a_tenth_of_the_window():
+    torch.manual_seed(0)
+    maker = new_generator(2, True, True, {"block_out_channels": (4, 8)})
+    told = torch.randn(2, 3, 16, 16, generator=seeded())
+    torch.testing.assert_close(painted(maker, told), 0.1 * told[:, 2:])
+    torch.nn.init.constant_(maker.last.bias, 0.5)
+    torch.testing.assert_close(painted(maker, told), 0.5 + 0.1 * np.exp(0.5) * told[:, 2:])
+    silent = new_generator(2, True, False, {"block_out_channels": (4, 8)})
+    assert not painted(silent, told[:, :2]).any()
+
+
+def test_an_image_that_is_given_back_is_given_no_noise():
+    maker, judge = Noisy(), Plane(torch.zeros(1, 8, 8))
+    options = dict(objective="paper", noise=True, pair_weight=0.0)
+    costs = [GeneratorLoss(maker, judge, as_it_is, None, identity_weight=w, **options) for w in (0.0, 3.0)]
+    torch.testing.assert_close(costs[0](batch(), seeded()), costs[1](batch(), seeded()))
+
+
 # Objectives
 
 
@@ -179,6 +216,15 @@ class Same(torch.nn.Module):
         from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNetOutput
 
         return PixelShuffleUNetOutput(sample=self.gain * given[:, :1])
+
+
+class Noisy(torch.nn.Module):
+    """G(m) = m + noise."""
+
+    def forward(self, told):
+        from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNetOutput
+
+        return PixelShuffleUNetOutput(sample=told[:, :1] + told[:, -1:])
 
 
 def batch(size=(8, 8), count=2, seed=0):
@@ -320,10 +366,10 @@ def test_a_discriminator_that_always_wins_is_named(pairs, real, fake):
 
 def test_a_generator_that_makes_one_picture_is_named():
     torch.manual_seed(0)
-    maker = new_generator(2, True, True, {"block_out_channels": (4, 8)})  # its last layer is nought: all flat
+    maker = new_generator(2, True, False, {"block_out_channels": (4, 8)})  # its last layer is nought: all flat
     judge = new_discriminator(2, True, {"block_out_channels": (4, 8)})
     watch = Watch()
-    options = dict(objective="paper", noise=True, gradient_penalty=0.0)
+    options = dict(objective="paper", noise=False, gradient_penalty=0.0)
     told = DiscriminatorLoss(maker, judge, ConditionedEncoder(), AdaptiveAugmentation(p=0.5), watch, **options)
     for n in range(100):
         told(batch(seed=n), seeded(n))

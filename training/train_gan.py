@@ -60,8 +60,10 @@ class Settings(PainterSettings):
     condition: Literal["binary", "sketch"] = "binary"
     """What of an annotation is painted: a mask of cells or membranes, as in the paper; or a sketch, in which each cell
     is as bright as it is asked to be."""
-    discriminator: dict[str, Any] = field(default_factory=lambda: dict(block_out_channels=[32, 64, 128]))
-    """Arguments of `PatchDiscriminator`; the paper's levels are 64, 128, 256, 512, 512."""
+    discriminator: dict[str, Any] = field(
+        default_factory=lambda: dict(block_out_channels=[32, 64, 128], detail_gain=8.0)
+    )
+    """Arguments of `PatchDiscriminator`; the paper's levels are 64, 128, 256, 512, 512, and its detail_gain is 0."""
     objective: Objective = "modern"
     """paper: log-likelihood, as in pix2pix; modern: relativistic pairing with R1 and R2 penalties."""
     gradient_penalty: float = 0.05

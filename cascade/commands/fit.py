@@ -130,7 +130,8 @@ def _train(stage: str, plan: FitSettings, output: Path, state: Progress) -> None
             print(beyond_budget(stage, _FEWEST, seconds), file=sys.stderr)
     steps = state.train_steps[stage]
     often = ["--checkpointing_steps", str(max(steps // 10, 25)), "--preview_steps", str(max(steps // 4, 25))]
-    often += ["--lr_warmup_steps", str(min(200, steps // 10)), "--resume_from_checkpoint", "latest"]
+    often += ["--lr_warmup_steps", str(min(200, steps // 10))]
+    often += ["--resume_from_checkpoint", "latest"] if (output / "stages" / stage).is_dir() else []
     often += ["--decoder_max_train_steps", str(min(200, steps // 5))] if stage == "texture" else []
     print(f"{stage}: {steps} steps, see {output / 'stages' / stage / 'log.jsonl'}", file=sys.stderr)
     options += ["--output_dir", str(output / "stages" / stage), "--max_train_steps", str(steps)]

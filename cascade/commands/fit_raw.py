@@ -49,7 +49,8 @@ def train(plan: FitSettings, output: Path, state: Progress) -> None:
     steps = state.train_steps["sketch"]
     print(f"sketch: {steps} steps, see {output / 'model' / 'log.jsonl'}", file=sys.stderr)
     often = ["--checkpointing_steps", str(max(steps // 10, 25)), "--preview_steps", str(max(steps // 4, 25))]
-    often += ["--lr_warmup_steps", str(min(200, steps // 10)), "--resume_from_checkpoint", "latest"]
+    often += ["--lr_warmup_steps", str(min(200, steps // 10))]
+    often += ["--resume_from_checkpoint", "latest"] if (output / "model").is_dir() else []
     options += ["--output_dir", str(output / "model"), "--max_train_steps", str(steps)]
     _launch(_SCRIPT, [*options, *often])
 

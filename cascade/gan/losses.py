@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from cascade.gan.augmentation import AdaptiveAugmentation
 from cascade.gan.collapse import Watch
+from cascade.gan.networks import painted
 
 Batch = dict[str, torch.Tensor]
 Encode = Callable[[Batch, torch.Generator], Batch]
@@ -22,7 +23,8 @@ class GeneratorLoss(torch.nn.Module):
     the image i of annotation m. pair_box_px: both are averaged over boxes of so many pixels before, since a difference
     of single pixels is least where G makes no noise at all. encode(batch, generator) gives `annotation`, `image` and,
     unless G is told none, `annotation_position` and `image_position`, each (B, 1, *size); D sees the last. noise:
-    whether G is given a channel of white noise, without which it makes of an annotation one image only.
+    whether G is given a channel of white noise, without which it makes of an annotation one image only; of an image
+    that it is to give back it is given none, or it would learn to leave it out.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class GeneratorLoss(torch.nn.Module):
             near, real_near = (averaged(one.float(), self.pair_box_px) for one in (made, image))
             loss = loss + self.pair_weight * F.l1_loss(near, real_near)
         if self.identity_weight:
-            back = generated(self.generator, image, position, generator, self.noise)
+            back = generated(self.generator, image, position, generator, self.noise, strength=0)
             loss = loss + self.identity_weight * F.l1_loss(back.float(), image.float())
         return loss
 
@@ -123,13 +125,15 @@ def generated(
     position: torch.Tensor | None,
     generator: torch.Generator,
     noise: bool,
+    *,
+    strength: float = 1.0,
 ) -> torch.Tensor:
-    """G of (B, 1, *size) conditions."""
+    """G of (B, 1, *size) conditions. strength: the noise's standard deviation, where it is given any."""
     inputs = [condition] if position is None else [condition, position]
     if noise:
-        inputs.append(torch.randn(condition.shape, generator=generator, device=condition.device, dtype=condition.dtype))
-    made: torch.Tensor = network(torch.cat(inputs, 1)).sample
-    return made
+        drawn = torch.randn(condition.shape, generator=generator, device=condition.device, dtype=condition.dtype)
+        inputs.append(strength * drawn)
+    return painted(network, torch.cat(inputs, 1))
 
 
 def judged(
