@@ -238,7 +238,7 @@ class ConditionalGANPipeline(HubStage, DiffusionPipeline):
 
     def _overlap(self, how: QualitySettings, tile: Sequence[int]) -> list[int]:
         """Pixels that tiles share along each axis."""
-        usual = self.generator.reach if how.tile_overlap is None else how.tile_overlap
+        usual = self.generator.reach + 1 if how.tile_overlap is None else how.tile_overlap  # one more to be blurred
         return [min(usual + 2 * how.tile_crop, one // 2) if how.tile_overlap is None else usual for one in tile]
 
 

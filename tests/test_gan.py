@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch.nn import functional as F
 
 from cascade.annotation import Annotation
@@ -12,7 +13,7 @@ from cascade.gan.condition import binary, condition_of, condition_of_image, posi
 from cascade.gan.discriminator import PatchDiscriminator, detail
 from cascade.gan.encoder import ConditionedEncoder
 from cascade.gan.losses import DiscriminatorLoss, GeneratorLoss, gradient_penalty, relativistic
-from cascade.gan.networks import new_discriminator, new_generator, painted
+from cascade.gan.networks import blurred, new_discriminator, new_generator, painted
 from cascade.gan.position import position
 from cascade.optics.window import Window
 from cascade.rng import stream
@@ -178,6 +179,11 @@ def test_a_generator_begins_with_noise_of_a_tenth_of_the_window():
     torch.testing.assert_close(painted(maker, told), 0.1 * told[:, 2:])
     torch.nn.init.constant_(maker.last.bias, 0.5)
     torch.testing.assert_close(painted(maker, told), 0.5 + 0.1 * np.exp(0.5) * told[:, 2:])
+    pattern = (torch.arange(16.0) % 2).expand(1, 2, 16, 16)
+    torch.testing.assert_close(blurred(pattern)[..., 1:-1], torch.full((1, 2, 16, 14), 0.5))
+    kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    wanted = ndimage.correlate(told[0, 0].numpy(), kernel, mode="nearest")
+    np.testing.assert_allclose(blurred(told)[0, 0].numpy(), wanted, atol=1e-6)
     silent = new_generator(2, True, False, {"block_out_channels": (4, 8)})
     assert not painted(silent, told[:, :2]).any()
 
