@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOTEBOOKS = sorted((ROOT / "docs/tutorials").glob("*.ipynb"))
 SCRIPTS = {script: stage for stage, script in STAGES.items()}
-LAUNCHERS = {"--num_processes", "--nproc_per_node"}  # of accelerate and torchrun
+LAUNCHERS = {"--num_processes", "--nproc_per_node", "--num_cpu_threads_per_process"}  # of accelerate and torchrun
 FOREIGN = {"cellpose", "hf", "source", "cd", "export"}
 
 
