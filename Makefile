@@ -31,6 +31,7 @@ links:
 	@ln -s $(CURDIR)/cascade/* $(CURDIR)/pipelines $(CURDIR)/training build/types/cascade
 
 wheel: $(VENV)/.installed
+	@rm -rf build/lib build/bdist.*
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
 
 # The wheel alone, away from this folder, with what its core needs and none of its extras.

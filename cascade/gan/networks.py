@@ -9,6 +9,7 @@ from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
 from cascade.gan.discriminator import PatchDiscriminator
 
 _STRENGTH = 0.1  # of the noise at first, of the window's half
+_LEAK = 0.1  # of the gradient beyond the window
 
 
 def new_generator(dimensions: int, position: bool, noise: bool, arguments: Mapping[str, Any]) -> PixelShuffleUNet:
@@ -30,13 +31,27 @@ def painted(network: torch.nn.Module, told: torch.Tensor) -> torch.Tensor:
     it is told, comes upon it. Where it had to let the noise through its layers by itself, it did not in 2,400 steps: a
     discriminator asks for the noise's energy, which to begin with changes with the square of the little that comes
     through. Both are blurred by [1, 2, 1] / 4 along each axis, as by a lens: that leaves nothing of the pattern of
-    every other pixel that pixel shuffles make, which else stands in for noise.
+    every other pixel that pixel shuffles make, which else stands in for noise. All is cut to [−1, 1], as real images are
+    by their window: a dark background's noise has one side only.
     """
     made: torch.Tensor = network(told).sample
     if made.shape[1] == 1:
         return made
     light, strength = blurred(made).split(1, 1)
-    return light + _STRENGTH * strength.clamp(-6, 3).exp() * told[:, -1:]
+    return cut(light + _STRENGTH * strength.clamp(-6, 3).exp() * told[:, -1:])
+
+
+def cut(images: torch.Tensor) -> torch.Tensor:
+    """Images to [−1, 1]; a tenth of the gradient still comes through what was beyond, so that it can come back.
+
+    >>> beyond = torch.tensor([-3.0, 0.5], requires_grad=True)
+    >>> cut(beyond).sum().backward()
+    >>> cut(beyond).tolist(), beyond.grad.tolist()
+    ([-1.0, 0.5], [0.10000000149011612, 1.0])
+    """
+    inside = images.clamp(-1, 1)
+    beyond = _LEAK * (images - inside)
+    return inside + beyond - beyond.detach()
 
 
 def blurred(images: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,7 @@ from napari_cascade.widget import FITTED, CascadeWidget
 pytestmark = pytest.mark.skipif(why_no_window() is not None, reason=str(why_no_window()))
 SECONDS = 240_000  # to wait for at most, in ms
 SCREENSHOT = os.environ.get("CASCADE_NAPARI_SCREENSHOT")  # docs/napari.png, to make it anew
+TRAIN = os.environ.get("CASCADE_NAPARI_TRAIN")  # give the widget's fit its trainings, too
 PREPARE_ONLY = ("mask", "texture", "assemble", "generate", "evaluate")
 
 
@@ -101,6 +102,25 @@ def test_a_fit_is_stopped_and_goes_on(dock, annotated, qtbot, tmp_path):
     annotated.data = np.flipud(annotated.data)
     dock.fit.changed.emit(True)
     assert "holds other images or labels than these" in done(dock, qtbot)
+
+
+@pytest.mark.skipif(not TRAIN, reason="trains for minutes: CASCADE_NAPARI_TRAIN=1 asks for it")
+def test_a_fit_trains_is_stopped_in_the_texture_and_goes_on(viewer, dock, nuclei, qtbot, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SKIPPED", ())
+    for data, options, kind in nuclei:
+        viewer.add_layer(Layer.create(data, options, kind))
+    dock.minutes.value, folder = 1, tmp_path / "my_cells"
+    dock.fit.changed.emit(True)
+    qtbot.waitUntil(lambda: list((folder / "stages" / "texture").glob("checkpoint-*")), timeout=10 * SECONDS)
+    dock.stop.changed.emit(True)
+    assert done(dock, qtbot).startswith(f"stopped: what is finished is kept in {folder}")
+    dock.fit.changed.emit(True)
+    qtbot.waitUntil(lambda: dock.fit.enabled, timeout=10 * SECONDS)
+    assert dock.said.value == f"the model is {folder / 'model'}: Generate makes images with it"
+    dock.num_images.value = 2
+    dock.generate.changed.emit(True)
+    assert done(dock, qtbot).startswith("2 images with")
+    np.testing.assert_allclose(viewer.layers[-1].scale, viewer.layers[0].scale, rtol=0.01)
 
 
 def test_generating_is_stopped(viewer, dock, qtbot):
