@@ -73,3 +73,15 @@ def test_the_test_set_is_looked_at_before_anything_is_done(folders, here):
     with pytest.raises(ValueError, match="no annotated images"):
         fit(FitSettings(images, output_dir=out, simulate="auto", base_model=str(base), test=images))
     assert here == []
+
+
+def test_training_goes_on_from_the_nearest_embedded_model(folders, tmp_path):
+    images, base, out = folders
+    stacks = tmp_path / "stacks"
+    stacks.mkdir()
+    tifffile.imwrite(stacks / "t0.tif", np.zeros((8, 64, 64), np.uint16))
+    wanted = {("auto", images): "sketch2d", ("auto", stacks): "sketch3d", ("celegans", stacks): "sketch3d",
+              ("tissue", stacks): "membrane3d", ("meristem", stacks): "membrane3d"}  # fmt: skip
+    for (organism, source), name in wanted.items():
+        assert fit_raw.base_of(FitSettings(source, output_dir=out, simulate=organism)) == name
+    assert fit_raw.base_of(FitSettings(stacks, output_dir=out, simulate="tissue", base_model=str(base))) == str(base)

@@ -17,6 +17,7 @@ from cascade.reading import read_image
 
 _SCRIPT = "cascade.training.train_sketch_ddpm"
 _BASES = {2: "sketch2d", 3: "sketch3d"}
+_OF_MEMBRANES = {"meristem": "membrane3d", "tissue": "membrane3d"}
 _PATCH = {2: (128, 128), 3: (32, 64, 64)}
 _BATCH = {2: 8, 3: 2}
 _TRIAL = 4  # steps that tell how long one takes
@@ -91,8 +92,9 @@ def evaluation(plan: FitSettings, test: Path) -> EvaluateSettings:
 
 
 def base_of(plan: FitSettings) -> str:
-    """The model that training goes on from: the plan's, or the embedded one of planes or of stacks."""
-    return plan.base_model or _BASES[len(_shape(plan))]
+    """The model that training goes on from: the plan's, or the embedded one of membranes, where the organism that is
+    named has them, of planes, or of stacks."""
+    return plan.base_model or _OF_MEMBRANES.get(plan.simulate or "") or _BASES[len(_shape(plan))]
 
 
 def _shape(plan: FitSettings) -> tuple[int, ...]:

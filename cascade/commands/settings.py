@@ -49,7 +49,7 @@ class FitSettings:
     base_model: str | None = None
     """What outlines and texture go on from: an embedded model's name, a folder of trained stages, or a Stable
     Diffusion, which only the texture goes on from; default nuclei2d for planes, nuclei3d for stacks, with `simulate`
-    sketch2d and sketch3d."""
+    sketch2d and sketch3d, of tissue and meristem membrane3d."""
     num_images: int = 100
     """Of the synthetic data set."""
     bank: int | None = None

@@ -31,8 +31,8 @@ def painted(network: torch.nn.Module, told: torch.Tensor) -> torch.Tensor:
     it is told, comes upon it. Where it had to let the noise through its layers by itself, it did not in 2,400 steps: a
     discriminator asks for the noise's energy, which to begin with changes with the square of the little that comes
     through. Both are blurred by [1, 2, 1] / 4 along each axis, as by a lens: that leaves nothing of the pattern of
-    every other pixel that pixel shuffles make, which else stands in for noise. All is cut to [−1, 1], as real images are
-    by their window: a dark background's noise has one side only.
+    every other pixel that pixel shuffles make, which else stands in for noise. All is cut to [−1, 1], as real images
+    are by their window: a dark background's noise has one side only.
     """
     made: torch.Tensor = network(told).sample
     if made.shape[1] == 1:
