@@ -48,6 +48,7 @@ from cascade.reading import read_image, read_labels
 Array = np.ndarray
 MEMBRANES, NUCLEI = "membrane3d-gan", "nuclei3d-gan"
 TRAINED_COLUMNS = 120  # of the root
+WIDEST_UM = 22.0  # cells that nuclei3d's crops have room for
 ALPHAS = (10.0, 50.0, 100.0, 500.0, 1000.0)
 
 
@@ -144,8 +145,8 @@ def alpha(models: dict[str, str], options: argparse.Namespace) -> dict:
 
 
 def painters(models: dict[str, str], options: argparse.Namespace) -> dict:
-    """Whoever paints nuclei in stacks, on the same annotations."""
-    pairs, rows = list(_nuclei("manual", options)), {}
+    """Whoever paints nuclei in stacks, on the same annotations: those whose cells fit into the cascade's crops."""
+    pairs, rows = [pair for pair in _nuclei("manual", options) if _widest(pair.annotation) <= WIDEST_UM], {}
     real = _planes([pair.image for pair in pairs])
     for name in ("nuclei3d", "sketch3d", NUCLEI):
         if name not in models or (options.quick and name == "nuclei3d"):
@@ -168,6 +169,12 @@ def painters(models: dict[str, str], options: argparse.Namespace) -> dict:
             "structure_seg": round(found.seg, 3),
         }
     return {"painters": rows}
+
+
+def _widest(annotation: Annotation) -> float:
+    """The width of the widest cell, in µm, across z."""
+    boxes = [box[1:] for box in ndimage.find_objects(annotation.labels) if box is not None]
+    return max((side.stop - side.start) * annotation.spacing_um[-1] for box in boxes for side in box)
 
 
 def _painter(name: str, model: str):

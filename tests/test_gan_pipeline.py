@@ -11,12 +11,18 @@ from scipy import ndimage
 from test_sketch_pipeline import scene, seeded
 
 from cascade.annotation import Annotation
+from cascade.evaluation.faithfulness import faithfulness
 from cascade.gan.condition import position_of
 from cascade.gan.networks import new_discriminator
 from cascade.gan.painting import QualitySettings
 from cascade.hub.folders import ModelError
 from cascade.optics.window import Window
 from cascade.pipelines.conditional_gan import ConditionalGANPipeline
+from cascade.rng import stream
+from cascade.shapes.membranes import membranes
+from cascade.simulators.nuclei import NucleiSettings, nuclei
+from cascade.simulators.tissue import TissueSettings, tissue
+from cascade.sketch.draw import draw_sketch
 
 
 def organism(size=(96, 96)) -> Annotation:
@@ -194,3 +200,42 @@ def test_defaults_are_the_models():
     assert pipeline.painting() == QualitySettings()
     assert pipeline.window == Window(100.0, 2000.0)
     pipeline.check(scene(spacing=(0.504, 0.497)))  # rounding
+
+
+def test_the_embedded_model_of_nuclei_paints_what_is_drawn():
+    """Nuclei at their places, with the noise of their camera (as sketch3d's), which is no pattern."""
+    pipeline = ConditionalGANPipeline.from_pretrained("nuclei3d-gan")
+    pipeline.set_progress_bar_config(disable=True)
+    settings = NucleiSettings(
+        canvas_size=(24, 64, 64), spacing_um=pipeline.spacing_um, num_cells=(6.0,), radius_um=(5.0, 7.0)
+    )
+    drawn = nuclei(np.random.default_rng(0), settings)
+    image, other = (pipeline(drawn, generator=seeded(n)).images[0] for n in (0, 1))
+    sketch = draw_sketch(drawn, pipeline.sketch_settings, stream(0, "x"))
+    found = faithfulness(drawn.labels, sketch, image, drawn.spacing_um)
+    assert (found.lost, found.phantoms) == (0, 0)
+    empty = ndimage.distance_transform_edt(drawn.labels == 0, drawn.spacing_um) > 8
+    assert (image - ndimage.gaussian_filter(image, (0, 2, 2)))[empty].std() == pytest.approx(11.5, rel=0.3)
+    assert np.corrcoef(image[empty], other[empty])[0, 1] < 0.3
+    assert regularity(image, empty) < 0.1
+
+
+def test_the_embedded_model_of_membranes_paints_walls():
+    pipeline = ConditionalGANPipeline.from_pretrained("membrane3d-gan")
+    pipeline.set_progress_bar_config(disable=True)
+    settings = TissueSettings(canvas_size=(16, 64, 64), spacing_um=pipeline.spacing_um, diameter_um=(5.0, 6.0))
+    drawn = tissue(np.random.default_rng(0), settings)
+    image = pipeline(drawn, generator=seeded()).images[0].astype(float)
+    wall = membranes(drawn.labels, drawn.spacing_um, pipeline.sketch_settings.thickness_um)
+    inside = ndimage.distance_transform_edt(~wall, drawn.spacing_um) > 1.0
+    assert image[wall].mean() > 1.3 * image[inside].mean()
+    assert (image - ndimage.gaussian_filter(image, (0, 2, 2)))[inside].std() == pytest.approx(0.9, rel=0.35)
+    assert regularity(image, inside) < 0.1
+
+
+def regularity(image, where):
+    """How far every other pixel differs, over the spread: of noise next to nothing, of a pattern up to one."""
+    y, x = np.indices(image.shape[1:])
+    rest = np.where(where, image - ndimage.gaussian_filter(image, (0, 2, 2)), 0)
+    signs = [(-1.0) ** y, (-1.0) ** x, (-1.0) ** (x + y)]
+    return max(abs((rest * sign).sum() / where.sum()) for sign in signs) / rest[where].std()

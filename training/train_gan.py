@@ -254,6 +254,7 @@ def _finish(
     judge.save_pretrained(folder)
     hub.forget_paths(folder)
     source = Path(settings.data)
+    found = {"accuracy of the discriminator": watch.accuracy, "variance over that of real images": watch.variance}
     save_stage(
         pipeline,
         settings,
@@ -261,7 +262,7 @@ def _finish(
         title="Volumes painted from annotations (conditional GAN)",
         data=[Origin(source.resolve().name, settings.licence)],
         base_model=settings.base_model or None,
-        metrics={"accuracy of the discriminator": watch.accuracy, "variance over that of real images": watch.variance},
+        metrics=found if watch.count else {},
     )
 
 

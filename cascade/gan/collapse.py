@@ -27,6 +27,11 @@ class Watch:
         self._variance: torch.Tensor | float = 0.0
 
     @property
+    def count(self) -> int:
+        """Batches that it has seen."""
+        return self._seen
+
+    @property
     def accuracy(self) -> float:
         """Share of patches that the discriminator knows to be real or made; 0.5 where it guesses."""
         return float(self._accuracy)

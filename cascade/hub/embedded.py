@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-NAMES = ("nuclei2d", "nuclei3d", "sketch2d", "sketch3d", "membrane3d")
+NAMES = ("nuclei2d", "nuclei3d", "sketch2d", "sketch3d", "membrane3d", "nuclei3d-gan", "membrane3d-gan")
 
 
 def embedded(name: str) -> Path:
-    """The folder of an embedded model: "nuclei2d" or "nuclei3d", for `CascadePipeline.from_pretrained`, or "sketch2d",
-    "sketch3d" or "membrane3d", for `SketchPipeline.from_pretrained`.
+    """The folder of an embedded model: "nuclei2d" or "nuclei3d", for `CascadePipeline.from_pretrained`, "sketch2d",
+    "sketch3d" or "membrane3d", for `SketchPipeline.from_pretrained`, or "nuclei3d-gan" or "membrane3d-gan", for
+    `ConditionalGANPipeline.from_pretrained`.
 
     Raises ValueError for another name, FileNotFoundError if the installation lacks the weights.
     """

@@ -14,7 +14,7 @@ from scipy import ndimage
 from cascade import CascadePipeline, CascadeSettings, ConditionalGANPipeline, SketchPipeline
 from cascade.hub.embedded import NAMES, embedded
 
-CANVAS, CELLS, SEED, ZOOM, GAP, TITLE = (32, 144, 144), 24, 7, 2, 6, 18
+CANVAS, CELLS, SEED, ZOOM, GAP, TITLE = (32, 128, 128), 14, 7, 2, 6, 18
 PAINTERS = {
     "nuclei3d": (CascadePipeline, "the cascade"),
     "sketch3d": (SketchPipeline, "a DDPM from a sketch"),
