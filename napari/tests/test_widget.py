@@ -126,7 +126,7 @@ def test_a_fit_trains_is_stopped_in_the_texture_and_goes_on(viewer, dock, nuclei
 def test_generating_is_stopped(viewer, dock, qtbot):
     dock.num_images.value = 1000
     dock.generate.changed.emit(True)
-    qtbot.waitUntil(lambda: "image 2 of 1000" in dock.said.value, timeout=SECONDS)
+    qtbot.waitUntil(lambda: "of 1000" in dock.said.value and "image 1 of" not in dock.said.value, timeout=SECONDS)
     dock.stop.changed.emit(True)
     assert done(dock, qtbot).startswith("stopped: Generate begins anew; images that were finished are shown")
     assert 1 <= len(viewer.layers[-1].data) < 1000
