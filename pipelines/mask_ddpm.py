@@ -52,7 +52,7 @@ class MaskDDPMPipeline(HubStage, DiffusionPipeline):
         pixel_size_um: float = 1.0,
         representation: str = "distance",
         truncation_px: float = 8.0,
-        num_inference_steps: int = 20,
+        num_inference_steps: int = 10,
     ):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)

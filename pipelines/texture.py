@@ -58,6 +58,7 @@ class TexturePipeline(HubStage, DiffusionPipeline):
         pixel_size_um: pixel size of the crops that it was finetuned on.
         window: `low`, `high`, `gamma` of their intensity window.
         grain: `sd`, `length_px` of the fine texture that the autoencoder cannot carry and that is added as noise.
+        num_inference_steps: with which it draws well.
     """
 
     networks: ClassVar = {
@@ -77,7 +78,7 @@ class TexturePipeline(HubStage, DiffusionPipeline):
         pixel_size_um: float = 1.0,
         window: dict[str, float] | None = None,
         grain: dict[str, float] | None = None,
-        num_inference_steps: int = 20,
+        num_inference_steps: int = 8,
     ):
         super().__init__()
         self.register_modules(vae=vae, unet=unet, controlnet=controlnet, scheduler=scheduler, prompt=prompt)

@@ -34,10 +34,10 @@ def test_the_second_weights_are_taken_where_they_are_there(folder):
     wanted = distilled.unet.state_dict()
     assert all(torch.allclose(value, wanted[name], atol=1e-3) for name, value in loaded.unet.state_dict().items())
     first = MaskDDPMPipeline.from_pretrained(folder)
-    assert first.config.num_inference_steps == 20
+    assert first.config.num_inference_steps == 10
     assert all(torch.equal(value, first.unet.state_dict()[name]) for name, value in base.unet.state_dict().items())
     given = MaskDDPMPipeline.from_pretrained(folder, few_steps=True, unet=base.unet)  # which the difference is not of
-    assert given.config.num_inference_steps == 20
+    assert given.config.num_inference_steps == 10
     loaded.save_pretrained(folder.parent / "saved")
     again = MaskDDPMPipeline.from_pretrained(folder.parent / "saved")
     assert again.config.num_inference_steps == 3
@@ -65,7 +65,7 @@ def test_a_data_set_is_drawn_in_few_steps(tmp_path, monkeypatch, capsys):
     assert main([*arguments, "--few_steps"]) == 0
     assert len(calls) == 2
     assert load_job(tmp_path / "set").settings["few_steps"] is True
-    assert main(arguments) == 1  # twenty steps make another data set
+    assert main(arguments) == 1  # more steps make another data set
     assert "made with other model, few_steps" in capsys.readouterr().err
 
 

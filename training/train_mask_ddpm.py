@@ -19,7 +19,7 @@ from cascade.data.dataset import CropDataset
 from cascade.diffusion.encoders import OutlineEncoder
 from cascade.diffusion.losses import DenoisingLoss
 from cascade.diffusion.networks import Outlines
-from cascade.diffusion.sampling import denoise, make_scheduler
+from cascade.diffusion.sampling import denoise, make_scheduler, second_order
 from cascade.evaluation.shape import outline_ratios
 from cascade.hub.embedded import stage_of
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline, clean_mask
@@ -100,7 +100,7 @@ def _train(settings: Settings, crops: CropDataset) -> None:
     if accelerator.is_main_process:
         pipeline = MaskDDPMPipeline(
             unet.to("cpu"),
-            scheduler,
+            second_order(scheduler),
             crop_size=masks.shape[-1],
             pixel_size_um=crops.pixel_size_um,
             representation=settings.representation,

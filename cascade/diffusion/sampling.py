@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from diffusers import DDIMScheduler, SchedulerMixin
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, SchedulerMixin
 
 Batch = dict[str, torch.Tensor]
 Network = Callable[[torch.Tensor, torch.Tensor, Batch], torch.Tensor]
@@ -23,6 +23,12 @@ def make_scheduler(prediction_type: str = "v_prediction") -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=True,  # the last step ends in x_0 itself
     )
+
+
+def second_order(scheduler: SchedulerMixin) -> DPMSolverMultistepScheduler:
+    """DPM-Solver++ (Lu et al., 2022) of the same noise schedule: half as many steps as DDIM for outlines as good. Its
+    first and last step are DDIM's, so that of two steps both are."""
+    return DPMSolverMultistepScheduler.from_config(scheduler.config)
 
 
 def guided(network: Network, guidance_scale: float, nothing: float) -> Network:
