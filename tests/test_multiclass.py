@@ -158,7 +158,7 @@ def test_a_rare_class_counts_as_much_as_a_frequent_one():
 def test_tissue_is_learnt_by_seed_whatever_the_voxels():
     """From images of coarse pixels, found in one of finer ones."""
     train, test = [tissue(n) for n in range(3)], tissue(9)
-    settings = MultiClassSettings(width=(8, 16, 32), steps=80, batch_size=4, patch=64, tile=64, overlap=32)
+    settings = MultiClassSettings(width=(8, 16, 32), steps=120, batch_size=4, patch=64, tile=64, overlap=32)
     segment, _ = multiclass(train, settings, seed=0)
     finer = LabelledImage(*(a.repeat(2, 0).repeat(2, 1) for a in (test.image, test.labels)), (0.5, 0.5))
     for one in (test, finer):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 from torch.nn import functional as F
 
 from cascade.evaluation.labelled import LabelledImage
@@ -33,6 +34,9 @@ class MultiClassSettings:
     tile: int = 96
     overlap: int = 32
 
+
+AROUND = CELL_VOXELS / 4
+"""How far, as a Gaussian's standard deviation in voxels, the surroundings reach to which light is relative."""
 
 PLANES = MultiClassSettings(batch_size=8, patch=128, tile=512, overlap=64)
 STACKS = MultiClassSettings()
@@ -88,9 +92,9 @@ def multiclass(
 ) -> tuple[MultiClassSegmenter, "PixelShuffleUNet"]:
     """Train on annotated images, as `cellpose3` does; planes or stacks, whichever their voxel sizes.
 
-    Brightness is relative to the first and last percentile of the whole image. diameter_px: across in x of the cells
-    to be found, where they are not as large as those trained on. Raises ValueError for planes among stacks, labels of
-    fewer than two cells, and labels without a border, which have no membrane.
+    Brightness is relative to that of the surroundings. diameter_px: across in x of the cells to be found, where they are
+    not as large as those trained on. Raises ValueError for planes among stacks, labels of fewer than two cells, and
+    labels without a border, which have no membrane.
     """
     from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
 
@@ -137,10 +141,12 @@ def class_loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
 
 
 def _on_grid(image: npt.NDArray[Any], spacing_um: tuple[float, ...], voxel_um: float) -> npt.NDArray[np.float32]:
-    """An image with equal spacing, 0 and 1 its first and last percentile."""
-    low, high = np.percentile(image, [1, 99])
-    bright = (image.astype(np.float32) - np.float32(low)) / np.float32(max(high - low, 1e-6))
-    return resample(bright.clip(-1, 2), spacing_um, (voxel_um,) * image.ndim).astype(np.float32)
+    """An image with equal spacing, its light above the first percentile over that of its surroundings, so that dim
+    membranes look like bright ones; 0.5 where they are the same."""
+    light = resample(image.astype(np.float32), spacing_um, (voxel_um,) * image.ndim)
+    light = np.maximum(light - np.percentile(light, 1), 0)
+    around = ndimage.gaussian_filter(light, AROUND) + 0.05 * max(float(light.mean()), 1e-6)
+    return (0.5 * light / around).clip(0, 3).astype(np.float32)
 
 
 def _classes_on_grid(one: LabelledImage, voxel_um: float) -> npt.NDArray[Any]:

@@ -20,8 +20,8 @@ CELL_VOXELS = 32
 MEMBRANE, BLOB = 2.0, 4.0
 """Thickness of membranes, and radius of the ball around a centroid, in such voxels."""
 SMOOTH, BASIN = 2.0, 0.02
-"""Standard deviation, in such voxels, by which a membrane's probability is smoothed, and how much less it must be in the
-middle of a cell than on the way to the next."""
+"""Standard deviation, in such voxels, by which a membrane's probability is smoothed, and how much less it must be in a
+cell's middle than on the way to the next."""
 
 _Array = npt.NDArray[Any]
 
