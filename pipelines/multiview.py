@@ -52,6 +52,7 @@ class MultiviewPipeline(HubStage, DiffusionPipeline):
         num_views: cameras in it.
         law: the shapes that it was trained on, for the record (`ShapeLaw`).
         truncation: distance at which the maps saturate, in half-widths of the frame.
+        num_inference_steps: with which it draws well.
     """
 
     networks: ClassVar = {"network": MultiviewNetwork}
@@ -64,10 +65,17 @@ class MultiviewPipeline(HubStage, DiffusionPipeline):
         num_views: int = 16,
         law: dict[str, Any] | None = None,
         truncation: float = 0.25,
+        num_inference_steps: int = 8,
     ):
         super().__init__()
         self.register_modules(network=network, scheduler=scheduler)
-        self.register_to_config(view_set=view_set, num_views=num_views, law=law, truncation=truncation)
+        self.register_to_config(
+            view_set=view_set,
+            num_views=num_views,
+            law=law,
+            truncation=truncation,
+            num_inference_steps=num_inference_steps,
+        )
 
     @property
     def cameras(self) -> Cameras:
@@ -80,7 +88,7 @@ class MultiviewPipeline(HubStage, DiffusionPipeline):
         masks: npt.NDArray[Any],
         pixel_size_um: float,
         *,
-        num_inference_steps: int = 12,
+        num_inference_steps: int | None = None,
         guidance_scale: float = 1.0,
         generator: torch.Generator | None = None,
         micro_batch_size: int | None = None,
@@ -100,6 +108,7 @@ class MultiviewPipeline(HubStage, DiffusionPipeline):
         if not masks.size:
             raise ValueError(f"masks must be at least one outline, got {masks.shape}")
         check_number("pixel_size_um", pixel_size_um, above=0)
+        num_inference_steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
         check_count("num_inference_steps", num_inference_steps)
         check_number("guidance_scale", guidance_scale)
         check_count("micro_batch_size", micro_batch_size)

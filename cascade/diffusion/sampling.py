@@ -26,8 +26,8 @@ def make_scheduler(prediction_type: str = "v_prediction") -> DDIMScheduler:
 
 
 def second_order(scheduler: SchedulerMixin) -> DPMSolverMultistepScheduler:
-    """DPM-Solver++ (Lu et al., 2022) of the same noise schedule: half as many steps as DDIM for outlines as good. Its
-    first and last step are DDIM's, so that of two steps both are."""
+    """DPM-Solver++ (Lu et al., 2022) of the same noise schedule: fewer steps than DDIM for outlines and views as good.
+    Its first and last step are DDIM's, so that of two steps both are."""
     return DPMSolverMultistepScheduler.from_config(scheduler.config)
 
 
