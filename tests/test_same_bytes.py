@@ -34,8 +34,8 @@ HASHES = {
     "planes": "803634cf3c68423393d35907",
     "planes of a bank": "f7df889becd2a314bfc748db",
     "planes of tiles": "78773de86abaa70d39951de8",
-    "stacks": "73c2e6e8b979f116aa8bbf44",
-    "stacks of sections": "fe1c56ac19309a9a48856618",
+    "stacks": "a16ffbb3f7de025983f5f0aa",
+    "stacks of sections": "efe39852b260fc5b47fd1b5a",
     "stacks of harmonics": "085951ac47f0b16af1a8e277",
 }
 
