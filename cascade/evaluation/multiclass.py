@@ -92,8 +92,8 @@ def multiclass(
 ) -> tuple[MultiClassSegmenter, "PixelShuffleUNet"]:
     """Train on annotated images, as `cellpose3` does; planes or stacks, whichever their voxel sizes.
 
-    Brightness is relative to that of the surroundings. diameter_px: across in x of the cells to be found, where they are
-    not as large as those trained on. Raises ValueError for planes among stacks, labels of fewer than two cells, and
+    Brightness is relative to that of the surroundings. diameter_px: across in x of the cells to be found, where they
+    are not as large as those trained on. Raises ValueError for planes among stacks, labels of fewer than two cells, and
     labels without a border, which have no membrane.
     """
     from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
