@@ -88,7 +88,7 @@ def table(models: dict[str, str], options: argparse.Namespace) -> dict:
         pipeline = _pipeline(models[model])
         for n, pair in enumerate(pairs(pipeline)):
             made = pipeline(pair.annotation, generator=torch.Generator().manual_seed(n)).images[0]
-            row = _metrics(pipeline.window, pair.image, made)
+            row = in_window(pipeline.window, pair.image, made)
             row |= profile_agreement(pair.image, made, pipeline.spacing_um)
             found.setdefault(experiment, []).append(row)
     means = {name: {key: _mean([row[key] for row in rows]) for key in rows[0]} for name, rows in found.items()}
@@ -134,7 +134,7 @@ def alpha(models: dict[str, str], options: argparse.Namespace) -> dict:
             generator = torch.Generator().manual_seed(n)
             made = pipeline(pair.annotation, level, generator=generator).images[0]
             inside = pair.annotation.labels > 0
-            rows.append(_metrics(pipeline.window, pair.image, made) | {"light": float(made[inside].mean())})
+            rows.append(in_window(pipeline.window, pair.image, made) | {"light": float(made[inside].mean())})
             truths.append(pair.annotation.labels)
             seen.append(detect(made, pipeline.spacing_um))
         own = {key: _mean([row[key] for row in rows]) for key in ("nrmse", "ssim", "zncc", "light")}
@@ -156,7 +156,7 @@ def painters(models: dict[str, str], options: argparse.Namespace) -> dict:
         for n, pair in enumerate(pairs):
             made.append(np.asarray(paint(pair.annotation, 0, n).image, np.float32))
         seconds = time.perf_counter() - start
-        metrics = [_metrics(window, pair.image, image) for pair, image in zip(pairs, made, strict=True)]
+        metrics = [in_window(window, pair.image, image) for pair, image in zip(pairs, made, strict=True)]
         truths = [pair.annotation.labels for pair in pairs]
         found = score(
             truths, [detect(image, pair.annotation.spacing_um) for pair, image in zip(pairs, made, strict=True)]
@@ -194,8 +194,8 @@ def _painter(name: str, model: str):
 def _experiments(options: argparse.Namespace) -> dict:
     """Model and pairs of each."""
     return {
-        "membrane_manual": (MEMBRANES, lambda pipeline: [_root(options, found=False)]),
-        "membrane_automatic": (MEMBRANES, lambda pipeline: [_root(options, found=True)]),
+        "membrane_manual": (MEMBRANES, lambda pipeline: [root(options.quick, found=False)]),
+        "membrane_automatic": (MEMBRANES, lambda pipeline: [root(options.quick, found=True)]),
         "membrane_ovule": (MEMBRANES, lambda pipeline: [_ovule(pipeline, options)]),
         "nuclei_manual": (NUCLEI, lambda pipeline: _nuclei("manual", options)),
         "nuclei_automatic": (NUCLEI, lambda pipeline: _nuclei("automatic", options)),
@@ -203,11 +203,12 @@ def _experiments(options: argparse.Namespace) -> dict:
     }
 
 
-def _root(options: argparse.Namespace, *, found: bool) -> Pair:
+def root(quick: bool, *, found: bool) -> Pair:
+    """Columns that were not trained on, with their labels or with cells found in them."""
     folder = data_folder() / "root_membrane"
     image, labels = (read(folder / name) for read, name in ((read_image, "root.tif"), (read_labels, "root_masks.tif")))
     labels = matched_slices(labels)
-    part = np.s_[:24, :64, TRAINED_COLUMNS:184] if options.quick else np.s_[:, :, TRAINED_COLUMNS:]
+    part = np.s_[:24, :64, TRAINED_COLUMNS:184] if quick else np.s_[:, :, TRAINED_COLUMNS:]
     spacing = (0.25, 0.1625, 0.1625)
     own = detect_tissue(image[part], spacing) if found else labels[part]
     return Pair(image[part], Annotation.of_labels(own.astype(np.uint16), spacing))
@@ -276,8 +277,8 @@ def _pipeline(model: str) -> ConditionalGANPipeline:
     return pipeline
 
 
-def _metrics(window: Window, real: Array, made: Array) -> dict[str, float]:
-    """In the window, linear."""
+def in_window(window: Window, real: Array, made: Array) -> dict[str, float]:
+    """Metrics of a painting against the real image, both in the window, linear."""
     linear = replace(window, gamma=1.0)
     return paired_metrics(linear.stretch(real), linear.stretch(made), data_range=1.0)
 

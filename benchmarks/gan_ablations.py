@@ -18,12 +18,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 from common import data_folder, machine
-from gan import TRAINED_COLUMNS, Pair, _metrics, _root
+from gan import TRAINED_COLUMNS, Pair, in_window, root
 from scipy import ndimage
 from skimage.io import imsave
 from tifffile import imwrite
@@ -65,7 +64,7 @@ def main() -> None:
         prepare(folder / "data", quick=options.quick)
         found: dict = {}
         painted: dict = {}
-        pairs = [_root(SimpleNamespace(quick=options.quick), found=how) for how in (False, True)]
+        pairs = [root(options.quick, found=how) for how in (False, True)]
         for name in options.only:
             own = folder / name.replace(" ", "_").replace("'", "")
             for count in steps:
@@ -98,8 +97,8 @@ def prepare(folder: Path, *, quick: bool) -> None:
 def found_cells(image: np.ndarray) -> np.ndarray:
     """Cells that `detect_tissue` finds within the root."""
     smooth = ndimage.gaussian_filter(image.astype(np.float32), (2, 3, 3))
-    root = ndimage.binary_opening(ndimage.binary_fill_holes(smooth > DARK), iterations=2)
-    pieces, _ = ndimage.label(root)
+    inside = ndimage.binary_opening(ndimage.binary_fill_holes(smooth > DARK), iterations=2)
+    pieces, _ = ndimage.label(inside)
     return np.where(pieces == np.bincount(pieces.ravel())[1:].argmax() + 1, detect_tissue(image, SPACING), 0)
 
 
@@ -119,7 +118,7 @@ def measure(folder: Path, pairs: list[Pair]) -> tuple[dict, np.ndarray]:
     window, row = pipeline.window, {}
     for name, pair, count in (("manual", pairs[0], 2), ("automatic", pairs[1], 1)):
         made = [pipeline(pair.annotation, generator=torch.Generator().manual_seed(n)).images[0] for n in range(count)]
-        own = _metrics(window, pair.image, made[0])
+        own = in_window(window, pair.image, made[0])
         row[name] = {key: round(float(own[key]), 3) for key in ("nrmse", "ssim", "zncc")}
         if count == 2:
             linear = [np.clip((one - window.low) / (window.high - window.low), 0, 1) for one in (*made, pair.image)]

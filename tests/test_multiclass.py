@@ -13,7 +13,13 @@ from cascade.commands.cli import main
 from cascade.evaluation import experiment, segmenters
 from cascade.evaluation.experiment import evaluate, run_trainings
 from cascade.evaluation.labelled import LabelledImage
-from cascade.evaluation.multiclass import MultiClassSegmenter, MultiClassSettings, class_loss, multiclass
+from cascade.evaluation.multiclass import (
+    MultiClassSegmenter,
+    MultiClassSettings,
+    class_loss,
+    multiclass,
+    relative_light,
+)
 from cascade.evaluation.segmentation import score
 from cascade.evaluation.settings import EvaluateSettings
 from cascade.evaluation.tissue import CELL_VOXELS, cell_centres, classes_of, instances, seeds_of, typical_voxel
@@ -99,6 +105,36 @@ def test_cells_grow_back_from_their_classes(shape, spacing):
     np.testing.assert_array_equal(cells == 0, one.labels == 0)
     seeds, middles = seeds_of(Oracle().probabilities(one), spacing, typical_voxel([one]))
     assert len(middles) == seeds.max() == len(np.unique(one.labels)) - 1
+
+
+def test_a_cell_is_found_without_its_centroid():
+    """And parts of the plane that no cell covers are none."""
+    one = tissue(1)
+    seen = Oracle().probabilities(one)
+    seen[2] = 0
+    cells = instances(seen, one.spacing_um, typical_voxel([one]))
+    assert score([one.labels], [cells]).ap[0.5] == 1
+    np.testing.assert_array_equal(cells == 0, one.labels == 0)
+
+
+def test_a_dent_in_a_membrane_parts_no_cell_and_a_membrane_half_seen_does():
+    """One cell of 40 pixels, and two, between which the membrane's probability rises by so much."""
+    found = []
+    for height in (0.01, 0.5):
+        seen = np.zeros((3, 40, 80), np.float32)
+        seen[1, :, 38:42] = height
+        found.append(instances(seen, (1.0, 1.0), 1.0).max())
+    assert found == [1, 2]
+
+
+def test_dim_membranes_look_like_bright_ones_whatever_the_camera():
+    stripes = 1.0 + 3.0 * (np.arange(256) % 32 < 4) * np.ones((256, 1))
+    shade = np.repeat(np.linspace(1, 8, 256)[:, None], 256, 1)
+    even, shaded = (relative_light(image, (1.0, 1.0), 1.0) for image in (stripes, stripes * shade))
+    walls = even > even.mean()
+    bright, dim = shaded[200:240][walls[200:240]].mean(), shaded[20:60][walls[20:60]].mean()
+    assert dim == pytest.approx(bright, rel=0.15)
+    np.testing.assert_allclose(relative_light(50 + 7 * stripes, (1.0, 1.0), 1.0), even, rtol=1e-4, atol=1e-4)
 
 
 def test_scores_are_perfect_for_the_truth_and_fall_beyond_the_tolerance():

@@ -94,8 +94,9 @@ def _train(settings: Settings) -> None:
             rows = torch.cat([outline, views, outline, truth, outline, shading], 1).flatten(0, 1)
             draw_preview(0.5 - 0.5 * rows.cpu().numpy(), settings, step, columns=settings.num_views + 1)
     if accelerator.is_main_process:
-        views_of, law_of = (settings.views, settings.num_views), asdict(law)
-        pipeline = MultiviewPipeline(network.to("cpu"), second_order(scheduler), *views_of, law_of)
+        pipeline = MultiviewPipeline(
+            network.to("cpu"), second_order(scheduler), settings.views, settings.num_views, asdict(law)
+        )
         named = "IoU of the predicted view along z with the input outline"
         metrics = {named: _iou(views[:, 0], condition)} if settings.views == "hemisphere" else None
         title, base = "Views of solids from one outline", settings.base_model or None

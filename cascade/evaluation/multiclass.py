@@ -1,4 +1,4 @@
-"""A segmenter of tissue: a small U-Net that tells background, membranes and centroids, and cells grown from these."""
+"""A segmenter of tissue: a small U-Net that tells background, membranes and centroids, and cells between membranes."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -75,7 +75,7 @@ class MultiClassSegmenter:
             )
         settings, axes = self.settings, one.image.ndim
         device = next(self.net.parameters()).device
-        image = torch.from_numpy(_on_grid(one.image, one.spacing_um, self.voxel_um(one))).to(device)
+        image = torch.from_numpy(relative_light(one.image, one.spacing_um, self.voxel_um(one))).to(device)
         tile = max(settings.tile // self.net.factor, 1) * self.net.factor
         made = in_tiles(self._predict, image[None, None], (tile,) * axes, settings.overlap, align=self.net.factor)
         extent = np.array(one.image.shape) * one.spacing_um
@@ -103,7 +103,7 @@ def multiclass(
         raise ValueError("a segmenter of tissue learns from planes alone, or from stacks alone: give sets of one kind")
     dimensions = axes.pop()
     voxel = typical_voxel(data)
-    grid = [(_on_grid(one.image, one.spacing_um, voxel), _classes_on_grid(one, voxel)) for one in data]
+    grid = [(relative_light(one.image, one.spacing_um, voxel), _classes_on_grid(one, voxel)) for one in data]
     if not any(classes[1].any() for _, classes in grid):
         raise ValueError("the labels have no membrane: give images in which cells touch others, or background")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -140,7 +140,7 @@ def class_loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy_with_logits(logits, classes) + (1 - dice)[there].sum() / max(int(there.sum()), 1)
 
 
-def _on_grid(image: npt.NDArray[Any], spacing_um: tuple[float, ...], voxel_um: float) -> npt.NDArray[np.float32]:
+def relative_light(image: npt.NDArray[Any], spacing_um: tuple[float, ...], voxel_um: float) -> npt.NDArray[np.float32]:
     """An image with equal spacing, its light above the first percentile over that of its surroundings, so that dim
     membranes look like bright ones; 0.5 where they are the same."""
     light = resample(image.astype(np.float32), spacing_um, (voxel_um,) * image.ndim)

@@ -62,7 +62,7 @@ class EvaluateSettings:
     protocol: Protocol = "narrow"
     """narrow, full: Cellpose 3.1 from scratch for two cores, or as it is for a GPU; sgd: the narrow one by 500 steps of
     plain gradient descent; cellpose4: Cellpose 4 finetuned; multiclass: for tissue, background, membranes and centroids
-    by a small U-Net, and cells grown from these."""
+    by a small U-Net, and cells between membranes."""
     steps: int | None = None
     """Of each training; default as the protocol says."""
     cellprob_threshold: float = 0.0
