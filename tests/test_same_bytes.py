@@ -31,9 +31,9 @@ SETS = {
     "stacks of harmonics": [*STACKS, "--shapes", "harmonics", "--max_overlap", "0.1", "--bank", "2"],
 }
 HASHES = {
-    "planes": "803634cf3c68423393d35907",
-    "planes of a bank": "f7df889becd2a314bfc748db",
-    "planes of tiles": "78773de86abaa70d39951de8",
+    "planes": "0589b4d4976799b4e7f635e5",
+    "planes of a bank": "05cb169dd704fca83c1be78f",
+    "planes of tiles": "6d9d0c7caf8e1a3773642416",
     "stacks": "a16ffbb3f7de025983f5f0aa",
     "stacks of sections": "efe39852b260fc5b47fd1b5a",
     "stacks of harmonics": "085951ac47f0b16af1a8e277",

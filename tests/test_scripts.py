@@ -8,6 +8,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from toy_training import run_script
 
 from cascade.data.dataset import CropDataset
+from cascade.diffusion.sampling import second_order
 from cascade.hub.embedded import embedded
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
 from cascade.pipelines.multiview import MultiviewPipeline
@@ -119,9 +120,13 @@ def test_a_texture_stage_is_gone_on_with(tiny_crops, tiny_base, tmp_path):
     run_script(
         train_controlnet, "tiny_controlnet", "--base_model", tiny_base, "--data", tiny_crops, "--output_dir", first
     )
+    solver = second_order(TexturePipeline.from_pretrained(first).scheduler)
+    TexturePipeline.from_pretrained(first, scheduler=solver, num_inference_steps=6).save_pretrained(first)
     options = ["--output_dir", second, "--learning_rate", "1e-9", "--max_train_steps", "1"]
     run_script(train_controlnet, "tiny_controlnet", "--base_model", first, "--data", tiny_crops, *options)
-    before, after = (TexturePipeline.from_pretrained(folder).controlnet.state_dict() for folder in (first, second))
+    stages = [TexturePipeline.from_pretrained(folder) for folder in (first, second)]
+    assert all(type(stage.scheduler) is type(solver) and stage.config.num_inference_steps == 6 for stage in stages)
+    before, after = (stage.controlnet.state_dict() for stage in stages)
     assert all(torch.allclose(before[name], after[name]) for name in before)
     assert any(value.abs().max() > 0 for name, value in before.items() if "controlnet_down_blocks" in name)
 

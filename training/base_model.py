@@ -4,21 +4,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 
 from cascade.diffusion.prompt import EmptyPrompt
+from cascade.diffusion.sampling import second_order
 from cascade.extras import needed
 from cascade.hub import folders as hub
 
 
 class BaseModel(NamedTuple):
-    """What a texture model is made of; controlnet is None where the folder has none."""
+    """What a texture model is made of; controlnet is None where the folder has none.
+
+    It learns by `scheduler`; `drawing`, a solver of the same noise schedule and the number of steps, is stored with it.
+    """
 
     vae: AutoencoderKL
     unet: UNet2DConditionModel
     controlnet: ControlNetModel | None
     prompt: EmptyPrompt
     scheduler: DDIMScheduler
+    drawing: dict[str, Any]
 
 
 def load_base(path_or_repo_id: str) -> BaseModel:
@@ -35,7 +40,7 @@ def load_base(path_or_repo_id: str) -> BaseModel:
     controlnet = None
     if (folder / "controlnet" / "config.json").is_file():
         controlnet = ControlNetModel.from_pretrained(folder / "controlnet", use_safetensors=True)
-    return BaseModel(vae, unet, controlnet, _empty_prompt(folder), scheduler)
+    return BaseModel(vae, unet, controlnet, _empty_prompt(folder), scheduler, _drawing(folder, scheduler))
 
 
 def freeze(unet: UNet2DConditionModel, trainable: str) -> None:
@@ -44,6 +49,14 @@ def freeze(unet: UNet2DConditionModel, trainable: str) -> None:
     if trainable == "decoder":
         for part in (unet.up_blocks, unet.conv_norm_out, unet.conv_out):
             part.requires_grad_(True)
+
+
+def _drawing(folder: Path, scheduler: DDIMScheduler) -> dict[str, Any]:
+    """How `TexturePipeline` draws with this model, as far as the folder says."""
+    index = hub.model_index(folder)
+    faster = DPMSolverMultistepScheduler.__name__ in index.get("scheduler", ())
+    steps = {name: value for name, value in index.items() if name == "num_inference_steps"}
+    return {"scheduler": second_order(scheduler) if faster else scheduler, **steps}
 
 
 def _empty_prompt(folder: Path) -> EmptyPrompt:

@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _train(settings: Settings, crops: CropDataset) -> None:
-    vae, unet, controlnet, prompt, scheduler = load_base(stage_of(settings.base_model, "texture"))
+    vae, unet, controlnet, prompt, scheduler, drawing = load_base(stage_of(settings.base_model, "texture"))
     if settings.decoder_max_train_steps:
         phase = replace(
             settings,
@@ -132,8 +132,8 @@ def _train(settings: Settings, crops: CropDataset) -> None:
             vae.to("cpu"),
             unet.to("cpu"),
             controlnet.to("cpu"),
-            scheduler,
-            prompt.to("cpu"),
+            prompt=prompt.to("cpu"),
+            **drawing,
             pixel_size_um=crops.pixel_size_um,
             window=statistics.to_dict()["window"],
             grain=asdict(grain),
