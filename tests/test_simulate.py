@@ -239,7 +239,7 @@ def test_what_is_no_slice_is_refused():
         (["mouse"], "there is no organism mouse: nuclei, "),
         ([], "simulate takes an organism and its flags"),
         (["auto", "--output_dir", "x"], "auto needs --like FOLDER"),
-        (["gowt1", "--output_dir", "x", "--like", "y"], "--like goes with nuclei and auto"),
+        (["gowt1", "--output_dir", "x", "--like", "y"], "--like goes with nuclei, tissue and auto"),
         (["nuclei"], "--output_dir: to be given"),
         (["nuclei", "--output_dir", "x", "--radius_um", "0"], "--radius_um must be above 0, got 0"),
         (["nuclei", "--output_dir", "x", "--radius_um", "nan"], "--radius_um must be numbers"),

@@ -19,11 +19,11 @@ import torch
 from diffusers import DDPMScheduler
 from scipy import ndimage
 
-from cascade.data.detection import detect
 from cascade.data.images import images_spacing
 from cascade.data.patches import PatchDataset
 from cascade.data.seen import look_at
 from cascade.data.sketches import fit_sketch
+from cascade.data.structure import FIND, shown_structure
 from cascade.diffusion.encoders import PatchEncoder
 from cascade.diffusion.losses import DenoisingLoss
 from cascade.diffusion.networks import Scenes
@@ -141,8 +141,9 @@ def _sketches(
         return None, [(np.stack([ndimage.gaussian_filter(c, _SMOOTH_PX) for c in part]), part) for part in parts]
     if settings.sketch == "raw":
         images = [image[0] for image in _some(patches.images)]
-        labels = [detect(image, spacing) for image in images]
-        found = fit_sketch(images, labels, spacing_um=spacing, structure="cells")
+        structure = shown_structure(images)
+        labels = [FIND[structure](image, spacing) for image in images]
+        found = fit_sketch(images, labels, spacing_um=spacing, structure=structure)
     else:
         how: dict[str, Any] = dict(truth=settings.sketch, sequences=settings.sequences, spacing_um=spacing)
         found = fit_sketch(settings.data[0], channel=settings.channel, **how)

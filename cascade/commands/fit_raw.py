@@ -10,18 +10,21 @@ from cascade.commands.child import run_child
 from cascade.commands.fit_plan import beyond_budget
 from cascade.commands.fit_progress import Progress
 from cascade.commands.settings import FitSettings
+from cascade.commands.simulate import FITTED
 from cascade.evaluation.settings import EvaluateSettings
+from cascade.evenly import evenly
 from cascade.files import STATE
 from cascade.locks import scratch
 from cascade.reading import read_image
 
 _SCRIPT = "cascade.training.train_sketch_ddpm"
 _BASES = {2: "sketch2d", 3: "sketch3d"}
-_OF_MEMBRANES = {"meristem": "membrane3d", "tissue": "membrane3d"}
+_TISSUES = ("meristem", "tissue")
 _PATCH = {2: (128, 128), 3: (32, 64, 64)}
 _BATCH = {2: 8, 3: 2}
 _TRIAL = 4  # steps that tell how long one takes
 _FEWEST, _MOST = 50, 50_000
+_LOOKED_AT = 3  # images that tell what is shown
 
 
 def train(plan: FitSettings, output: Path, state: Progress) -> None:
@@ -69,7 +72,7 @@ def generate(plan: FitSettings, output: Path, state: Progress) -> None:
     """Paint simulated scenes."""
     assert plan.simulate is not None
     options = ["--model", str(output / "model"), "--output_dir", str(output / "synthetic"), "--simulate", plan.simulate]
-    if plan.simulate in ("auto", "nuclei"):
+    if plan.simulate in FITTED:
         options += ["--like", str(plan.source)]
         options += ["--like_sequences", *plan.sequences] if plan.sequences else []
         options += ["--like_channel", plan.channel] if plan.channel else []
@@ -92,18 +95,32 @@ def evaluation(plan: FitSettings, test: Path) -> EvaluateSettings:
 
 
 def base_of(plan: FitSettings) -> str:
-    """The model that training goes on from: the plan's, or the embedded one of membranes, where the organism that is
-    named has them, of planes, or of stacks."""
-    return plan.base_model or _OF_MEMBRANES.get(plan.simulate or "") or _BASES[len(_shape(plan))]
+    """The model that training goes on from: the plan's, or the embedded one of planes, of stacks, or of stacks of
+    membranes, where the organism that is named has them, or auto's images show them."""
+    if plan.base_model:
+        return plan.base_model
+    axes = len(_shape(plan))
+    tissue = plan.simulate in _TISSUES or (plan.simulate == "auto" and axes == 3 and _shows_membranes(plan))
+    return "membrane3d" if tissue else _BASES[axes]
+
+
+def _shows_membranes(plan: FitSettings) -> bool:
+    from cascade.data.structure import shown_structure
+
+    paths = _paths(plan)
+    return shown_structure(read_image(paths[n], plan.channel) for n in evenly(len(paths), _LOOKED_AT)) == "membranes"
 
 
 def _shape(plan: FitSettings) -> tuple[int, ...]:
     """Of the smallest image along each axis."""
+    shapes = [read_image(path, plan.channel).shape for path in _paths(plan)]
+    return tuple(min(sides) for sides in zip(*shapes, strict=False))
+
+
+def _paths(plan: FitSettings) -> list[Path]:
     from cascade.data.images import find_images
 
-    paths = [path for group in find_images(plan.source, plan.sequences) for path in group]
-    shapes = [read_image(path, plan.channel).shape for path in paths]
-    return tuple(min(sides) for sides in zip(*shapes, strict=False))
+    return [path for group in find_images(plan.source, plan.sequences) for path in group]
 
 
 def _launch(module: str, options: list[str]) -> None:

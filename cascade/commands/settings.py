@@ -26,8 +26,8 @@ class FitSettings:
     output_dir: Path
     """Folder of all that is made."""
     simulate: str | None = None
-    """Without annotations: a DDPM from sketches learns the raw images, and paints what this simulator makes, auto or
-    nuclei (fitted to the images), or an organism, see `cascade simulate`."""
+    """Without annotations: a DDPM from sketches learns the raw images, and paints what this simulator makes: auto,
+    nuclei or tissue (fitted to the images), or an organism, see `cascade simulate`."""
     truth: Truth = "gt"
     """The Cell Tracking Challenge's gold or silver truth."""
     sequences: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class FitSettings:
     base_model: str | None = None
     """What outlines and texture go on from: an embedded model's name, a folder of trained stages, or a Stable
     Diffusion, which only the texture goes on from; default nuclei2d for planes, nuclei3d for stacks, with `simulate`
-    sketch2d and sketch3d, of tissue and meristem membrane3d."""
+    sketch2d and sketch3d, of stacks of membranes membrane3d."""
     num_images: int = 100
     """Of the synthetic data set."""
     bank: int | None = None

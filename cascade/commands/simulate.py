@@ -21,8 +21,11 @@ from cascade.ownership import check_outside
 from cascade.reading import DataError
 from cascade.simulators.catalogue import ORGANISMS
 from cascade.simulators.labels import LabelsSettings, layered, over_time, repeated, whole
+from cascade.sketch.settings import Structure
 
-FITTED = ("nuclei", "auto")  # whose settings `--like` fits
+_SHOWING: dict[str, Structure | None] = {"nuclei": "cells", "tissue": "membranes", "auto": None}
+"""What raw images show, of organisms whose settings `--like` fits; None: what is seen in them."""
+FITTED = tuple(_SHOWING)
 
 
 def simulate(organism: str, own: Any, settings: SimulateSettings) -> None:
@@ -58,7 +61,7 @@ def simulate(organism: str, own: Any, settings: SimulateSettings) -> None:
 
 
 def settings_of(organism: str, settings: SimulateSettings, given: dict[str, Any]) -> tuple[str, Any]:
-    """The organism, and its settings: those that are given, and of `nuclei` and `auto` the others fitted to images.
+    """The organism, and its settings: those that are given, and of `FITTED` the others read off images.
 
     Raises ValueError for `auto` without images, and for images with an organism that has numbers of its own.
     """
@@ -70,7 +73,8 @@ def settings_of(organism: str, settings: SimulateSettings, given: dict[str, Any]
             raise UsageError(f"--like_{name} goes with --like FOLDER")
         return organism, ORGANISMS[organism].settings_class()(**given)
     if organism not in FITTED:
-        raise UsageError(f"--like goes with {' and '.join(FITTED)}; {organism} has the numbers of its paper")
+        known = f"{', '.join(FITTED[:-1])} and {FITTED[-1]}"
+        raise UsageError(f"--like goes with {known}; {organism} has the numbers of its paper")
     chosen, own = fitted(organism, settings, given)
     strange = sorted(given.keys() - {one.name for one in fields(own)})
     if strange:
@@ -99,8 +103,9 @@ def fitted(organism: str, settings: SimulateSettings, given: dict[str, Any]) -> 
         spacing_um=how["spacing_um"],
         sequences=settings.like_sequences,
         channel=settings.like_channel,
+        structure=_SHOWING[organism],
     )
-    chosen = seen.organism if organism == "auto" else "nuclei"
+    chosen = seen.organism if organism == "auto" else organism
     print(seen.table())
     picture.parent.mkdir(parents=True, exist_ok=True)
     seen.draw(picture)

@@ -96,20 +96,20 @@ def tissue_like(
     canvas_size: Sequence[int] | None = None,
     seed: int = 0,
 ) -> TissueSettings:
-    """Settings at which a tissue's cells are as large and as long as those measured on stacks of `image_shape`.
+    """Settings at which a tissue's cells are as large and as long as those measured on images of `image_shape`.
 
     Sizes, elongations and the height of cells are taken as they are, and corrected for what becomes of them in tissues
     that are simulated on coarser voxels: sizes, where the border cuts most cells, so that those that are cut were
     measured.
     Raises ValueError where no whole cell was measured.
     """
-    flat, tall = real.elongation, real.axial_elongation
-    if not len(tall):
+    flat, tall = real.elongation, real.axial_elongation if len(spacing_um) == 3 else np.ones(1)
+    if not len(real.radius_um) or not len(tall):
         raise ValueError("no whole cell was measured: all are cut by the border; give larger images")
     lengths = np.array(image_shape) * spacing_um
     radius, axial = float(np.mean(real.radius_um)), float(np.clip(np.median(tall), *_FLATTEST))
     coarse = np.maximum(spacing_um, radius / _COARSE)
-    least = float(np.cbrt(20 * coarse.prod()))  # diameter of ten voxels
+    least = float((20 * coarse.prod()) ** (1 / len(coarse)))  # diameter of ten voxels
     settings = TissueSettings(
         canvas_size=tuple(np.maximum(np.minimum(lengths, _TISSUE * radius) / coarse, 1).astype(int).tolist()),
         spacing_um=tuple(coarse.tolist()),
@@ -120,7 +120,7 @@ def tissue_like(
     for number in range(_TISSUE_ROUNDS):
         labels = tissue(stream(seed, "likeness", "tissue", number), settings).labels
         made, step = measure_labels([labels], settings.spacing_um), 1 / (number + 1)
-        taller = (np.median(tall) / np.median(made.axial_elongation)) ** step
+        taller = (np.median(tall) / np.median(made.axial_elongation)) ** step if len(made.axial_elongation) else 1.0
         if _mean(real.whole) < FEW_WHOLE:
             diameter = _moved(settings.diameter_um, step, 2 * made.radius_um, 2 * real.radius_um, least)
             settings = replace(settings, diameter_um=diameter)

@@ -11,12 +11,10 @@ import numpy as np
 import torch
 
 from cascade.annotation import Annotation
-from cascade.data.detection import detect
 from cascade.data.label_sets import find_labels
 from cascade.data.patches import fit_window
 from cascade.data.seen import look_at
 from cascade.data.sketches import LOOKED_AT, fit_sketch
-from cascade.data.tissue_detection import detect_tissue
 from cascade.evenly import evenly
 from cascade.gan.condition import Condition, condition_of, condition_of_image, position_of, seen
 from cascade.geometry.slices import matched_slices
@@ -66,8 +64,9 @@ def read_annotated(
     """Read images, their labels, or else cells that `detect` finds (of membranes `detect_tissue`), and annotations of a
     folder of their own, in any layout of `find_labels`.
 
-    structure: default membranes where labelled cells fill the image and their borders are brighter. Raises DataError
-    for annotations of other voxel sizes or dimensions than the images, and what `look_at` does.
+    structure: default membranes where labelled cells fill the image and their borders are brighter, or where raw
+    images show them. Raises DataError for annotations of other voxel sizes or dimensions than the images, and what
+    `look_at` does.
     """
     found = look_at(
         source,
@@ -76,7 +75,7 @@ def read_annotated(
         spacing_um=spacing_um,
         most=_MANY,
         whole=False,
-        find=detect_tissue if structure == "membranes" else detect,
+        structure=structure,
     )
     if found.paths is None:
         raise DataError(f"{source}: labels without images; name the folder that holds the images")
@@ -85,7 +84,7 @@ def read_annotated(
         log.warning("%s: one image, which a discriminator soon knows by heart: keep the augmentation on", source)
     own = [Annotation.of_labels(matched_slices(_unsigned(labels)), found.spacing_um) for labels in found.labels]
     some = evenly(len(images), LOOKED_AT)
-    kind = structure if found.origin == "labels" else structure or "cells"
+    kind = structure or found.structure
     looked_at = [images[n] for n in some], [found.labels[n] for n in some]
     sketch = fit_sketch(*looked_at, spacing_um=found.spacing_um, structure=kind)
     others = [] if annotations is None else _others(Path(annotations), truth, found.spacing_um)

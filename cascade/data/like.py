@@ -15,6 +15,7 @@ from cascade.evenly import evenly
 from cascade.export.preview import outlined_sheet
 from cascade.simulators.nuclei import NucleiSettings
 from cascade.simulators.tissue import TissueSettings
+from cascade.sketch.settings import Structure
 
 _SHOWN = 6
 _TISSUE_TOUCHING = 0.9  # share of cells that touch another one, in stacks: of nuclei fewer do
@@ -84,13 +85,22 @@ def like(
     channel: str | None = None,
     spacing_um: Sequence[float] = (),
     raw: bool = False,
+    structure: Structure | None = None,
 ) -> Likeness:
-    """Measure the images of a folder: by their labels if all cells have some, else by what `detect` finds.
+    """Measure the images of a folder: by their labels if all cells have some, else by the cells that are found.
 
-    Layouts: those of `find_labels`; of raw images also any folder of them, and sequences `01/t000.tif`. channel, raw:
-    see `look_at`. Raises DataError, one line, where there are no images, where no cell can be seen in them, where they
-    are of several dimensions or voxel sizes, and where labels lie in pieces."""
-    seen = look_at(folder, truth=truth, sequences=sequences, channel=channel, spacing_um=spacing_um, raw=raw)
+    Layouts: those of `find_labels`; of raw images also any folder of them, and sequences `01/t000.tif`. channel, raw,
+    structure: see `look_at`. Raises DataError, one line, where there are no images, where no cell can be seen in them,
+    where they are of several dimensions or voxel sizes, and where labels lie in pieces."""
+    seen = look_at(
+        folder,
+        truth=truth,
+        sequences=sequences,
+        channel=channel,
+        spacing_um=spacing_um,
+        raw=raw,
+        structure=structure,
+    )
     measures = measure_labels(seen.labels, seen.spacing_um, seen.images())
     shown = evenly(len(seen.labels), _SHOWN)
     pictures: list[_Picture] = [(seen.image(n), seen.labels[n]) for n in shown]
@@ -102,7 +112,7 @@ def like(
         num_images=seen.num_images,
         image_shape=tuple(int(n) for n in np.median(shapes, 0)),
         spacing_um=seen.spacing_um,
-        organism="tissue" if dense else "nuclei",
+        organism="tissue" if dense or seen.structure == "membranes" else "nuclei",
         measures=measures,
         pictures=tuple(pictures),
     )

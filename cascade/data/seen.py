@@ -1,7 +1,7 @@
 """The images of a folder that are looked at, raw or annotated, and the cells in them: as labelled, else as detected."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +15,10 @@ from cascade.data.frames import Frame
 from cascade.data.images import find_images
 from cascade.data.label_sets import LabelFile, find_labels
 from cascade.data.spacing import needed_spacing, stored_spacing
+from cascade.data.structure import FIND, shown_structure
 from cascade.evenly import evenly
 from cascade.reading import DataError, read_image
+from cascade.sketch.settings import Structure
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ class Seen:
     labels: list[npt.NDArray[Any]]
     paths: list[Path] | None
     """Of the images, one for each; None where there are labels only."""
+    structure: Structure | None = None
+    """What raw images show, and their cells were found by; None of labels."""
     channel: str | None = None
     """That is read of them, see `read_image`."""
 
@@ -60,15 +64,16 @@ def look_at(
     raw: bool = False,
     most: int | None = None,
     whole: bool = True,
-    find: Callable[[npt.NDArray[Any], Sequence[float]], npt.NDArray[Any]] = detect,
+    structure: Structure | None = None,
 ) -> Seen:
-    """Read the labels of a folder if all cells have some, else find cells in its images by `detect`.
+    """Read the labels of a folder if all cells have some, else find cells in its images, by `detect`, or between
+    membranes by `detect_tissue`.
 
     Layouts: those of `find_labels`; of raw images also any folder of them, and sequences `01/t000.tif`. channel: of
     images of several, one by its name or its number from 1. raw: pass over labels. most: images to look at, default 24
-    raw and 100 labelled ones. whole: refuse labels in pieces. find: what finds cells in raw images. Raises DataError,
-    one line, where there are no images, where no cell can be seen in them, where they are of several dimensions or
-    voxel sizes, and where labels lie in pieces."""
+    raw and 100 labelled ones. whole: refuse labels in pieces. structure: of raw images, default what they show. Raises
+    DataError, one line, where there are no images, where no cell can be seen in them, where they are of several
+    dimensions or voxel sizes, and where labels lie in pieces."""
     source = Path(folder)
     if not source.is_dir():
         raise DataError(f"{source}: no such folder; name the folder that holds the images")
@@ -76,7 +81,7 @@ def look_at(
     if files and not _are_sparse(files, spacing_um):
         return replace(_of_labels(source, files, spacing_um, most or _MOST_LABELLED, whole), channel=channel)
     paths = [path for sequence in find_images(source, sequences) for path in sequence]
-    return _of_images(source, paths, channel, spacing_um, most or _MOST_RAW, find)
+    return _of_images(source, paths, channel, spacing_um, most or _MOST_RAW, structure)
 
 
 def _of_images(
@@ -85,12 +90,13 @@ def _of_images(
     channel: str | None,
     given: Sequence[float],
     most: int,
-    find: Callable[[npt.NDArray[Any], Sequence[float]], npt.NDArray[Any]],
+    structure: Structure | None,
 ) -> Seen:
     some_paths = [paths[n] for n in evenly(len(paths), most)]
     images = [read_image(path, channel) for path in some_paths]
     spacing = _spacing(source, some_paths, [image.ndim for image in images], given)
-    labels = [find(image, spacing) for image in images]
+    structure = structure or shown_structure(images[n] for n in evenly(len(images), _COMPARED))
+    labels = [FIND[structure](image, spacing) for image in images]
     if not any(plane.any() for plane in labels):
         raise DataError(
             f"{source}: no cell can be seen in any of {len(images)} images; look at them, or give numbers and sizes "
@@ -104,6 +110,7 @@ def _of_images(
         labels=labels,
         paths=some_paths,
         channel=channel,
+        structure=structure,
     )
 
 

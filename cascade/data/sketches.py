@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cascade.data.calibrate import quantiles
-from cascade.data.detection import detect
 from cascade.data.measures import touching_ids
 from cascade.data.seen import Seen, look_at
 from cascade.data.sketch_decay import fitted_decay, shared_variance
@@ -25,7 +24,7 @@ from cascade.data.sketch_walls import (
     wall_sums,
     walls_and_insides,
 )
-from cascade.data.tissue_detection import detect_tissue
+from cascade.data.structure import FIND, shown_structure
 from cascade.geometry.slices import matched_slices
 from cascade.reading import DataError, read_image
 from cascade.sketch.membranes import open_cells
@@ -36,7 +35,6 @@ LOOKED_AT = 12
 """Images."""
 _TISSUE = 0.9  # share of an image in cells, and of those that touch, from which on they may be known by their membranes
 
-_FIND = {None: detect, "cells": detect, "membranes": detect_tissue}
 _Load = Callable[[int], npt.NDArray[Any]]
 
 
@@ -57,8 +55,9 @@ def fit_sketch(
     images: a folder, see `look_at` for truth, sequences, channel and raw; or arrays (Y, X) or (Z, Y, X). labels: of
     arrays, one for each; default what `detect` finds, of membranes `detect_tissue`. spacing_um: of arrays to be given,
     of a folder default as stored. structure: default membranes where labelled cells fill the image and their borders
-    are brighter. Raises ValueError, one line, where there is nothing to be read off: no image, no cell, constant
-    images, images and labels of different sizes."""
+    are brighter, and where raw images show them (`shown_structure`). Raises ValueError, one line, where there is
+    nothing to be read off: no image, no cell, constant images, images and labels of different sizes, membranes asked
+    for that are no brighter than cells."""
     if isinstance(images, (str, Path)):
         if labels is not None:
             raise ValueError("labels go with images as arrays; of a folder they are read from it")
@@ -71,6 +70,7 @@ def fit_sketch(
             raw=raw,
             most=LOOKED_AT,
             whole=False,
+            structure=structure,
         )
         return fit_seen(seen, structure=structure)
     images = list(images)
@@ -86,8 +86,10 @@ def fit_sketch(
         raise ValueError(f"spacing_um must be {images[0].ndim} lengths above 0 in µm, got {tuple(spacing_um)}")
     if labels is not None and len(labels) != len(images):
         raise ValueError(f"there are {len(images)} images and {len(labels)} labels: give one for each")
-    known = list(labels) if labels is not None else [_FIND[structure](image, spacing_um) for image in images]
-    return _fitted(lambda n: images[n], known, names, spacing_um, structure, labels is not None)
+    if labels is None:
+        structure = structure or shown_structure(images)
+        labels = [FIND[structure](image, spacing_um) for image in images]
+    return _fitted(lambda n: images[n], labels, names, spacing_um, structure)
 
 
 def look_for(
@@ -110,7 +112,7 @@ def look_for(
         raw=raw,
         most=LOOKED_AT,
         whole=False,
-        find=_FIND[structure],
+        structure=structure,
     )
 
 
@@ -125,8 +127,7 @@ def fit_seen(seen: Seen, *, structure: Structure | None = None) -> SketchSetting
         seen.labels,
         names,
         seen.spacing_um,
-        structure,
-        seen.origin == "labels",
+        structure or seen.structure,
     )
 
 
@@ -136,7 +137,6 @@ def _fitted(
     names: Sequence[str],
     spacing_um: Sequence[float],
     structure: Structure | None,
-    labelled: bool,
 ) -> SketchSettings:
     labels = [matched_slices(one) for one in labels]
     cells = sum(int((np.unique(one) > 0).sum()) for one in labels)
@@ -152,10 +152,11 @@ def _fitted(
             raise DataError(f"{names[number]}: all pixels are {image.flat[0]:g}; leave it out")
         return LitImage.of(image, labels[number], spacing_um)
 
-    if structure == "membranes" or (structure is None and labelled and _are_full(labels)):
+    if structure == "membranes" or (structure is None and _are_full(labels)):
         found = _membranes(lit, len(labels), dtype)
-        if structure or found is not None:
-            assert found is not None
+        if structure and found is None:
+            raise DataError(f"{names[0]}: borders between cells are no brighter than cells: give structure cells")
+        if found is not None:
             return found
     return _cells(lit, len(labels), dtype)
 

@@ -36,7 +36,7 @@ class SimulateSettings:
     """annotations, which keeps all that is known of the cells, ctc, cellpose, stardist, nnunet, ome-tiff, ome-zarr,
     coco or huggingface, each without images; several may be given."""
     like: Path | None = None
-    """Folder of images, raw or labelled, that numbers and sizes are fitted to; for nuclei and auto."""
+    """Folder of images, raw or labelled, that numbers and sizes are fitted to; for nuclei, tissue and auto."""
     like_sequences: tuple[str, ...] = ()
     """Of a Cell Tracking Challenge folder, those that --like looks at; default all."""
     like_channel: str | None = None
