@@ -14,7 +14,7 @@ from diffusers.utils import BaseOutput
 from cascade.annotation import Annotation, Sample
 from cascade.diffusion.arguments import check_generator
 from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
-from cascade.diffusion.tiles import check_tiles, in_tiles
+from cascade.diffusion.tiles import PROGRESS, check_tiles, count_tiles, in_tiles
 from cascade.gan.condition import Condition, condition_of, position_of
 from cascade.gan.networks import painted
 from cascade.gan.painting import ALPHA, BETA, QualitySettings, check_scalings
@@ -76,6 +76,7 @@ class ConditionalGANPipeline(HubStage, DiffusionPipeline):
         noise: bool = True,
     ):
         super().__init__()
+        self.set_progress_bar_config(**PROGRESS)
         self.register_modules(generator=generator)
         check_scalings(alpha, beta)
         spacing_um = [float(one) for one in spacing_um or [1.0] * generator.config.dimensions]
@@ -221,7 +222,9 @@ class ConditionalGANPipeline(HubStage, DiffusionPipeline):
             for start in range(0, len(alike), most):
                 part = alike[start : start + most]
                 given = torch.stack([inputs[n] for n in part]).to(self.device, self.generator.dtype)
-                made = in_tiles(self._predict, given, tile, overlap, align=align, crop=how.tile_crop)
+                with self.progress_bar(total=count_tiles(shape[1:], tile, overlap, align)) as bar:
+                    each = bar.update
+                    made = in_tiles(self._predict, given, tile, overlap, align=align, crop=how.tile_crop, each=each)
                 for n, image in zip(part, made.float().clamp(-1, 1).cpu().numpy(), strict=True):
                     images[n] = self.window.restore(0.5 + 0.5 * image[0])
         return cast("list[Array]", images)

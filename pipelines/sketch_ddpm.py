@@ -15,7 +15,7 @@ from cascade.diffusion.arguments import check_generator
 from cascade.diffusion.painting import PaintingSettings, Solver
 from cascade.diffusion.partial import blurred, denoise_from, timesteps, towards
 from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
-from cascade.diffusion.tiles import check_tiles, in_tiles
+from cascade.diffusion.tiles import PROGRESS, check_tiles, count_tiles, in_tiles
 from cascade.hub.stages import HubStage
 from cascade.memory import micro_batch
 from cascade.optics.camera import digitise
@@ -75,6 +75,7 @@ class SketchPipeline(HubStage, DiffusionPipeline):
         guidance_um: float = 0.0,
     ):
         super().__init__()
+        self.set_progress_bar_config(**PROGRESS)
         self.register_modules(unet=unet, scheduler=scheduler)
         PaintingSettings(
             t_start=t_start,
@@ -255,9 +256,12 @@ class SketchPipeline(HubStage, DiffusionPipeline):
 
         tile = self._tile(how, tuple(inputs.shape[2:]))
         overlap = self._overlap(how, tile)
+        tiles = count_tiles(inputs.shape[2:], tile, overlap, self.unet.factor)
+        bar = self.progress_bar(total=how.num_inference_steps * tiles)
 
         def predict(sample: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-            return in_tiles(lambda part: self.unet(part, t).sample, sample, tile, overlap, align=self.unet.factor)
+            align, each = self.unet.factor, bar.update
+            return in_tiles(lambda part: self.unet(part, t).sample, sample, tile, overlap, align=align, each=each)
 
         guidance = (how.guidance_um or 0.0) / self.spacing_um[-1]
         adjust = towards(sketch, guidance) if guidance else None
@@ -272,6 +276,7 @@ class SketchPipeline(HubStage, DiffusionPipeline):
             adjust=adjust,
             generator=noise,
         )
+        bar.close()
         return cast(Array, made.float().clamp(-1, 1).cpu().numpy())
 
     def _tile(self, how: PaintingSettings, size: tuple[int, ...]) -> tuple[int, ...]:

@@ -125,6 +125,17 @@ def test_tiles_change_next_to_nothing():
         pipeline(sketches=sketch, tile_size=(32, 32), tile_overlap=32, **FAST)
 
 
+@pytest.mark.parametrize(("size", "tile"), [((90, 75), None), ((90, 75), (64, 64)), ((33, 20), (32, 32))])
+def test_its_bar_counts_the_networks_calls(size, tile, capsys):
+    pipeline, calls = tiny_sketch_pipeline(), []
+    pipeline.unet.register_forward_hook(lambda *_: calls.append(1))
+    pipeline.set_progress_bar_config(delay=0, leave=True, mininterval=0)
+    pipeline(sketches=flat(size), generator=seeded(), **FAST | ({"tile_size": tile, "tile_overlap": 8} if tile else {}))
+    assert f"| {len(calls)}/{len(calls)} " in capsys.readouterr().err
+    tiny_sketch_pipeline()(sketches=flat(size), generator=seeded(), **FAST)
+    assert not capsys.readouterr().err  # what takes no time shows none
+
+
 @pytest.mark.parametrize("solver", ["ddim", "dpm++", "ancestral"])
 def test_every_solver_paints(solver):
     pipeline = tiny_sketch_pipeline()

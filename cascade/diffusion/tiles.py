@@ -9,6 +9,9 @@ import torch
 Predict = Callable[[torch.Tensor], torch.Tensor]
 """(B, C, *size) -> (B, C', *size), whatever the size."""
 
+PROGRESS = {"desc": "painting", "unit": "tile", "leave": False, "delay": 5.0}
+"""Of the bar that counts tiles: what takes a few seconds only shows none."""
+
 _SHARP = 8  # standard deviations of the weights that a tile is wide
 _CROPPED = 1e-6  # of the weight that a voxel in a cropped margin would have
 
@@ -22,6 +25,7 @@ def in_tiles(
     align: int = 1,
     at_once: int = 1,
     crop: int = 0,
+    each: Callable[[], object] = lambda: None,
 ) -> torch.Tensor:
     """What `predict` makes of (B, C, *size) images, from tiles averaged with Gaussian weights, highest in the middle.
 
@@ -29,7 +33,7 @@ def in_tiles(
     a tile's border than the network reaches is what it makes of the whole image. They share at least `overlap` pixels
     (one for all axes, or one for each) with the next one, and `at_once` of them are given to the network together. Of
     the `crop` pixels along a tile's border, at most a quarter of its side, nothing is taken that another tile has
-    farther inside. An image as small as a tile is given as it is.
+    farther inside. An image as small as a tile is given as it is. `each` is called after each call of `predict`.
 
     Raises ValueError for tiles that are no larger than the overlap, or no multiple of `align`.
 
@@ -40,17 +44,19 @@ def in_tiles(
     size = sample.shape[2:]
     check_tiles(len(size), tile_size, overlap, align)
     if all(n <= t for n, t in zip(size, tile_size, strict=True)):
-        return predict(sample)
+        whole = predict(sample)
+        each()
+        return whole
     sample = reflected(sample, align)
     shape = [min(t, n) for t, n in zip(tile_size, sample.shape[2:], strict=True)]
     shared = _of_axes(overlap, len(size))
-    axes = [tile_origins(n, t, o, align) for n, t, o in zip(sample.shape[2:], shape, shared, strict=True)]
-    corners = list(itertools.product(*axes))
+    corners = _corners(sample.shape[2:], shape, shared, align)
     total = torch.zeros_like(sample[:1, :1])
     count, made = len(sample), None
     for start in range(0, len(corners), at_once):
         part = corners[start : start + at_once]
         found = predict(torch.cat([sample[part_of(corner, shape)] for corner in part]))
+        each()
         if made is None:
             made = torch.zeros(count, found.shape[1], *sample.shape[2:], dtype=found.dtype, device=found.device)
         for corner, one in zip(part, found.split(count), strict=True):
@@ -59,6 +65,21 @@ def in_tiles(
             made[window] += weights * one
     assert made is not None
     return (made / total)[part_of([0] * len(size), size)]
+
+
+def count_tiles(size: Sequence[int], tile_size: Sequence[int], overlap: int | Sequence[int], align: int = 1) -> int:
+    """How many tiles an image is put together from.
+
+    >>> count_tiles((5, 8), (4, 4), 2), count_tiles((4, 4), (8, 8), 2)
+    (6, 1)
+    """
+    size = [n + -n % align for n in size]
+    tile = [min(t, n) for t, n in zip(tile_size, size, strict=True)]
+    return len(_corners(size, tile, _of_axes(overlap, len(size)), align))
+
+
+def _corners(size: Sequence[int], tile: Sequence[int], overlap: Sequence[int], align: int) -> list[tuple[int, ...]]:
+    return list(itertools.product(*(tile_origins(*one, align) for one in zip(size, tile, overlap, strict=True))))
 
 
 def part_of(corner: Sequence[int], size: Sequence[int]) -> tuple[EllipsisType | slice, ...]:
