@@ -14,7 +14,7 @@ from diffusers.utils import BaseOutput
 from cascade.annotation import Annotation, Sample
 from cascade.diffusion.arguments import check_generator
 from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
-from cascade.diffusion.tiles import PROGRESS, check_tiles, count_tiles, in_tiles
+from cascade.diffusion.tiles import PAINTING, check_tiles, count_tiles, in_tiles
 from cascade.gan.condition import Condition, condition_of, position_of
 from cascade.gan.networks import painted
 from cascade.gan.painting import ALPHA, BETA, QualitySettings, check_scalings
@@ -60,6 +60,7 @@ class ConditionalGANPipeline(HubStage, DiffusionPipeline):
 
     networks: ClassVar = {"generator": PixelShuffleUNet}
     fitted: ClassVar = ("sketch",)
+    bar: ClassVar = PAINTING
     scheduled: ClassVar[bool] = False
 
     def __init__(
@@ -76,7 +77,6 @@ class ConditionalGANPipeline(HubStage, DiffusionPipeline):
         noise: bool = True,
     ):
         super().__init__()
-        self.set_progress_bar_config(**PROGRESS)
         self.register_modules(generator=generator)
         check_scalings(alpha, beta)
         spacing_um = [float(one) for one in spacing_um or [1.0] * generator.config.dimensions]

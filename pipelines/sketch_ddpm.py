@@ -15,7 +15,7 @@ from cascade.diffusion.arguments import check_generator
 from cascade.diffusion.painting import PaintingSettings, Solver
 from cascade.diffusion.partial import blurred, denoise_from, timesteps, towards
 from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
-from cascade.diffusion.tiles import PROGRESS, check_tiles, count_tiles, in_tiles
+from cascade.diffusion.tiles import PAINTING, check_tiles, count_tiles, in_tiles
 from cascade.hub.stages import HubStage
 from cascade.memory import micro_batch
 from cascade.optics.camera import digitise
@@ -59,6 +59,7 @@ class SketchPipeline(HubStage, DiffusionPipeline):
 
     networks: ClassVar = {"unet": PixelShuffleUNet}
     fitted: ClassVar = ("sketch",)
+    bar: ClassVar = PAINTING
 
     def __init__(
         self,
@@ -75,7 +76,6 @@ class SketchPipeline(HubStage, DiffusionPipeline):
         guidance_um: float = 0.0,
     ):
         super().__init__()
-        self.set_progress_bar_config(**PROGRESS)
         self.register_modules(unet=unet, scheduler=scheduler)
         PaintingSettings(
             t_start=t_start,

@@ -9,8 +9,8 @@ import torch
 Predict = Callable[[torch.Tensor], torch.Tensor]
 """(B, C, *size) -> (B, C', *size), whatever the size."""
 
-PROGRESS = {"desc": "painting", "unit": "tile", "leave": False, "delay": 5.0}
-"""Of the bar that counts tiles: what takes a few seconds only shows none."""
+PAINTING = {"desc": "painting", "unit": "tile", "leave": False, "delay": 5.0}
+"""Of the bar that counts tiles: what takes a few seconds shows none."""
 
 _SHARP = 8  # standard deviations of the weights that a tile is wide
 _CROPPED = 1e-6  # of the weight that a voxel in a cropped margin would have

@@ -1,12 +1,14 @@
 """A stage's networks from its folder, complete and finite, or one line that names the file."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import ModelMixin
 from safetensors import SafetensorError
+from tqdm.auto import tqdm
 
 from cascade.hub import folders as hub
 from cascade.hub.few_steps import FEW_STEPS, add_few_steps
@@ -29,6 +31,12 @@ class HubStage:
     few_steps_file: Path | None = None
     """Where these lie, of a stage that was loaded without."""
     scheduled: ClassVar[bool] = True
+    bar: ClassVar[dict[str, Any]] = {}
+    """How its progress bar looks, unless `set_progress_bar_config` says otherwise."""
+
+    def progress_bar(self, iterable: Iterable[Any] | None = None, total: int | None = None) -> Any:
+        """As diffusers', but none where the environment has TQDM_DISABLE, as in commands without a terminal."""
+        return tqdm(iterable, total=total, **self.bar | getattr(self, "_progress_bar_config", {}))
 
     @classmethod
     def from_pretrained(
