@@ -10,6 +10,7 @@ from accelerate.utils import ProjectConfiguration
 
 from cascade.extras import EXTRAS, install
 from cascade.files import exclusive
+from cascade.memory import keep_freed
 from cascade.training.checkpoints import checkpoints
 from cascade.training.settings import TrainingSettings, process_number
 
@@ -52,6 +53,7 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
     installed, and what `check_output` does.
     """
     check_output(settings)
+    keep_freed()
     process_number("RANK", 0)
     processes = process_number("WORLD_SIZE", 1)
     output = Path(settings.output_dir)

@@ -12,6 +12,7 @@ from cascade.hub import folders as hub
 from cascade.hub.embedded import NAMES
 from cascade.hub.few_steps import has_few_steps
 from cascade.hub.statistics import saved_statistics
+from cascade.memory import keep_freed
 from cascade.pipelines.cascade import CascadePipeline
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.population.compositing import Cell
@@ -88,6 +89,7 @@ def sketch_pipeline(name: str) -> SketchPipeline:
 @cache
 def _sketch(name: str) -> SketchPipeline:
     disable_progress_bar()  # of loading, which takes no time
+    keep_freed()
     pipeline = SketchPipeline.from_pretrained(hub.model_folder(name)).to(best_device())
     pipeline.sketch_settings  # noqa: B018 - what the model lacks is said now
     return pipeline

@@ -28,6 +28,7 @@ from cascade.generation.simulation import SimulateSettings, files_sha256, frames
 from cascade.hub import folders as hub
 from cascade.hub.few_steps import FEW_STEPS
 from cascade.hub.statistics import saved_statistics
+from cascade.memory import keep_freed
 from cascade.ownership import check_outside
 from cascade.pipelines.conditional_gan import ConditionalGANPipeline
 from cascade.pipelines.painter import check_spacing
@@ -160,6 +161,7 @@ def _changed(settings: Any, but: Sequence[str]) -> list[str]:
 def _sketch_painter(folder: Path, settings: GenerationSettings, how: _How) -> tuple[Painter, tuple[float, ...]]:
     disable_progress_bar()  # of loading, which takes no time
     device = check_device(settings.device)
+    keep_freed()
     if settings.few_steps and not (folder / FEW_STEPS).is_file():
         raise hub.ModelError(f"{folder}: no weights for few steps ({FEW_STEPS}): leave `few_steps` out")
     dtype = getattr(torch, settings.dtype)
@@ -176,6 +178,7 @@ def _sketch_painter(folder: Path, settings: GenerationSettings, how: _How) -> tu
 def _gan_painter(folder: Path, settings: GenerationSettings, how: _How) -> tuple[Painter, tuple[float, ...]]:
     disable_progress_bar()
     device = check_device(settings.device)
+    keep_freed()
     pipeline = ConditionalGANPipeline.from_pretrained(folder, dtype=getattr(torch, settings.dtype)).to(device)
     pipeline.painting(**vars(how.quality))
 

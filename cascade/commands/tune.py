@@ -27,6 +27,7 @@ from cascade.geometry.masks import one_piece
 from cascade.geometry.slices import matched_slices
 from cascade.hub import folders as hub
 from cascade.hub.embedded import NAMES
+from cascade.memory import keep_freed
 from cascade.ownership import check_not_input, check_outside
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.reading import DataError, read_image
@@ -56,6 +57,7 @@ def tune(settings: TuneSettings) -> Tried:
     check_not_input(settings.output_dir, settings.source)
     disable_progress_bar()  # of loading, which takes no time
     device = check_device(settings.device)
+    keep_freed()
     pipeline = SketchPipeline.from_pretrained(folder, dtype=getattr(torch, fast_dtype(device))).to(device)
     steps = {t: pipeline.painting(t_start=t).num_inference_steps for t in settings.t_start}
     scenes = scenes_of(settings, pipeline)
