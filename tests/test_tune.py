@@ -1,7 +1,7 @@
 """Sweeps over t_start and σ: against closed forms with made-up painters, and from the command line."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ from made_up import tiny_sketch_pipeline
 from scipy import ndimage
 
 from cascade.commands.cli import main
+from cascade.commands.tune import scenes_of
 from cascade.evaluation.images import bhattacharyya, kullback_leibler
+from cascade.evaluation.settings import TuneSettings
 from cascade.evaluation.sweep_report import tables, write_report
 from cascade.evaluation.sweeps import (
     SketchedImage,
@@ -27,6 +29,10 @@ from cascade.evaluation.sweeps import (
 )
 from cascade.optics.window import Window
 from cascade.pipelines.sketch_ddpm import SketchPipeline
+from cascade.shapes.membranes import membranes
+from cascade.simulators.tissue import TissueSettings, tissue
+from cascade.sketch.draw import draw_sketch
+from cascade.sketch.settings import SketchSettings
 
 WINDOW = Window(0.0, 1000.0)
 KEPT = DDPMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod.tolist()
@@ -280,7 +286,20 @@ def test_models_of_several_channels_are_refused(images, tmp_path, capsys):
     assert "paints several channels" in capsys.readouterr().err
 
 
-def test_a_model_of_membranes_wants_labels(images, tmp_path, capsys):
-    tiny_sketch_pipeline(sketch={"structure": "membranes", "brightness": [300.0]}).save_pretrained(tmp_path / "model")
-    assert run(images, tmp_path / "model", tmp_path / "out") == 2
-    assert "give --truth gt or st" in capsys.readouterr().err
+def test_a_model_of_membranes_is_tuned_on_cells_between_them(tmp_path):
+    rng = np.random.default_rng(0)
+    scene = tissue(rng, TissueSettings(canvas_size=(120, 130), spacing_um=(0.5, 0.5), diameter_um=(11.0, 13.0)))
+    own = SketchSettings(
+        structure="membranes", brightness=(400.0,), background=(100.0,), thickness_um=1.2, softness_um=0.4
+    )
+    light = draw_sketch(scene, own, rng) + rng.normal(0, 10, scene.labels.shape)
+    (tmp_path / "raw").mkdir()
+    tifffile.imwrite(tmp_path / "raw" / "t0.tif", light.clip(0).astype(np.uint16))
+    pipeline = tiny_sketch_pipeline(sketch=asdict(own), spacing_um=[0.5, 0.5])
+    words = dict(
+        source=tmp_path / "raw", model=str(tmp_path / "model"), spacing_um=(0.5, 0.5), output_dir=tmp_path / "o"
+    )
+    (seen,) = scenes_of(TuneSettings(**words), pipeline)
+    walls = membranes(scene.labels, scene.spacing_um, own.thickness_um) > 0
+    assert (seen.structure & walls).sum() > 0.8 * seen.structure.sum()
+    assert np.corrcoef(seen.sketch.ravel(), light.ravel())[0, 1] > 0.9

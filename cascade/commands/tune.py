@@ -11,10 +11,10 @@ import torch
 from diffusers.utils.logging import disable_progress_bar
 
 from cascade.commands.paint import kind_of
-from cascade.data.detection import detect
 from cascade.data.frames import Frame, find_frames
 from cascade.data.images import find_images
 from cascade.data.spacing import spacing_of
+from cascade.data.structure import FIND
 from cascade.entry import UsageError
 from cascade.evaluation.settings import TuneSettings
 from cascade.evaluation.sources import Source
@@ -105,13 +105,11 @@ def scenes_of(settings: TuneSettings, pipeline: SketchPipeline) -> list[Sketched
             f"--model {settings.model} paints several channels, of which sketches cannot be read off images"
         )
     walls = drawn.structure == "membranes"
-    if walls and settings.truth is None:
-        raise UsageError("a model of membranes is tuned on labelled cells: give --truth gt or st")
     scenes = []
     for image, labels, spacing in (_labelled if settings.truth else _raw)(settings, pipeline.spacing_um):
         _check_kind(settings, image, spacing, pipeline.spacing_um)
         image, labels = _middle(image), _middle(labels)
-        labels = detect(image, spacing) if labels is None else one_piece(matched_slices(labels))[0]
+        labels = FIND[drawn.structure](image, spacing) if labels is None else one_piece(matched_slices(labels))[0]
         if labels.any():
             sketch = sketch_of_image(labels, image, drawn, spacing_um=spacing)
             structure = membranes(labels, spacing, drawn.thickness_um) > 0 if walls else labels > 0
