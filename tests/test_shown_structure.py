@@ -51,6 +51,11 @@ def test_crowded_cells_are_cells():
     assert shown_structure([walls.max() - walls]) == "cells"
 
 
+def test_dark_cells_on_a_bright_ground_are_cells():
+    cells = of_nuclei(14).astype(float)
+    assert shown_structure([cells.max() - cells]) == "cells"
+
+
 def test_where_nothing_can_be_told_it_is_cells():
     noise = np.random.default_rng(0).normal(100, 5, (96, 96))
     for images in ([], [np.zeros((64, 64))], [np.full((9, 40, 40), 7)], [np.ones((5, 6))], [noise]):

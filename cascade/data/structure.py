@@ -26,21 +26,22 @@ _FINE_PX, _AROUND_PX = 1.5, 12.0  # noise is blurred, light evened out
 _SMALLEST_PX = 30
 _ENCLOSED = 0.85  # dark share of what is enclosed: real membranes 0.93 to 1, the most crowded nuclei 0.69
 _FEWEST = 0.01  # share of the planes that is enclosed, or nothing can be told
+_THIN = 1.5  # depth of what is bright in that of what is dark: real membranes up to 0.96, a ground around dark cells from 2.6
 
 
 def shown_structure(images: Iterable[npt.NDArray[Any]]) -> Structure:
     """What raw images (Y, X) or (Z, Y, X) show, by what is enclosed: bright cells lie in the dark, each by itself, and
-    membranes enclose dark cells.
+    membranes, which are thinner, enclose dark cells. Dark cells on a bright ground are cells.
 
     Planes whose light was evened out are parted in bright and dark (Otsu) at three sizes of pixels; of all that lies
-    inside, the border of the plane apart, the dark share is looked at.
+    inside, the border of the plane apart, the dark share is looked at, and how deep both are.
 
     >>> y, x = np.mgrid[:90, :90] % 30 - 15
     >>> noise = np.random.default_rng(0).normal(size=y.shape)
     >>> shown_structure([100 * (y**2 + x**2 < 90) + noise]), shown_structure([100 * (np.maximum(y, x) > 11) + noise])
     ('cells', 'membranes')
     """
-    enclosed = np.zeros(2)
+    enclosed, deep = np.zeros(2), np.zeros(2)
     looked = 0
     for image in images:
         light = np.asarray(image, np.float32)
@@ -51,21 +52,27 @@ def shown_structure(images: Iterable[npt.NDArray[Any]]) -> Structure:
                 coarse = block_means(plane, (bins, bins))
                 if min(coarse.shape) < 2 * _AROUND_PX or not np.ptp(coarse) > 0:
                     continue
-                enclosed += _enclosed(coarse)
+                shares, depths = _parted(coarse)
+                enclosed += shares
+                deep += shares.sum() * depths
                 looked += 1
-    sure = enclosed.sum() >= _FEWEST * looked and enclosed[0] >= _ENCLOSED * enclosed.sum()
+    sure = (
+        enclosed.sum() >= _FEWEST * looked and enclosed[0] >= _ENCLOSED * enclosed.sum() and deep[1] < _THIN * deep[0]
+    )
     return "membranes" if looked and sure else "cells"
 
 
-def _enclosed(plane: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Shares of a plane in dark and in bright regions that its border does not cut."""
+def _parted(plane: npt.NDArray[np.float32]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Of dark and bright: the share of a plane in regions that its border does not cut, and how many pixels deep it is on
+    average."""
     smooth = ndimage.gaussian_filter(plane, _FINE_PX)
     even = smooth / (np.maximum(blurred(smooth, (_AROUND_PX, _AROUND_PX)), 0) + 0.05 * abs(float(smooth.mean())) + 1e-6)
     bright = even > filters.threshold_otsu(even)
-    shares = []
+    shares, depths = [], []
     for region in (~bright, bright):
         labels = measure.label(region, connectivity=1)
         sizes = np.bincount(labels.ravel())
         sizes[[0, *np.unique(labels[[0, -1]]), *np.unique(labels[:, [0, -1]])]] = 0
         shares.append(float(sizes[sizes > _SMALLEST_PX].sum()) / plane.size)
-    return shares[0], shares[1]
+        depths.append(float(ndimage.distance_transform_edt(region)[region].mean()))
+    return np.array(shares), np.array(depths)
