@@ -26,7 +26,7 @@ _FINE_PX, _AROUND_PX = 1.5, 12.0  # noise is blurred, light evened out
 _SMALLEST_PX = 30
 _ENCLOSED = 0.85  # dark share of what is enclosed: real membranes 0.93 to 1, the most crowded nuclei 0.69
 _FEWEST = 0.01  # share of the planes that is enclosed, or nothing can be told
-_THIN = 1.5  # depth of what is bright in that of what is dark: real membranes up to 0.96, a ground around dark cells from 2.6
+_THIN = 1.5  # depth of what is bright over that of what is dark: real membranes 0.96, a ground around dark cells 2.6
 
 
 def shown_structure(images: Iterable[npt.NDArray[Any]]) -> Structure:
@@ -56,15 +56,13 @@ def shown_structure(images: Iterable[npt.NDArray[Any]]) -> Structure:
                 enclosed += shares
                 deep += shares.sum() * depths
                 looked += 1
-    sure = (
-        enclosed.sum() >= _FEWEST * looked and enclosed[0] >= _ENCLOSED * enclosed.sum() and deep[1] < _THIN * deep[0]
-    )
-    return "membranes" if looked and sure else "cells"
+    in_dark = enclosed[0] >= _ENCLOSED * max(enclosed.sum(), _FEWEST * looked)
+    return "membranes" if looked and in_dark and deep[1] < _THIN * deep[0] else "cells"
 
 
 def _parted(plane: npt.NDArray[np.float32]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Of dark and bright: the share of a plane in regions that its border does not cut, and how many pixels deep it is on
-    average."""
+    """Of dark and bright: the share of a plane in regions that its border does not cut, and how deep it is on average,
+    in pixels."""
     smooth = ndimage.gaussian_filter(plane, _FINE_PX)
     even = smooth / (np.maximum(blurred(smooth, (_AROUND_PX, _AROUND_PX)), 0) + 0.05 * abs(float(smooth.mean())) + 1e-6)
     bright = even > filters.threshold_otsu(even)
