@@ -12,7 +12,6 @@ from cascade.commands.fit_progress import Progress
 from cascade.commands.settings import FitSettings
 from cascade.commands.simulate import FITTED
 from cascade.evaluation.settings import EvaluateSettings
-from cascade.evenly import evenly
 from cascade.files import STATE
 from cascade.locks import scratch
 from cascade.reading import read_image
@@ -24,7 +23,6 @@ _PATCH = {2: (128, 128), 3: (32, 64, 64)}
 _BATCH = {2: 8, 3: 2}
 _TRIAL = 4  # steps that tell how long one takes
 _FEWEST, _MOST = 50, 50_000
-_LOOKED_AT = 3  # images that tell what is shown
 
 
 def train(plan: FitSettings, output: Path, state: Progress) -> None:
@@ -105,10 +103,9 @@ def base_of(plan: FitSettings) -> str:
 
 
 def _shows_membranes(plan: FitSettings) -> bool:
-    from cascade.data.structure import shown_structure
+    from cascade.data.structure import structure_of_files
 
-    paths = _paths(plan)
-    return shown_structure(read_image(paths[n], plan.channel) for n in evenly(len(paths), _LOOKED_AT)) == "membranes"
+    return structure_of_files(_paths(plan), plan.channel) == "membranes"
 
 
 def _shape(plan: FitSettings) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from cascade.data.frames import Frame
 from cascade.data.images import find_images
 from cascade.data.label_sets import LabelFile, find_labels
 from cascade.data.spacing import needed_spacing, stored_spacing
-from cascade.data.structure import FIND, shown_structure
+from cascade.data.structure import FIND, structure_of_files
 from cascade.evenly import evenly
 from cascade.reading import DataError, read_image
 from cascade.sketch.settings import Structure
@@ -95,7 +95,7 @@ def _of_images(
     some_paths = [paths[n] for n in evenly(len(paths), most)]
     images = [read_image(path, channel) for path in some_paths]
     spacing = _spacing(source, some_paths, [image.ndim for image in images], given)
-    structure = structure or shown_structure(images[n] for n in evenly(len(images), _COMPARED))
+    structure = structure or structure_of_files(paths, channel)
     labels = [FIND[structure](image, spacing) for image in images]
     if not any(plane.any() for plane in labels):
         raise DataError(

@@ -61,18 +61,8 @@ def fit_sketch(
     if isinstance(images, (str, Path)):
         if labels is not None:
             raise ValueError("labels go with images as arrays; of a folder they are read from it")
-        seen = look_at(
-            images,
-            truth=truth,
-            sequences=sequences,
-            channel=channel,
-            spacing_um=spacing_um,
-            raw=raw,
-            most=LOOKED_AT,
-            whole=False,
-            structure=structure,
-        )
-        return fit_seen(seen, structure=structure)
+        how: dict[str, Any] = dict(truth=truth, sequences=sequences, channel=channel, spacing_um=spacing_um, raw=raw)
+        return fit_seen(look_for(structure, images, **how), structure=structure)
     images = list(images)
     names = [f"image {n}" for n in range(len(images))]
     for name, image in zip(names, images, strict=True):

@@ -1,6 +1,7 @@
 """Whether raw images show cells that are bright, or bright membranes between dark ones; and how either is found."""
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from skimage import filters, measure
 from cascade.data.detection import detect
 from cascade.data.tissue_detection import detect_tissue
 from cascade.evenly import evenly
+from cascade.reading import read_image
 from cascade.sketch.settings import Structure
 from cascade.sketch.smooth import block_means, blurred
 
@@ -20,6 +22,7 @@ FIND: dict[Structure, Callable[[npt.NDArray[Any], Sequence[float]], npt.NDArray[
 }
 """Labels of an image and its spacing."""
 
+_FILES = 3  # of a data set
 _PLANES = 5  # of a stack
 _BINS = (1, 2, 4)  # of pixels, since membranes are as fine as may be
 _FINE_PX, _AROUND_PX = 1.5, 12.0  # noise is blurred, light evened out
@@ -27,6 +30,11 @@ _SMALLEST_PX = 30
 _ENCLOSED = 0.85  # dark share of what is enclosed: real membranes 0.93 to 1, the most crowded nuclei 0.69
 _FEWEST = 0.01  # share of the planes that is enclosed, or nothing can be told
 _THIN = 1.5  # depth of what is bright over that of what is dark: real membranes 0.96, a ground around dark cells 2.6
+
+
+def structure_of_files(paths: Sequence[Path], channel: str | None = None) -> Structure:
+    """What the raw images of a data set show, by a few of them."""
+    return shown_structure(read_image(paths[n], channel) for n in evenly(len(paths), _FILES))
 
 
 def shown_structure(images: Iterable[npt.NDArray[Any]]) -> Structure:

@@ -117,9 +117,7 @@ def instances(probabilities: _Array, spacing_um: Sequence[float], voxel_um: floa
     """
     inside = 1 - ndimage.gaussian_filter(probabilities[1].astype(np.float32), SMOOTH * voxel_um / np.array(spacing_um))
     tissue = probabilities[0] <= THRESHOLDS[0]
-    filled = np.pad(
-        reconstruction(inside - BASIN, inside), 1, constant_values=-1
-    )  # level all over, it is one basin, too
+    filled = np.pad(reconstruction(inside - BASIN, inside), 1, constant_values=-1)  # level all over is one basin, too
     basins = local_maxima(filled)[(slice(1, -1),) * inside.ndim] & tissue
     seeds, _ = ndimage.label(basins, np.ones((3,) * basins.ndim))
     return np.asarray(watershed(probabilities[1], seeds, mask=tissue), np.int32)
