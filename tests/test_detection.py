@@ -7,7 +7,7 @@ from scipy import ndimage
 from skimage import measure
 
 from cascade.data.detection import detect
-from cascade.data.measures import measure_labels, touching_ids
+from cascade.data.measures import contrasts, measure_labels, touching_ids
 from cascade.geometry.masks import ellipsoid_region
 
 PLACES = [(30, 30), (30, 90), (34, 150), (90, 30), (92, 96), (95, 160), (150, 40), (150, 64), (155, 130)]
@@ -119,6 +119,20 @@ def test_cells_that_the_border_cuts_count_but_have_no_shape():
     assert len(found.radius_um) == len(found.solidity) == 1
     assert len(found.nearest_um) == 2
     assert found.brightness.tolist() == [15.0, 25.0]
+
+
+def test_cells_that_noise_outlines_count_but_have_no_shape():
+    labels = np.zeros((120, 120), int)
+    labels[ellipse(labels.shape, (35, 35), (20, 20))] = 1
+    labels[ellipse(labels.shape, (85, 85), (20, 15))] = 2
+    image = 100 + np.array([0, 50, 8])[labels] + np.random.default_rng(0).normal(0, 10, labels.shape)
+    assert contrasts(labels, image, np.array([1, 2])) == pytest.approx([5, 0.8], abs=0.2)
+    found = measure_labels([labels], (1, 1), [image], least_contrast=1.5)
+    assert found.radius_um == pytest.approx([20], rel=0.02)
+    assert found.cells_per_image.tolist() == [2]
+    assert len(found.brightness) == 2
+    faint = measure_labels([labels], (1, 1), [image], least_contrast=9)  # of whom else
+    assert len(faint.radius_um) == 2
 
 
 @pytest.mark.parametrize(("gap", "touching"), [(0, [1, 2]), (1, [1, 2]), (2, []), (5, [])])

@@ -61,10 +61,13 @@ def measure_labels(
     images: Iterable[npt.NDArray[Any]] | None = None,
     *,
     shapes: bool = True,
+    least_contrast: float = 0.0,
 ) -> Measures:
     """Of label images (Y, X) or (Z, Y, X) of one spacing, every id one piece; images: as many, for brightness.
 
-    shapes: whether to measure single cells as well, which takes longest.
+    shapes: whether to measure single cells as well, which takes longest. least_contrast: in the noise of one pixel; of
+    cells that stand out less from the background there is no size and no shape, since noise draws the outlines by which
+    they were found; needs images.
 
     Raises ValueError where an image has another number of axes than there are spacings.
     """
@@ -80,10 +83,14 @@ def measure_labels(
             found["touching"].append(float(np.isin(cells.ids, touching_ids(plane)).mean()))
             found["whole"].append(float(np.mean(cells.whole)))
             found["nearest_um"] += cells.nearest_um()
-        for name, values in (cells.shapes() if shapes else {}).items():
+        picture = next(pictures) if pictures is not None else None
+        clear = (
+            None if picture is None or not least_contrast else contrasts(plane, picture, cells.ids) >= least_contrast
+        )
+        for name, values in (cells.shapes(clear) if shapes else {}).items():
             found[name] += values
-        if pictures is not None:
-            found["brightness"] += np.atleast_1d(ndimage.mean(next(pictures), plane, cells.ids)).tolist()
+        if picture is not None:
+            found["brightness"] += np.atleast_1d(ndimage.mean(picture, plane, cells.ids)).tolist()
     return Measures(**{name: np.array(values) for name, values in found.items()})
 
 
@@ -94,6 +101,23 @@ def touching_ids(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     highest = ndimage.maximum_filter(labels, size)
     lowest = ndimage.minimum_filter(np.where(labels > 0, labels, np.iinfo(np.int32).max), size)
     return np.unique(labels[(labels > 0) & ((highest != labels) | (lowest != labels))])
+
+
+def contrasts(labels: npt.NDArray[Any], image: npt.NDArray[Any], ids: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """How far cells (N,) stand out from the background, in the noise of one of their pixels, as neighbours along x show
+    it; inf where there is no noise or no background.
+
+    >>> image = 10.0 + np.indices((8, 8)).sum(0) % 2
+    >>> image[2:6, 2:6] += 5
+    >>> contrasts((image > 12).astype(int), image, np.array([1])).round(2).tolist()
+    [7.07]
+    """
+    image, step = image.astype(np.float64), np.diff(image.astype(np.float64))
+    background = float(np.median(image[labels == 0])) if (labels == 0).any() else -np.inf
+    inside = np.where(labels[..., 1:] == labels[..., :-1], labels[..., 1:], 0)
+    noise = np.sqrt(np.atleast_1d(ndimage.mean(step**2, inside, ids)) / 2)
+    light = np.atleast_1d(ndimage.mean(image, labels, ids)) - background
+    return np.divide(light, noise, out=np.full(len(ids), np.inf), where=noise > 0)
 
 
 def nearest_distances(centres: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -126,9 +150,11 @@ class _Cells:
         centres = (corners + [np.argwhere(mask).mean(0) for mask in self.masks]) * self.spacing
         return list(nearest_distances(centres).tolist())
 
-    def shapes(self) -> dict[str, list[float]]:
-        """Of whole cells, by name; of all where hardly any is whole."""
-        some = self.whole if np.sum(self.whole) >= FEW_WHOLE * len(self.whole) else [True] * len(self.whole)
+    def shapes(self, clear: npt.NDArray[Any] | None = None) -> dict[str, list[float]]:
+        """Of whole cells, by name; of all where hardly any is whole. clear: one a cell, whether its outline is seen."""
+        some = np.array(self.whole if np.sum(self.whole) >= FEW_WHOLE * len(self.whole) else [True] * len(self.whole))
+        if clear is not None and (some & clear).any():
+            some &= clear
         rows = [
             _shape(mask, self.spacing)
             for mask, wanted in zip(self.masks, some, strict=True)

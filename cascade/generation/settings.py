@@ -19,8 +19,8 @@ class GenerationSettings:
     output_dir: Path
     """Folder of the data set."""
     model: str = "nuclei2d"
-    """Folder, Hub id, or an embedded one: nuclei2d, nuclei3d, or sketch2d, sketch3d, membrane3d, nuclei3d-gan,
-    membrane3d-gan, which paint annotations of whole scenes."""
+    """Folder, Hub id, or an embedded one: nuclei2d, nuclei3d, or sketch2d, sketch3d, stemcells2d, membrane3d,
+    nuclei3d-gan, membrane3d-gan, which paint annotations of whole scenes."""
     num_images: int | None = None
     """How many images; default 1, of annotations that exist as many as there are."""
     seed: int = 0

@@ -2,12 +2,21 @@
 
 from pathlib import Path
 
-NAMES = ("nuclei2d", "nuclei3d", "sketch2d", "sketch3d", "membrane3d", "nuclei3d-gan", "membrane3d-gan")
+NAMES = (
+    "nuclei2d",
+    "nuclei3d",
+    "sketch2d",
+    "sketch3d",
+    "stemcells2d",
+    "membrane3d",
+    "nuclei3d-gan",
+    "membrane3d-gan",
+)
 
 
 def embedded(name: str) -> Path:
     """The folder of an embedded model: "nuclei2d" or "nuclei3d", for `CascadePipeline.from_pretrained`, "sketch2d",
-    "sketch3d" or "membrane3d", for `SketchPipeline.from_pretrained`, or "nuclei3d-gan" or "membrane3d-gan", for
+    "sketch3d", "stemcells2d" or "membrane3d", for `SketchPipeline.from_pretrained`, or "nuclei3d-gan" or "membrane3d-gan", for
     `ConditionalGANPipeline.from_pretrained`.
 
     Raises ValueError for another name, FileNotFoundError if the installation lacks the weights.
