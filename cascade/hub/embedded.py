@@ -16,8 +16,8 @@ NAMES = (
 
 def embedded(name: str) -> Path:
     """The folder of an embedded model: "nuclei2d" or "nuclei3d", for `CascadePipeline.from_pretrained`, "sketch2d",
-    "sketch3d", "stemcells2d" or "membrane3d", for `SketchPipeline.from_pretrained`, or "nuclei3d-gan" or "membrane3d-gan", for
-    `ConditionalGANPipeline.from_pretrained`.
+    "sketch3d", "stemcells2d" or "membrane3d", for `SketchPipeline.from_pretrained`, or "nuclei3d-gan" or
+    "membrane3d-gan", for `ConditionalGANPipeline.from_pretrained`.
 
     Raises ValueError for another name, FileNotFoundError if the installation lacks the weights.
     """
