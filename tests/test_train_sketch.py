@@ -141,7 +141,8 @@ def test_a_sequence_is_learnt_as_a_volume(tmp_path):
     pipeline = SketchPipeline.from_pretrained(tmp_path / "model")
     assert pipeline.spacing_um == (2.0, 1.0, 1.0)
     assert pipeline.unet.config.dimensions == 3
-    assert pipeline.sketch_settings.brightness[-1] > 200  # of cells that are found in the volume
+    assert pipeline.sketch_settings.brightness[-1] > 200  # of cells that are found in each frame
+    assert pipeline.sketch_settings.axial_decay == 0  # time is no depth
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,8 @@ def _sketches(
     if settings.sketch == "none" or settings.channels > 1:
         parts = [_middle(one, patches.patch_size) for one in _some(patches.images)]
         return None, [(np.stack([ndimage.gaussian_filter(c, _SMOOTH_PX) for c in part]), part) for part in parts]
+    if settings.time_as_depth and settings.sketch == "raw":
+        return _of_frames(patches, spacing[1:])
     if settings.sketch == "raw":
         images = [image[0] for image in _some(patches.images)]
         structure = shown_structure(images)
@@ -153,6 +155,22 @@ def _sketches(
         sketch_of_image(one, image, found, spacing_um=spacing) for one, image in zip(labels, images, strict=True)
     ]
     pairs = zip(sketches, images, strict=True)
+    return found, [(_middle(a[None], patches.patch_size), _middle(b[None], patches.patch_size)) for a, b in pairs]
+
+
+def _of_frames(patches: PatchDataset, spacing: tuple[float, ...]) -> tuple[SketchSettings, list[tuple[Array, Array]]]:
+    """Of sequences: cells are looked for in each frame, what moves from one to the next is no solid."""
+    depth = patches.patch_size[0]
+    volumes = [image[0][(len(image[0]) - depth) // 2 :][:depth] for image in _some(patches.images)]
+    structure = shown_structure(volumes)
+    labels = [[FIND[structure](frame, spacing) for frame in volume] for volume in volumes]
+    flat = ([one for volume in several for one in volume] for several in (volumes, labels))
+    found = fit_sketch(*flat, spacing_um=spacing, structure=structure)
+    sketches = [
+        np.stack([sketch_of_image(one, frame, found, spacing_um=spacing) for one, frame in zip(*pair, strict=True)])
+        for pair in zip(labels, volumes, strict=True)
+    ]
+    pairs = zip(sketches, volumes, strict=True)
     return found, [(_middle(a[None], patches.patch_size), _middle(b[None], patches.patch_size)) for a, b in pairs]
 
 
