@@ -25,6 +25,7 @@ from common import data_folder, machine
 
 from cascade.data.calibrate import nuclei_like, tissue_like
 from cascade.data.detection import detect
+from cascade.data.like import LEAST_CONTRAST
 from cascade.data.measures import Measures, measure_labels
 from cascade.evaluation.realism import realism, realism_floor
 from cascade.evenly import evenly
@@ -176,7 +177,7 @@ def realisms(data: Path, quick: bool) -> dict:
         real = _measured([path for _, path in _pairs(data, name, test, truth, 6 if quick else most)], spacing)
         row: dict = {"floor": _rounded(realism_floor(real))}
         fits = {
-            "raw": lambda pairs=pairs, s=spacing: measure_labels([detect(read_image(i), s) for i, _ in pairs], s),
+            "raw": lambda pairs=pairs, s=spacing: _detected([read_image(i) for i, _ in pairs], s),
             "labels": lambda pairs=pairs, s=spacing: _measured([path for _, path in pairs], s),
         }
         for way, fit in fits.items():
@@ -208,6 +209,11 @@ def realisms(data: Path, quick: bool) -> dict:
         found[key] = row
         print(key, row, flush=True)
     return found
+
+
+def _detected(images: list[np.ndarray], spacing: tuple[float, ...]) -> Measures:
+    labels = (detect(image, spacing) for image in images)
+    return measure_labels(labels, spacing, images, least_contrast=LEAST_CONTRAST)
 
 
 def _measured(paths: list[Path], spacing: tuple[float, ...]) -> Measures:

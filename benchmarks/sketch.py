@@ -31,6 +31,7 @@ from scipy import ndimage
 from cascade.annotation import Annotation
 from cascade.data.calibrate import nuclei_like
 from cascade.data.detection import detect
+from cascade.data.like import LEAST_CONTRAST
 from cascade.data.measures import measure_labels
 from cascade.diffusion.tiles import tile_origins
 from cascade.evaluation.faithfulness import Faithfulness, faithfulness
@@ -212,7 +213,9 @@ def _variance_where_shared(image: Array, tile: tuple[int, ...], overlap: int, fa
 def kept(pipeline: SketchPipeline, of: DataSet, options: argparse.Namespace) -> dict:
     """Of simulated nuclei like those of the raw training images."""
     raw = [read_image(of.raw[n]) for n in evenly(len(of.raw), 2 if options.quick else 8)]
-    measures = measure_labels([detect(one, of.spacing_um) for one in raw], of.spacing_um, raw)
+    measures = measure_labels(
+        [detect(one, of.spacing_um) for one in raw], of.spacing_um, raw, least_contrast=LEAST_CONTRAST
+    )
     shape = tuple(int(n) for n in np.median([one.shape for one in raw], 0))
     canvas = tuple(min(n, m) for n, m in zip(shape, (192, 192) if len(shape) == 2 else (48, 96, 96), strict=True))
     settings = nuclei_like(measures, shape, of.spacing_um, canvas_size=canvas if options.quick else shape)

@@ -18,7 +18,7 @@ from cascade.simulators.tissue import TissueSettings
 from cascade.sketch.settings import Structure
 
 _SHOWN = 6
-_LEAST_CONTRAST = 1.5  # in the noise of a pixel: noise draws outlines of cells that stand out less
+LEAST_CONTRAST = 1.5  # in the noise of a pixel: noise draws outlines of cells that stand out less
 _TISSUE_TOUCHING = 0.9  # share of cells that touch another one, in stacks: of nuclei fewer do
 
 _Picture = tuple[npt.NDArray[Any] | None, npt.NDArray[Any]]
@@ -103,7 +103,7 @@ def like(
         structure=structure,
     )
     detected = seen.origin == "raw images" and seen.structure == "cells"
-    contrast = _LEAST_CONTRAST if detected else 0.0
+    contrast = LEAST_CONTRAST if detected else 0.0
     measures = measure_labels(seen.labels, seen.spacing_um, seen.images(), least_contrast=contrast)
     shown = evenly(len(seen.labels), _SHOWN)
     pictures: list[_Picture] = [(seen.image(n), seen.labels[n]) for n in shown]
