@@ -15,7 +15,7 @@ from cascade.hub.cards import LIBRARY, Origin, licence_id, write_card, write_cas
 from cascade.hub.embedded import NAMES, embedded
 from cascade.hub.folders import model_index
 
-RECIPE = {"max_train_steps": 80, "train_batch_size": 4, "model_license": "cc-by-4.0", "output_dir": "/home/me"}
+RECIPE = {"max_train_steps": 80, "train_batch_size": 4, "model_license": "cc-by-4.0", "output_dir": "/somewhere/mine"}
 MINE = Origin("Planes: mine", "CC BY 4.0, me")
 METRICS = {"share of usable outlines": 0.98765, "mean area, drawn / real": float("nan")}
 
@@ -37,7 +37,7 @@ def test_the_front_matter_is_read_back(tmp_path):
     assert (found.dataset_name, found.dataset_type) == ("Planes: mine", "planes-mine")
     assert "- Planes: mine, licence: CC BY 4.0, me" in card.text
     assert "80 steps of 4" in card.text
-    assert "/home/me" not in card.content
+    assert "/somewhere/mine" not in card.content
 
 
 def test_an_unknown_licence_has_a_name_and_made_up_shapes_are_data(tmp_path):

@@ -133,6 +133,16 @@ def test_cells_that_noise_outlines_count_but_have_no_shape():
     assert len(found.brightness) == 2
     faint = measure_labels([labels], (1, 1), [image], least_contrast=9)  # of whom else
     assert len(faint.radius_um) == 2
+    with pytest.raises(ValueError, match="give as many as there are labels"):
+        measure_labels([labels], (1, 1), least_contrast=1.5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_one_pixel_wide_shows_no_noise():
+    labels = np.zeros((20, 20), int)
+    labels[3:9, 5] = 1
+    image = np.random.default_rng(0).normal(size=labels.shape)
+    assert contrasts(labels, image, np.array([1])).tolist() == [np.inf]
 
 
 @pytest.mark.parametrize(("gap", "touching"), [(0, [1, 2]), (1, [1, 2]), (2, []), (5, [])])

@@ -69,8 +69,11 @@ def measure_labels(
     cells that stand out less from the background there is no size and no shape, since noise draws the outlines by which
     they were found; needs images.
 
-    Raises ValueError where an image has another number of axes than there are spacings.
+    Raises ValueError where an image has another number of axes than there are spacings, and for a contrast without
+    images.
     """
+    if least_contrast and images is None:
+        raise ValueError("least_contrast is read off images: give as many as there are labels")
     spacing, names = np.array(spacing_um, float), [one.name for one in fields(Measures)]
     found: dict[str, list[float]] = {name: [] for name in names}
     pictures = iter(images) if images is not None else None
@@ -112,10 +115,11 @@ def contrasts(labels: npt.NDArray[Any], image: npt.NDArray[Any], ids: npt.NDArra
     >>> contrasts((image > 12).astype(int), image, np.array([1])).round(2).tolist()
     [7.07]
     """
-    image, step = image.astype(np.float64), np.diff(image.astype(np.float64))
+    image = image.astype(np.float64)
     background = float(np.median(image[labels == 0])) if (labels == 0).any() else -np.inf
     inside = np.where(labels[..., 1:] == labels[..., :-1], labels[..., 1:], 0)
-    noise = np.sqrt(np.atleast_1d(ndimage.mean(step**2, inside, ids)) / 2)
+    with np.errstate(invalid="ignore"):  # of a cell one pixel wide
+        noise = np.sqrt(np.atleast_1d(ndimage.mean(np.diff(image) ** 2, inside, ids)) / 2)
     light = np.atleast_1d(ndimage.mean(image, labels, ids)) - background
     return np.divide(light, noise, out=np.full(len(ids), np.inf), where=noise > 0)
 
