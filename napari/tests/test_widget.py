@@ -189,7 +189,7 @@ def test_the_window_shows_both(viewer, dock, nuclei, qtbot, tmp_path):
     for layer in (viewer.layers[1], generated):
         layer.contour = 2
     viewer.reset_view(margin=0.01)
-    dock.folder.value, dock.output.value = "my_cells", "my_dataset"
+    dock.folder.value, dock.output.value = "/images/my_cells", "/images/my_dataset"
     shown = viewer.window.screenshot(flash=False)
     assert shown[..., :3].std() > 20
     if SCREENSHOT:
