@@ -1,24 +1,30 @@
 """What a network adds to sketches: real images against sketches with a camera's noise, and against painted ones.
 
     python benchmarks/plain.py [--images N] [--only DATA_SET]
+    python benchmarks/plain.py --sketches FOLDER --like RAW --output_dir OUT
 
 The simplest alternative to a DDPM: a sketch of real labels, blurred by a pixel, with white noise whose variance rises
 linearly with the light as it does in the raw training images (of the root, in the columns that are trained on). Of
 the middles of test images: PSNR, SSIM, MAE, ZNCC as in sketch.py; Kullback-Leibler divergence and Bhattacharyya
 distance of grey values; `fid_scattering`, Fréchet distance of logarithms of scattering coefficients of 32² tiles,
-`floor` that of two halves of the real tiles. Prints one JSON object on its last line.
+`floor` that of two halves of the real tiles. With `--sketches`, what `cascade sketch` wrote in Cellpose's layout
+becomes a data set of noisy sketches, for `cascade evaluate`. Prints one JSON object on its last line.
 """
 
 import argparse
 import json
+import shutil
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import tifffile
 import torch
 from common import data_folder, machine
 from scipy import ndimage
 from sketch import DataSet, _metrics, _sketched, data_sets
 
+from cascade.data.images import find_images
 from cascade.evaluation.distribution import frechet_distance
 from cascade.evaluation.images import bhattacharyya, histograms, kullback_leibler
 from cascade.evaluation.scattering import scattering, scattering_features
@@ -49,6 +55,27 @@ def noise_of(images: list[Array]) -> tuple[float, float]:
     return float(least), float(gain)
 
 
+def with_noise(sketch: Array, camera: tuple[float, float], seed: int) -> Array:
+    """A sketch as a camera with this noise, see `noise_of`, would show it: blurred by a pixel, whole numbers."""
+    smooth = ndimage.gaussian_filter(sketch.astype(float), [0] * (sketch.ndim - 2) + [_BLUR_PX] * 2)
+    deviation = np.sqrt(np.maximum(camera[0] + camera[1] * smooth, 0))
+    return np.maximum(np.rint(smooth + deviation * stream(seed, "plain").standard_normal(sketch.shape)), 0)
+
+
+def noisy_data_set(sketches: Path, like: Path, output_dir: Path) -> dict:
+    """Write a Cellpose-style folder of sketches with the noise of raw images, for their labels, to train on."""
+    raw = [path for sequence in find_images(like, ()) for path in sequence]
+    images = [read_image(raw[n]) for n in evenly(len(raw), 4)]
+    camera, most = noise_of(images), np.iinfo(images[0].dtype).max
+    shutil.copytree(sketches, output_dir)
+    names = sorted(path for path in output_dir.rglob("*_masks.tif"))
+    for n, masks in enumerate(names):
+        path = masks.with_name(masks.name.replace("_masks", ""))
+        noisy = np.minimum(with_noise(tifffile.imread(path), camera, n), most)
+        tifffile.imwrite(path, noisy.astype(images[0].dtype))
+    return {"images": len(names), "camera": [round(one, 4) for one in camera]}
+
+
 def compared(pipeline: SketchPipeline, of: DataSet, images: int) -> dict:
     """Every measure of sketches alone, with noise, and painted."""
     raw = [read_image(path) for path in of.raw[:4]] or [read_image(of.pairs[0][0])[..., : of.first_column]]
@@ -56,9 +83,7 @@ def compared(pipeline: SketchPipeline, of: DataSet, images: int) -> dict:
     sets: dict[str, list[Array]] = {"real": [], "sketch": [], "noise": [], "painted": []}
     for n in evenly(len(of.pairs), images):
         image, sketch = _sketched(pipeline, of, n, _PART[len(of.spacing_um)])
-        smooth = ndimage.gaussian_filter(sketch, [0] * (sketch.ndim - 2) + [_BLUR_PX] * 2)
-        deviation = np.sqrt(np.maximum(least + gain * smooth, 0))
-        noisy = np.maximum(np.rint(smooth + deviation * stream(n, "plain").standard_normal(sketch.shape)), 0)
+        noisy = with_noise(sketch, (least, gain), n)
         made = pipeline(sketches=sketch, generator=torch.Generator().manual_seed(n)).images[0]
         for name, one in zip(sets, (image, sketch, noisy, made), strict=True):
             sets[name].append(one.astype(np.float32))
@@ -98,7 +123,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=4, help="of each data set")
     parser.add_argument("--only", help="one data set")
+    parser.add_argument("--sketches", type=Path, help="what cascade sketch wrote: add noise, and do nothing else")
+    parser.add_argument("--like", type=Path, help="raw images whose noise it is")
+    parser.add_argument("--output_dir", type=Path, help="of the noisy sketches")
     options = parser.parse_args()
+    if options.sketches:
+        print(json.dumps(noisy_data_set(options.sketches, options.like, options.output_dir)))
+        return
     report = {}
     for name, of in data_sets(data_folder()).items():
         if of.model not in NAMES or not of.pairs or options.only not in (None, name):

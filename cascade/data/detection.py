@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from skimage import feature, measure, segmentation
+from skimage import measure, segmentation
 from skimage.morphology import local_maxima, reconstruction, remove_small_objects
 
 from cascade.geometry.masks import largest_piece
@@ -34,12 +34,14 @@ _BRIGHT, _OUTLINE = 75, 0.46  # percentile that stands for a cell's light; of th
 _CRUMB = 0.3  # radius of pieces that no one looks at
 
 _STACK_SIGMA = 0.42  # of the Laplacian whose peaks are cells
-_STACK_BLUR, _STACK_BLUR_VX = 0.15, 0.6
-_APART, _REACH = 0.5, 1.7  # so near there is one middle; and so far from it at most lies its rim
+_STACK_SADDLE = 0.3  # relative depth of what parts two of them: nucleoli make shallower ones
+_STACK_BLUR, _STACK_BLUR_VX = 0.12, 0.6
+_REACH = 1.7  # so far from a cell's middle at most lies its rim
 _FAINT = 0.1  # of the upper quartile of cells' peaks and contrasts: less is haze
-_GROUND, _TOP, _STACK_OUTLINE = 10, 95, 0.2  # percentiles of light around and in a cell; a share of the way between
+_GROUND, _STACK_OUTLINE = 10, 0.33  # percentile of light around a cell; share of the way from there to the cell's light
 _TALL = 1.5  # light along z is blurred more: where to begin with how much taller cells are than wide
 _TALLEST = (1.0, 2.5)
+_ROUNDS, _SETTLED = 4, 0.1  # until heights and radii change by less
 
 
 def detect(image: npt.NDArray[Any], spacing_um: Sequence[float]) -> npt.NDArray[Any]:
@@ -48,7 +50,7 @@ def detect(image: npt.NDArray[Any], spacing_um: Sequence[float]) -> npt.NDArray[
     Nothing is told of the cells: their typical radius is read off the image's scale space. In planes, what is brighter
     than the background and than half of the light nearby is cut where both its light and its distance to the rim fall
     by 15 % between two peaks. In stacks, peaks of a Laplacian of Gaussian, as much taller than wide as the cells turn
-    out to be, are parted by a watershed. A mask ends where a cell's light falls to half in a plane, to a fifth of its
+    out to be, are parted by a watershed. A mask ends where a cell's light falls to half in a plane, to a third of its
     contrast in a stack. Cells that are dark on a bright ground are found as well.
 
     Raises ValueError unless the image has two or three axes and as many spacings.
@@ -121,7 +123,7 @@ def _in_plane(
         depth = np.log(np.maximum(distance, 0.01 * radius)) + np.log(
             np.maximum(smooth, noise) / np.maximum(nearby, noise)
         )
-        pieces = _parted(bright, depth)
+        pieces = _parted(bright, depth, _SADDLE)
         found, sizes = _outlined(pieces, signal)
         if not len(sizes):
             return found
@@ -130,8 +132,8 @@ def _in_plane(
     return _kept(found, radii**2 > _SMALLEST * radius**2)
 
 
-def _parted(bright: npt.NDArray[Any], depth: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Pieces of what is bright, int32: one for each peak of the depth that rises by `_SADDLE` over where it meets a
+def _parted(bright: npt.NDArray[Any], depth: npt.NDArray[Any], saddle: float) -> npt.NDArray[Any]:
+    """Pieces of what is bright, int32: one for each peak of the depth that rises by `saddle` over where it meets a
     higher one (an h-maximum)."""
     pieces, last = np.zeros(bright.shape, np.int32), 0
     clumps = ndimage.label(bright)[0]
@@ -139,9 +141,9 @@ def _parted(bright: npt.NDArray[Any], depth: npt.NDArray[Any]) -> npt.NDArray[An
         own = clumps[box] == clump
         low = float(depth[box][own].min()) - 1
         inside = np.pad(np.where(own, depth[box], low), 1, constant_values=low)
-        flooded = reconstruction(inside - _SADDLE, inside)
-        peaks = local_maxima(flooded)[1:-1, 1:-1] & own
-        marks, count = ndimage.label(peaks, np.ones((3, 3)))
+        flooded = reconstruction(inside - saddle, inside)
+        peaks = local_maxima(flooded)[(slice(1, -1),) * bright.ndim] & own
+        marks, count = ndimage.label(peaks, np.ones((3,) * bright.ndim))
         parts = segmentation.watershed(-depth[box], marks, mask=own)
         pieces[box][own] = parts[own] + last
         last += count
@@ -164,36 +166,42 @@ def _in_stack(
     image: npt.NDArray[Any], spacing: npt.NDArray[Any], ground: npt.NDArray[Any], radius: float
 ) -> npt.NDArray[Any]:
     found, tall = np.zeros(image.shape, np.int32), _TALL
-    for _ in range(2):  # once more, by how tall cells are
+    for _ in range(_ROUNDS):
         stretched = spacing / (tall, 1, 1)
         px = radius / stretched
         blobs = _blobs(image, _STACK_SIGMA * px)
-        clear = _CLEAR * _noise(blobs, ground)
-        near = np.ones(2 * np.maximum(_APART * px, 1).astype(int) + 1, bool)
-        peaks = feature.peak_local_max(blobs, footprint=near, threshold_abs=clear, exclude_border=False)
-        heights = blobs[tuple(peaks.T)]
-        if not len(heights):
+        answers = blobs[ground & (blobs > 0)]  # around cells there are strong ones below 0
+        clear = _CLEAR * max(float(np.sqrt(np.mean(answers**2))) if len(answers) else 0.0, 1e-6)
+        marks = _parted(blobs > clear, np.log(np.maximum(blobs, clear)), _STACK_SADDLE)
+        if not marks.any():
             return np.zeros(image.shape, np.int32)
-        peaks = peaks[heights > _FAINT * np.percentile(heights, 75)]
-        marks = np.zeros(image.shape, np.int32)
-        marks[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-        close = ndimage.distance_transform_edt(marks == 0, sampling=stretched) < _REACH * radius
-        pieces = segmentation.watershed(-blobs, marks, mask=(blobs > 0) & close)
+        ids = np.arange(1, marks.max() + 1)
+        heights = np.asarray(ndimage.maximum(blobs, marks, ids))
+        marks = _kept(marks, heights > _FAINT * np.percentile(heights, 75))
+        apart = np.ones(image.shape, bool)
+        apart[tuple(np.transpose(ndimage.maximum_position(blobs, marks, ids[: marks.max()])))] = False
+        close = ndimage.distance_transform_edt(apart, sampling=stretched) < _REACH * radius
+        pieces = segmentation.watershed(-blobs, marks * close, mask=close)
         smooth = ndimage.gaussian_filter(image, np.maximum(_STACK_BLUR * px, _STACK_BLUR_VX))
         noise, rows = _noise(smooth, ground), []
         found = np.zeros(image.shape, np.int32)
         for n, region in enumerate(measure.regionprops(pieces, intensity_image=smooth), 1):
             light = region.image_intensity
-            low, high = np.percentile(light[region.image], [_GROUND, _TOP])
+            low = np.percentile(light[region.image], _GROUND)
+            high = np.percentile(light[region.image & (blobs[region.slice] > 0)], _BRIGHT)
             inside = largest_piece(region.image & (light >= low + _STACK_OUTLINE * (high - low)))
             found[region.slice][inside] = n
             spread = np.sqrt(np.array([axis.var() for axis in np.nonzero(inside)]) + 1 / 12) * spacing
-            rows.append((inside.sum() * spacing.prod(), high - low, spread[0] / np.sqrt((spread[1:] ** 2).mean())))
-        volumes, contrasts, heights = np.array(rows).T
+            across = np.sqrt((spread[1:] ** 2).mean())
+            rows.append((inside.sum() * spacing.prod(), high - low, spread[0] / across, np.sqrt(5) * across))
+        volumes, contrasts, heights, radii = np.array(rows).T
         sound = (contrasts > _CLEAR * noise) & (contrasts > _FAINT * np.percentile(contrasts, 75))
         if not sound.any():
             return np.zeros(image.shape, np.int32)
-        tall = float(np.clip(np.median(heights[sound]), *_TALLEST))
+        before = tall, radius
+        tall, radius = float(np.clip(np.median(heights[sound]), *_TALLEST)), float(np.median(radii[sound]))
+        if abs(tall - before[0]) < _SETTLED * tall and abs(radius - before[1]) < _SETTLED * radius:
+            break
     return _kept(found, sound & (volumes > _SMALLEST * np.median(volumes[sound])))
 
 
