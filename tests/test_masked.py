@@ -7,7 +7,7 @@ import pytest
 import torch
 from made_up import labelled_images
 
-from cascade.evaluation.masked import _rate, known_pixels, masked_loss
+from cascade.evaluation.masked import _rate, known_pixels, masked_loss, windows_around
 from cascade.evaluation.segmenters import CellposeSettings, cellpose3
 
 
@@ -44,6 +44,17 @@ def test_cells_their_rings_and_the_dark_are_known():
     ring = known_pixels(bright, labels) & (labels == 0)
     assert ring[8:10, 15:25].all()  # a fifth of 22.6 pixels
     assert not ring[:5].any()
+
+
+@pytest.mark.parametrize("place", [(0, 0), (88, 112), (40, 60), (0, 70)])
+def test_a_window_holds_its_cell_and_lies_in_the_image(place):
+    labels = np.zeros((100, 120), int)
+    labels[place[0] : place[0] + 12, place[1] : place[1] + 8] = 5
+    (window,) = windows_around(labels, 30)
+    assert labels[window].shape == (30, 30)
+    assert np.count_nonzero(labels[window]) == 96
+    (everything,) = windows_around(labels, 300)
+    assert labels[everything].shape == labels.shape
 
 
 def test_rates_are_cellposes():

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 Array = npt.NDArray[Any]
 
 _RING = 0.2  # of a cell's diameter: so far around it is known to be none
+_LARGEST_CROP = 1.25  # of its nominal side: crops are enlarged and shrunk by up to a quarter
 _WARM_UP, _FALL, _HALVINGS = 10, 50, 10  # epochs of Cellpose's own schedule
 
 
@@ -35,9 +36,30 @@ def known_pixels(image: Array, labels: Array) -> Array:
     return np.asarray(dark | (ndimage.distance_transform_edt(labels == 0) <= ring))
 
 
+def windows_around(labels: Array, side: int) -> list[tuple[slice, slice]]:
+    """A square of the image around every annotated cell, side × side or as much as the image has, within it.
+
+    >>> labels = np.zeros((50, 80), int)
+    >>> labels[2:6, 60:70] = 3
+    >>> windows_around(labels, 40)
+    [(slice(0, 40, None), slice(40, 80, None))]
+    """
+    boxes = [box for box in ndimage.find_objects(labels) if box is not None]
+    return [
+        (_centred(rows, side, labels.shape[0]), _centred(columns, side, labels.shape[1])) for rows, columns in boxes
+    ]
+
+
+def _centred(cell: slice, side: int, length: int) -> slice:
+    """So long a part of an axis, about the middle of a cell but within the image."""
+    start = min(max((cell.start + cell.stop - side) // 2, 0), max(length - side, 0))
+    return slice(start, min(start + side, length))
+
+
 def train_masked(net: Any, images: list[Array], labels: list[Array], settings: Any) -> None:
     """Train a Cellpose 3 network as `cellpose.train.train_seg` does, in as many steps, with the same augmentation and
-    the same two losses, of which only `known_pixels` count.
+    the same two losses, of which only `known_pixels` count, on crops around annotated cells: elsewhere is little to
+    learn.
 
     settings: `CellposeSettings`. net: is trained in place, and told the typical diameter.
     """
@@ -46,9 +68,16 @@ def train_masked(net: Any, images: list[Array], labels: list[Array], settings: A
 
     device = net.device
     known = [known_pixels(image, one) for image, one in zip(images, labels, strict=True)]
+    whole = [max(diameters(one)[0], 5.0) for one in labels]
+    net.diam_labels.data = torch.Tensor([np.mean(whole)]).to(device)
+    around = [
+        (n, window)
+        for n, one in enumerate(labels)
+        for window in windows_around(one, int(_LARGEST_CROP * settings.crop * whole[n] / net.diam_mean.item()))
+    ]
+    images, labels, known = ([several[n][window] for n, window in around] for several in (images, labels, known))
+    sizes = np.array([whole[n] for n, _ in around])
     flows = [np.asarray(one[1:], np.float32) for one in dynamics.labels_to_flows(labels, device=device)]
-    sizes = np.array([max(diameters(one)[0], 5.0) for one in labels])
-    net.diam_labels.data = torch.Tensor([sizes.mean()]).to(device)
     inputs = [np.stack([image, np.zeros_like(image)]).astype(np.float32) for image in images]
     epochs = max(settings.steps // 5, 1)
     kind: Any = {"adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9)}[settings.optimizer]
