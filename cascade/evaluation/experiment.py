@@ -115,7 +115,7 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
     if settings.masked and isinstance(own, CellposeSettings):
         passing_over = replace(own, masked=True)
         some = {"sparse masked": few["sparse real"]}
-        what = segmenter.replace(repr(own), repr(passing_over))
+        what = f"{segmenter.replace(repr(own), repr(passing_over))}, around annotated cells"
         parts.append((some, test, lambda data, seed: trained(data, passing_over, seed), seeds, output, what))
     pretrained = settings.pretrained
     if pretrained is not None:
