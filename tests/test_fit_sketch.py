@@ -88,6 +88,28 @@ def test_rim_and_stray_light_are_recovered(planes, fitted):
     np.testing.assert_allclose(seen[1], seen[0], atol=0.05 * 300)  # the field is half as strong
 
 
+def test_how_a_stack_is_blurred_along_z_is_recovered():
+    spacing, balls = (1.0, 0.5, 0.5), np.zeros((40, 150, 150), np.uint16)
+    z, y, x = np.ogrid[:40, :150, :150]
+    for n, (row, column) in enumerate([(25, 25), (25, 75), (25, 125), (75, 50), (75, 110), (125, 30), (125, 100)], 1):
+        balls[((z - 20) / 9) ** 2 + ((y - row) / 14) ** 2 + ((x - column) / 14) ** 2 < 1] = n
+    known = SketchSettings(
+        brightness=(200.0, 600.0), background=(100.0,), profile=(0.6, 1.0, 1.0), axial_profile=(0.3, 0.8, 1.0),
+        glow=(0.2,), glow_um=(2.0,), glow_axial=4.0,
+    )  # fmt: skip
+    images, labels = scenes(known, Annotation.of_labels(balls, spacing), count=2)
+    found = fit_sketch(images, labels, spacing_um=spacing)
+    assert found.glow_axial == 4.0
+    heights = np.linspace(0, 1, len(found.axial_profile))[1:]
+    np.testing.assert_allclose(found.axial_profile[1:], np.interp(heights, [0, 0.5, 1], known.axial_profile), atol=0.06)
+    images, _ = scenes(
+        replace(known, glow_axial=1.0, axial_profile=(1.0,)), Annotation.of_labels(balls, spacing), count=2
+    )
+    even = fit_sketch(images, labels, spacing_um=spacing)
+    assert even.glow_axial == 1.0
+    np.testing.assert_allclose(even.axial_profile[1:], 1, atol=0.06)
+
+
 def test_nucleoli_are_recovered(fitted):
     counts = np.rint(draw(np.random.default_rng(0), fitted.nucleoli, 4000)).astype(int)
     assert (counts > 0).mean() == pytest.approx(0.5, abs=0.12)

@@ -191,6 +191,37 @@ def test_stray_light_of_a_straight_edge_is_an_error_function():
     assert (sketch[labels > 0] == 150).all()
 
 
+def test_stray_light_goes_as_much_farther_along_z_as_is_asked():
+    labels = np.zeros((81, 60, 60), np.uint16)
+    labels[:40] = 1
+    settings = replace(PLAIN, glow=(0.4,), glow_um=(5.0,), glow_axial=3.0)
+    sketch = draw_sketch(Annotation.of_labels(labels, (1.0, 0.5, 0.5)), settings, rng())
+    away = np.arange(40, 70) - 39.5
+    expected = 50 + 40 * 0.5 * special.erfc(away / (3 * 5 * np.sqrt(2)))
+    np.testing.assert_allclose(sketch[40:70, 30, 30], expected, atol=0.5)
+    plane = np.zeros((80, 200), np.uint16)
+    plane[:, :100] = 1
+    flat = Annotation.of_labels(plane, (0.5, 0.5))
+    seen = [draw_sketch(flat, replace(settings, glow_axial=times), rng()) for times in (1.0, 3.0)]
+    assert (seen[0] == seen[1]).all()
+
+
+def test_light_of_a_cell_falls_towards_its_ends_along_z():
+    labels = np.zeros((15, 20, 20), np.uint16)
+    labels[2:11, 5:15, 5:15] = 1  # whole: nine planes
+    labels[12:, :4, :4] = 2  # cut by the last plane, and widest there
+    labels[12, 0, 0] = 0
+    settings = replace(PLAIN, axial_profile=(0.2, 0.6, 1.0))
+    sketch = draw_sketch(Annotation.of_labels(labels, (2.0, 1.0, 1.0)), settings, rng()) - 50
+    np.testing.assert_allclose(
+        sketch[2:11, 8, 8], 100 * np.array([0.2, 0.4, 0.6, 0.8, 1, 0.8, 0.6, 0.4, 0.2]), rtol=1e-5
+    )
+    cut = sketch[12:, 2, 2]
+    np.testing.assert_allclose(cut / cut[2], [0.2, 0.6, 1], rtol=1e-5)
+    through = Annotation.of_labels(np.ones((5, 8, 8), np.uint16), (2.0, 1.0, 1.0))
+    assert (draw_sketch(through, settings, rng()) == 150).all()
+
+
 def test_a_disc_has_the_profile_and_its_mean():
     y, x = np.mgrid[:101, :101] - 50.0
     r = np.hypot(y, x)
@@ -353,6 +384,8 @@ def test_settings_survive_json(tmp_path):
         ({"background": (float("nan"),)}, "background must be numbers"),
         ({"profile": (0.0, 0.0)}, "profile must be numbers from 0"),
         ({"profile": ()}, "profile must be numbers from 0"),
+        ({"axial_profile": (-1.0, 1.0)}, "axial_profile must be numbers from 0"),
+        ({"glow_axial": 0.0}, "glow_axial must be"),
         ({"glow": (0.1,)}, "glow has 1 shares, `glow_um` 0 lengths"),
         ({"glow": (0.1,), "glow_um": (0.0,)}, "lengths above 0"),
         ({"overlap": 1.5}, "overlap must be from 0 to 1"),

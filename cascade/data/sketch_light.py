@@ -10,23 +10,46 @@ import numpy.typing as npt
 from scipy import optimize
 
 from cascade.annotation import Annotation
-from cascade.draws import at_rank
 from cascade.optics.foreground import background_field, background_mask
 from cascade.rng import stream
-from cascade.sketch.rules import numbered, relative_depth, stray_light
+from cascade.sketch.rules import numbered, relative_depth, relative_height, rim, stray_light
 from cascade.sketch.smooth import blurred
 
-_KNOTS = 13  # of the profile
+_KNOTS, _HEIGHTS = 13, 9  # of the profiles
+_ROUNDS = 5  # in which the two are told apart
 _FULL = 0.9  # share of an image in cells, beyond which there is no background to be seen
 _SIDES = 0.25  # of an image's shorter side: over it, the background under cells is known
 _HALF, _LEAST_PX = 0.5, 4.0  # of a cell's radius, and pixels: over it, its field is measured
 _PIXELS = 20_000  # around cells that are looked at in an image
 _PX, _RADII = (1.0, 2.0, 4.0), (0.5, 1.5, 4.0)  # lengths of stray light that are tried
 _TOGETHER = 3  # of them at most
+AXIAL = (1.0, 2.0, 4.0)
+"""So many times as far stray light goes along z, tried of stacks."""
 _OUTLIER = 5.0  # standard deviations: cells nobody labelled, dirt
 _FAINT = 0.003  # share of light that is nothing
 _GARISH = 4.0  # shares that no cells cast: they are not seen at all, and what is fitted is noise
 _DARKEST = 1.0  # percentile that stands for the background where cells fill the image
+
+
+@dataclass(frozen=True)
+class Shade:
+    """How light lies within cells: relative light by relative depth, and times that by relative height along z."""
+
+    profile: tuple[float, ...] = (1.0,)
+    axial_profile: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True)
+class Glow:
+    """What cells cast around them, as in `SketchSettings`."""
+
+    glow: tuple[float, ...] = ()
+    glow_um: tuple[float, ...] = ()
+    glow_axial: float = 1.0
+
+    def of(self, light: npt.NDArray[Any], spacing_um: Sequence[float]) -> npt.NDArray[np.float32]:
+        """Of cells' light (Y, X) or (Z, Y, X), like it."""
+        return stray_light(light, spacing_um, self.glow, self.glow_um, self.glow_axial)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +60,8 @@ class LitImage:
     annotation: Annotation
     place: npt.NDArray[np.int32]
     depth: npt.NDArray[np.float32]
+    height: npt.NDArray[np.float32] | None
+    """Of planes None."""
     ground: npt.NDArray[np.bool_] | None
     level: float
 
@@ -55,7 +80,8 @@ class LitImage:
         level = (
             image[ground].mean() if ground is not None else np.percentile(blurred(image, (1.0,) * image.ndim), _DARKEST)
         )
-        return cls(image, annotation, place, relative_depth(place, spacing_um), ground, float(level))
+        depth, height = relative_depth(place, spacing_um), relative_height(place) if place.ndim == 3 else None
+        return cls(image, annotation, place, depth, height, ground, float(level))
 
     @property
     def spacing_um(self) -> tuple[float, ...]:
@@ -76,42 +102,49 @@ class LitImage:
     def profile_sums(
         self, above: npt.NDArray[np.float32], skip: npt.NDArray[np.bool_] | None = None
     ) -> npt.NDArray[np.float64]:
-        """Light at evenly spaced depths, and that which cells without a rim would have there, (2, knots)."""
+        """Light at evenly spaced depths and heights, and that which cells without a rim would have there, (2, depths,
+        heights)."""
         inside = self.place > 0 if skip is None else (self.place > 0) & ~skip
         knot = np.rint(self.depth[inside] * (_KNOTS - 1)).astype(int)
+        heights = 1 if self.height is None else _HEIGHTS
+        if self.height is not None:
+            knot = knot * heights + np.rint(self.height[inside] * (heights - 1)).astype(int)
         flat = np.take(np.append(0, _means(self.place, above, len(self.annotation.cells) + 1)[1:]), self.place[inside])
-        return np.stack([np.bincount(knot, values, _KNOTS) for values in (above[inside], flat)])
+        sums = [np.bincount(knot, values, _KNOTS * heights) for values in (above[inside], flat)]
+        return np.asarray(np.stack(sums).reshape(2, _KNOTS, heights), float)
 
-    def light(self, contrasts: npt.NDArray[Any], profile: Sequence[float]) -> npt.NDArray[np.float32]:
+    def light(self, contrasts: npt.NDArray[Any], shade: Shade) -> npt.NDArray[np.float32]:
         """As a sketch draws cells that have these means, without what they cast around them."""
-        relative = at_rank(profile, self.depth).astype(np.float32)
+        relative = rim(self.depth, shade.profile)
+        if self.height is not None:
+            relative *= rim(self.height, shade.axial_profile)
         means = np.append(1, _means(self.place, relative, len(contrasts) + 1)[1:])
         scale = np.append(0, contrasts / np.maximum(means[1:], 1e-6)).astype(np.float32)
         return np.take(scale, self.place) * relative
 
-    def glow_rows(self, profile: Sequence[float], lengths_um: Sequence[float], seed: int) -> npt.NDArray[np.float64]:
-        """What is seen around cells beside what each length of stray light would give, (P, lengths + 1), without the
-        image's means, in units of its cells' light."""
+    def glow_rows(
+        self, shade: Shade, lengths_um: Sequence[float], seed: int, axial: float = 1.0
+    ) -> npt.NDArray[np.float64]:
+        """What is seen around cells beside what each length of stray light would give, which goes `axial` times as far
+        along z, (P, lengths + 1), without the image's means, in units of its cells' light."""
         if self.ground is None or not len(self.annotation.cells):
             return np.zeros((0, len(lengths_um) + 1))
         above = self.image - self.level
         contrasts = _means(self.place, above, len(self.annotation.cells) + 1)[1:]
-        light = self.light(contrasts, profile)
+        light = self.light(contrasts, shade)
         outside = np.flatnonzero(self.place == 0)
         chosen = stream(seed, "glow").choice(outside, min(len(outside), _PIXELS), replace=False, shuffle=False)
-        columns = [stray_light(light, self.spacing_um, (1.0,), (length,)).ravel()[chosen] for length in lengths_um]
+        columns = [Glow((1.0,), (um,), axial).of(light, self.spacing_um).ravel()[chosen] for um in lengths_um]
         rows = np.stack([*columns, above.ravel()[chosen]], 1).astype(float)
         return (rows - rows.mean(0)) / max(float(np.median(np.abs(contrasts))), 1e-6)
 
-    def with_background(
-        self, glow: Sequence[float], glow_um: Sequence[float], profile: Sequence[float]
-    ) -> tuple[float, tuple[float, float], npt.NDArray[np.float32]]:
+    def with_background(self, glow: Glow, shade: Shade) -> tuple[float, tuple[float, float], npt.NDArray[np.float32]]:
         """Level, standard deviation and length in µm of the background's slow field, and the image above both."""
         if self.ground is None:
             return self.level, (0.0, 0.0), self.image - np.float32(self.level)
         above = self.image - self.level
-        light = self.light(_means(self.place, above, len(self.annotation.cells) + 1)[1:], profile)
-        left = self.image - stray_light(light, self.spacing_um, glow, glow_um)
+        light = self.light(_means(self.place, above, len(self.annotation.cells) + 1)[1:], shade)
+        left = self.image - glow.of(light, self.spacing_um)
         counts = self.ground.reshape(-1, *self.ground.shape[-2:]).sum(0)
         plane = np.where(self.ground, left, 0).reshape(-1, *counts.shape).sum(0) / np.maximum(counts, 1)
         slow = background_field(plane, counts > 0, _SIDES * min(counts.shape)).astype(np.float32)
@@ -152,12 +185,17 @@ def glow_lengths(annotations: Sequence[Annotation]) -> tuple[float, ...]:
     return tuple([k * pixel for k in _PX] + [k * radius for k in _RADII if k * radius > 1.5 * _PX[-1] * pixel])
 
 
-def fitted_glow(
-    rows: npt.NDArray[np.float64], lengths_um: Sequence[float]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Shares of light and how far each goes, by non-negative least squares without what lies far off."""
+def fitted_glow(rows: dict[float, npt.NDArray[np.float64]], lengths_um: Sequence[float]) -> Glow:
+    """Of the rows for each `glow_axial` the glow that leaves least."""
+    found = [_fitted_glow(own, lengths_um, axial) for axial, own in rows.items()]
+    return min(found, key=lambda one: one[0])[1]
+
+
+def _fitted_glow(rows: npt.NDArray[np.float64], lengths_um: Sequence[float], axial: float) -> tuple[float, Glow]:
+    """Shares of light and how far each goes, by non-negative least squares without what lies far off; before them the
+    mean of what is left, without its sign."""
     if len(rows) < 10 * len(lengths_um):
-        return (), ()
+        return 0.0, Glow()
     kept = rows
     for _ in range(3):
         triangle = np.asarray(np.linalg.qr(kept, mode="r"))
@@ -166,9 +204,10 @@ def fitted_glow(
         centre = np.median(rest)
         kept = rows[np.abs(rest - centre) <= _OUTLIER * 1.4826 * np.median(np.abs(rest - centre)) + 1e-9]
     if shares.sum() > _GARISH:
-        return (), ()
+        return float(np.abs(rows[:, -1]).mean()), Glow()
     found = [(round(float(s), 5), float(lengths_um[n])) for n, s in zip(chosen, shares, strict=True) if s > _FAINT]
-    return tuple(s for s, _ in found), tuple(length for _, length in found)
+    glow = Glow(tuple(s for s, _ in found), tuple(length for _, length in found), axial if found else 1.0)
+    return float(np.abs(rest - centre).mean()), glow
 
 
 def _best(triangle: npt.NDArray[np.float64]) -> tuple[list[int], npt.NDArray[np.float64]]:
@@ -182,15 +221,30 @@ def _best(triangle: npt.NDArray[np.float64]) -> tuple[list[int], npt.NDArray[np.
     return best, shares
 
 
-def fitted_profile(sums: npt.NDArray[np.float64]) -> tuple[float, ...]:
-    """Relative light at evenly spaced depths, of `LitImage.profile_sums` that were added up."""
+def fitted_shade(sums: npt.NDArray[np.float64]) -> Shade:
+    """Relative light at evenly spaced depths and heights, of `LitImage.profile_sums` that were added up: the product of
+    two profiles, each in turn what the light has beside the other one."""
     light, flat = sums
-    if not (np.abs(flat) > 0).any():
-        return (1.0,)
-    seen = np.abs(flat) > 1e-9
-    knots = np.arange(len(flat))
-    profile = np.interp(knots, knots[seen], np.maximum(light[seen] / flat[seen], 0))
-    return tuple(round(float(value), 4) for value in profile) if profile.any() else (1.0,)
+    by_depth, by_height = np.ones(light.shape[0]), np.ones(light.shape[1])
+    for _ in range(_ROUNDS if len(by_height) > 1 else 1):
+        by_depth = _ratios(light.sum(1), (flat * by_height).sum(1))
+        if len(by_height) > 1:
+            by_height = _ratios(light.sum(0), (flat * by_depth[:, None]).sum(0))
+            by_height /= by_height[-1] or 1.0
+    return Shade(
+        *(
+            tuple(round(float(value), 4) for value in found) if found.any() else (1.0,)
+            for found in (by_depth, by_height)
+        )
+    )
+
+
+def _ratios(light: npt.NDArray[np.float64], flat: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Of the two, where there is light at all; what was not seen lies between its neighbours."""
+    seen, knots = np.abs(flat) > 1e-9, np.arange(len(flat))
+    if not seen.any():
+        return np.ones(len(flat))
+    return np.interp(knots, knots[seen], np.maximum(light[seen] / flat[seen], 0))
 
 
 def _means(place: npt.NDArray[Any], values: npt.NDArray[Any], count: int) -> npt.NDArray[np.float64]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from cascade.data.sketch_light import LitImage
+from cascade.data.sketch_light import LitImage, Shade
 
 # Lengths are in radii of the cell.
 _BLUR = 0.06  # before spots are looked for
@@ -29,8 +29,8 @@ class Spots:
     mask: npt.NDArray[np.bool_]
 
 
-def find_spots(lit: LitImage, above: npt.NDArray[np.float32], profile: Sequence[float]) -> Spots:
-    """Spots whose light, blurred a little, is less than 0.6 of what the profile says, and clearly so against the noise.
+def find_spots(lit: LitImage, above: npt.NDArray[np.float32], shade: Shade) -> Spots:
+    """Spots whose light, blurred a little, is less than 0.6 of what the shade says, and clearly so against the noise.
 
     Their radius is that at half of their depth, and their light is corrected for the blur.
     """
@@ -40,7 +40,7 @@ def find_spots(lit: LitImage, above: npt.NDArray[np.float32], profile: Sequence[
     light: list[float] = []
     mask = np.zeros(lit.place.shape, bool)
     contrasts = lit.contrasts(above)
-    expected = lit.light(contrasts, profile)
+    expected = lit.light(contrasts, shade)
     usual = float(np.median(contrasts)) if len(contrasts) else 0.0
     for number, box in enumerate(ndimage.find_objects(lit.place), 1):
         if box is None or abs(contrasts[number - 1]) < _BRIGHT * abs(usual):

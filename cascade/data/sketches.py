@@ -12,7 +12,7 @@ from cascade.data.calibrate import quantiles
 from cascade.data.measures import touching_ids
 from cascade.data.seen import Seen, look_at
 from cascade.data.sketch_decay import fitted_decay, shared_variance
-from cascade.data.sketch_light import LitImage, fitted_glow, fitted_profile, glow_lengths
+from cascade.data.sketch_light import AXIAL, LitImage, fitted_glow, fitted_shade, glow_lengths
 from cascade.data.sketch_spots import count_quantiles, find_spots
 from cascade.data.sketch_walls import (
     are_membranes,
@@ -164,15 +164,18 @@ def _cells(lit: Callable[[int], LitImage], count: int, dtype: str) -> SketchSett
     # What the cells' light looks like, with the background taken to be flat.
     first = lit(0)
     lengths = glow_lengths([first.annotation])
-    sums, rows = np.zeros(()), []
+    axials = AXIAL if first.height is not None else AXIAL[:1]
+    rows: dict[float, list[npt.NDArray[Any]]] = {axial: [] for axial in axials}
+    sums = np.zeros(())
     for n in range(count):
         one = first if n == 0 else lit(n)
         above = one.image - one.level
         own = one.profile_sums(above)
         sums = sums + own
-        rows.append(one.glow_rows(fitted_profile(own), lengths, n))
-    profile = fitted_profile(sums)
-    glow, glow_um = fitted_glow(np.concatenate(rows), lengths)
+        for axial, found in rows.items():
+            found.append(one.glow_rows(fitted_shade(own), lengths, n, axial))
+    shade = fitted_shade(sums)
+    glow = fitted_glow({axial: np.concatenate(found) for axial, found in rows.items()}, lengths)
 
     # Each cell's light on the background that is left, and where it falls.
     levels, spreads, contrasts, depths, inwards, owner = [], [], [], [], [], []
@@ -182,10 +185,10 @@ def _cells(lit: Callable[[int], LitImage], count: int, dtype: str) -> SketchSett
     sums = np.zeros(())
     for n in range(count):
         one = lit(n)
-        level, spread, above = one.with_background(glow, glow_um, profile)
+        level, spread, above = one.with_background(glow, shade)
         levels.append(level)
         spreads.append(spread)
-        spots = find_spots(one, above, profile)
+        spots = find_spots(one, above, shade)
         counts += spots.counts
         radii += spots.radii
         left += spots.light
@@ -207,9 +210,8 @@ def _cells(lit: Callable[[int], LitImage], count: int, dtype: str) -> SketchSett
         background=quantiles(np.array(levels)),
         field_sd=float(np.median([spread for spread, _ in spreads])),
         field_um=float(np.median([length for _, length in spreads])) or 50.0,
-        profile=fitted_profile(sums),
-        glow=glow,
-        glow_um=glow_um,
+        **vars(fitted_shade(sums)),
+        **vars(glow),
         nucleoli=count_quantiles(counts),
         nucleolus_radius=_bounded(radii, 0.02, 0.5) or (0.1, 0.2),
         nucleolus_light=_bounded(left, 0.0, 1.0) or (0.3,),

@@ -144,6 +144,36 @@ def relative_depth(place: npt.NDArray[np.int32], spacing_um: Sequence[float]) ->
     return depth
 
 
+def relative_height(place: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    """How near each voxel of a stack lies to the middle plane of its cell: 0 at the cell's ends along z, 1 in its
+    middle, 0 outside of cells. Of cells that the stack's first or last plane cuts the middle is their widest plane;
+    those that both cut have no end.
+
+    >>> relative_height(np.array([0, 1, 1, 1, 1, 1, 0, 2], np.int32).reshape(8, 1, 1)).ravel().tolist()
+    [0.0, 0.0, 0.5, 1.0, 0.5, 0.0, 0.0, 1.0]
+    """
+    height, last = np.zeros(place.shape, np.float32), len(place) - 1
+    for number, box in enumerate(ndimage.find_objects(place), 1):
+        if box is None:
+            continue
+        own = place[box] == number
+        low, high = box[0].start, box[0].stop - 1
+        areas, middle = own.sum((1, 2)), 0.5 * (low + high)
+        if high == last:
+            middle = high - float(areas[::-1].argmax())
+        elif low == 0:
+            middle = float(areas.argmax())
+        up, down = high - middle, middle - low
+        if high == last and low == 0:
+            up = down = np.inf
+        elif high == last or low == 0:
+            up = down = max(up, down)
+        z = np.arange(low, high + 1) - middle
+        found = 1 - np.abs(z) / np.maximum(np.where(z > 0, up, down), 1e-6)
+        height[box] += own * found.clip(0, 1).astype(np.float32)[:, None, None]
+    return height
+
+
 def _depths(
     place: npt.NDArray[np.int32], spacing_um: Sequence[float]
 ) -> Iterator[tuple[tuple[slice, ...], npt.NDArray[np.bool_], npt.NDArray[Any]]]:
@@ -213,9 +243,15 @@ def slow_field(
 
 
 def stray_light(
-    light: npt.NDArray[Any], spacing_um: Sequence[float], shares: Sequence[float], lengths_um: Sequence[float]
+    light: npt.NDArray[Any],
+    spacing_um: Sequence[float],
+    shares: Sequence[float],
+    lengths_um: Sequence[float],
+    axial: float = 1.0,
 ) -> npt.NDArray[np.float32]:
-    """Light that cells cast around them: shares of it, each spread by a Gaussian."""
+    """Light that cells cast around them: shares of it, each spread by a Gaussian, `axial` times as far along z."""
+    if light.ndim == 3:
+        spacing_um = (spacing_um[0] / axial, *spacing_um[1:])
     found = np.zeros(light.shape, np.float32)
     for share, length in zip(shares, lengths_um, strict=True):
         if share > 0:

@@ -22,6 +22,7 @@ from cascade.sketch.rules import (
     organism_depth,
     ranks,
     relative_depth,
+    relative_height,
     rim,
     slow_field,
     stray_light,
@@ -38,7 +39,8 @@ class Scene:
 
     place: its cells, called 1, 2, …; contrast (N,): their light above the background; nucleoli: as records want them;
     spots: the same with what is left of the light; interior (N,): see the settings; decay: factor by depth in organism
-    and along z; depth: relative, in cells; level: of the background. Where there is nothing of it, None.
+    and along z; depth: relative, in cells, and height, along z; level: of the background. Where there is nothing of it,
+    None.
     """
 
     annotation: Annotation
@@ -49,6 +51,7 @@ class Scene:
     interior: npt.NDArray[Any]
     decay: npt.NDArray[np.float32] | None
     depth: npt.NDArray[np.float32] | None
+    height: npt.NDArray[np.float32] | None
     level: float
     settings: SketchSettings
     seed: int
@@ -71,7 +74,8 @@ class Scene:
         spots = [(n + 1, spot, float(left[n])) for n, own in enumerate(nucleoli) for spot in own or ()]
         interior = at_rank(settings.interior, rank[:, 1])
         level = float(draw(stream(seed, "sketch background"), settings.background, 1)[0])
-        return cls(annotation, place, contrast, nucleoli, spots, interior, decay, depth, level, settings, seed)
+        height = _height(place, settings) if settings.structure == "cells" else None
+        return cls(annotation, place, contrast, nucleoli, spots, interior, decay, depth, height, level, settings, seed)
 
     @classmethod
     def given(
@@ -79,7 +83,8 @@ class Scene:
     ) -> "Scene":
         """Cells of known contrasts, nothing drawn."""
         depth = relative_depth(place, annotation.spacing_um) if _is_shaded(settings) else None
-        return cls(annotation, place, contrast, (), (), np.zeros(0), None, depth, 0.0, settings, 0)
+        height = _height(place, settings)
+        return cls(annotation, place, contrast, (), (), np.zeros(0), None, depth, height, 0.0, settings, 0)
 
     def background(self) -> npt.NDArray[np.float32]:
         """Level and slow field, like the labels."""
@@ -107,7 +112,7 @@ class Scene:
         light = self._scaled(relative, whole=whole)
         if not any(settings.glow):
             return light
-        stray = stray_light(light, spacing, settings.glow, settings.glow_um)
+        stray = stray_light(light, spacing, settings.glow, settings.glow_um, settings.glow_axial)
         inside = np.flatnonzero(self.place)
         place, own = self.place.ravel()[inside], light.ravel()[inside]
         sign = np.float32(-1 if np.median(self.contrast) < 0 else 1)
@@ -140,12 +145,14 @@ class Scene:
 
     def _relative(self) -> npt.NDArray[np.float32] | None:
         """Light within each cell, of any mean; None where it is flat."""
-        if not _is_shaded(self.settings) and not self.spots and self.decay is None:
+        if not _is_shaded(self.settings) and not self.spots and self.decay is None and self.height is None:
             return None
         if self.depth is not None and _is_shaded(self.settings):
             found = rim(self.depth, self.settings.profile)
         else:
             found = np.ones(self.place.shape, np.float32)
+        if self.height is not None:
+            found *= rim(self.height, self.settings.axial_profile)
         if self.decay is not None:
             found *= self.decay
         dark_spots(found, self.place, self.annotation.spacing_um, self.spots)
@@ -215,6 +222,10 @@ def foreground_of(annotation: Annotation) -> npt.NDArray[np.bool_]:
         / (np.pi if annotation.ndim == 2 else 4.19) ** (1 / annotation.ndim)
     )
     return organism(annotation.labels, annotation.spacing_um, _CLOSED * across)
+
+
+def _height(place: npt.NDArray[np.int32], settings: SketchSettings) -> npt.NDArray[np.float32] | None:
+    return relative_height(place) if place.ndim == 3 and len(set(settings.axial_profile)) > 1 else None
 
 
 def _is_shaded(settings: SketchSettings) -> bool:

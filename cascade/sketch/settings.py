@@ -40,10 +40,15 @@ class SketchSettings:
     """Its length."""
     profile: tuple[float, ...] = (1.0,)
     """Relative light at evenly spaced depths, from a cell's rim to its middle."""
+    axial_profile: tuple[float, ...] = (1.0,)
+    """In stacks, times that: relative light at evenly spaced heights, from a cell's ends along z, where the microscope
+    blurs most, to its middle plane."""
     glow: tuple[float, ...] = ()
     """Shares of their light that cells or membranes cast around them, sharp and wide."""
     glow_um: tuple[float, ...] = ()
     """How far each goes: standard deviation of a Gaussian."""
+    glow_axial: float = 1.0
+    """So many times as far it goes along z, of cells in stacks."""
     nucleoli: tuple[float, ...] = (0.0,)
     """Dark spots of a cell, rounded, where the annotation does not say; -0.5 2.5 are none, one or two equally often."""
     nucleolus_radius: tuple[float, ...] = (0.1, 0.2)
@@ -76,13 +81,15 @@ class SketchSettings:
         check_quantiles("nucleolus_light", self.nucleolus_light, least=0)
         check_quantiles("interior", self.interior)
         check_quantiles("wall_light", self.wall_light, least=0)
-        positive(self, "field_um", "thickness_um")
+        positive(self, "field_um", "thickness_um", "glow_axial")
         _within(self, 0, 1, "brightness_shared", "overlap")
         _within(self, 0, 1e9, "field_sd", "softness_um")
         _within(self, -1e3, 1e3, "axial_decay")
         _within(self, -1e3, 1, "radial_decay")
-        if not self.profile or not all(0 <= value < 1e3 for value in self.profile) or not any(self.profile):
-            raise ValueError(f"profile must be numbers from 0, not all of them 0, got {_shown(self.profile)}")
+        for name in ("profile", "axial_profile"):
+            values = getattr(self, name)
+            if not values or not all(0 <= value < 1e3 for value in values) or not any(values):
+                raise ValueError(f"{name} must be numbers from 0, not all of them 0, got {_shown(values)}")
         if len(self.glow) != len(self.glow_um):
             raise ValueError(f"glow has {len(self.glow)} shares, `glow_um` {len(self.glow_um)} lengths: give as many")
         if not all(0 <= share < 1e3 for share in self.glow) or not all(0 < length < 1e9 for length in self.glow_um):
