@@ -8,7 +8,7 @@ from conftest import ball_stack
 from made_up import labelled_images
 
 from cascade.commands.cli import main
-from cascade.evaluation.labelled import LabelledImage, drawn_planes, training_planes
+from cascade.evaluation.labelled import LabelledImage, drawn_planes, is_shallow, plane_count, training_planes
 from cascade.evaluation.segmenters import (
     NARROW,
     Cellpose4Settings,
@@ -49,6 +49,32 @@ def test_stacks_give_planes_of_equal_spacing():
     assert [p.shape for p, _ in planes[:10]] == [(40, 48)] * 10
     assert {p.shape for p, _ in planes[10:]} == {(40, 48), (40, 40)}  # 10 slices of 2 µm are 40 pixels of 0.5 µm
     assert all(set(np.unique(label)) <= {0, 1} for _, label in planes)
+
+
+def test_cells_of_a_shallow_stack_are_found_slice_by_slice(monkeypatch):
+    labels = np.zeros((5, 60, 60), np.int32)
+    labels[:, 5:25, 5:25], labels[2:, 30:50, 30:50] = 1, 2
+    shallow = LabelledImage(labels * 100.0, labels, (1.0, 0.3, 0.3))  # 5 µm high, cells 6.8 µm wide
+    high = LabelledImage(labels * 100.0, labels, (2.0, 0.3, 0.3))
+    assert [is_shallow(one) for one in (shallow, high)] == [True, False]
+    assert [is_shallow(shallow, diameter) for diameter in (16.0, 17.0)] == [False, True]
+    assert not is_shallow(LabelledImage(labels[0] * 1.0, labels[0], (0.3, 0.3)), 100.0)
+    assert len(training_planes(shallow)) == plane_count(shallow) == 5
+    assert len(training_planes(high)) == 5 + 2 * 15
+    asked = []
+
+    class Model:
+        def eval(self, image, **options):
+            asked.append(options)
+            return [image > 0]
+
+    monkeypatch.setattr(metadata, "version", lambda name: "3.1.1")
+    for one in (shallow, high):
+        segment(Model(), one, 22.0)
+    assert asked[0]["stitch_threshold"] > 0
+    assert "do_3D" not in asked[0]
+    assert asked[1]["do_3D"]
+    assert "stitch_threshold" not in asked[1]
 
 
 def test_planes_are_as_bright_as_cellpose_sees_their_stack():

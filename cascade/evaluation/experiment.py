@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from cascade.evaluation.checks import check_apart, check_names, check_sets, check_tissue
 from cascade.evaluation.distribution import distribution
-from cascade.evaluation.labelled import LabelledImage, typical_diameter
+from cascade.evaluation.labelled import LabelledImage, is_shallow, typical_diameter
 from cascade.evaluation.mixtures import joined, mixture
 from cascade.evaluation.multiclass import MultiClassSettings
 from cascade.evaluation.population import FieldStatistics, field_statistics
@@ -91,7 +91,8 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
             conditions[prefix + "both"] = joined(real, synthetic_too)
     for ratio in settings.ratios:
         conditions[f"{ratio} % synthetic"] = mixture(train_set, made["synthetic"], ratio / 100)
-    own = kinds[test[0].image.ndim - 2]
+    by_planes = not isinstance(kinds[0], MultiClassSettings) and is_shallow(test[0])
+    own = kinds[0 if by_planes else test[0].image.ndim - 2]
     own = replace(own, steps=settings.steps or own.steps)
     measure: Measure | None = None
     known = train_set or made["synthetic"]  # a user would tell "none" how large his cells are

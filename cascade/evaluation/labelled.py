@@ -47,16 +47,34 @@ def typical_diameter(data: list[LabelledImage]) -> float:
     return float(found[found > 0].mean())
 
 
+def is_shallow(one: LabelledImage, diameter_px: float | None = None) -> bool:
+    """Whether a stack is not even as high as a typical cell is wide: few slices, in which cells are seen one by one.
+
+    diameter_px: of a typical cell in the plane, default by the labels of the fullest slice. None of planes, and of
+    stacks that show no cell.
+    """
+    if one.image.ndim == 2:
+        return False
+    if diameter_px is None:
+        fullest = one.labels[int(np.argmax((one.labels > 0).sum((1, 2))))]
+        sizes = np.bincount(fullest[fullest > 0])
+        diameter_px = 2 * float(np.sqrt(np.median(sizes[sizes > 0]) / np.pi)) if len(sizes) else 0.0
+    return len(one.image) * one.spacing_um[0] < diameter_px * one.spacing_um[1]
+
+
 def plane_count(one: LabelledImage) -> int:
     """How many of an image's `training_planes` show a cell."""
     if one.image.ndim == 2:
         return int(one.labels.any())
     shown = one.labels > 0
+    if is_shallow(one):
+        return int(sum(shown.any((1, 2))))
     return int(sum(shown.any((1, 2)))) + sum(int(np.sum(shown.any(others)[::4])) for others in ((0, 2), (0, 1)))
 
 
 def training_planes(one: LabelledImage) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-    """Planes of an annotated image with their labels, all of equal spacing: xy, and of stacks also xz and yz.
+    """Planes of an annotated image with their labels, all of equal spacing: xy, and of stacks that are not shallow also
+    xz and yz.
 
     Brightness is as Cellpose sees it when it segments: 0 and 1 are the first and last percentile of the whole image,
     in its 3D mode of the stack. Of xz and yz every fourth plane is taken: neighbours are nearly alike.
@@ -68,6 +86,8 @@ def training_planes(one: LabelledImage) -> list[tuple[npt.NDArray[Any], npt.NDAr
         return [(image, labels)]
     stretch = one.spacing_um[0] / one.spacing_um[1]
     planes = list(zip(image, labels, strict=True))
+    if is_shallow(one):
+        return planes
     for axis in (1, 2):
         for n in range(0, image.shape[axis], 4):
             plane, label = (np.take(array, n, axis) for array in (image, labels))

@@ -10,10 +10,12 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cascade.evaluation.labelled import LabelledImage, drawn_planes
+from cascade.evaluation.labelled import LabelledImage, drawn_planes, is_shallow
 from cascade.evaluation.multiclass import PLANES, STACKS, MultiClassSettings, multiclass
 from cascade.extras import install
 from cascade.processor import fast_bfloat16
+
+_STITCHED = 0.25  # IoU from which two neighbouring slices of a shallow stack show one cell
 
 
 class Segment(Protocol):
@@ -76,9 +78,9 @@ def cellpose3(
     """Train Cellpose 3 on annotated images; returns a function from image to labels, and the model itself.
 
     Planes are used as they are; of stacks all xy planes and, resampled to equal spacing, xz and yz planes. A stack is
-    segmented in Cellpose's 3D mode. pretrained: a Cellpose model to start from; False: from scratch. diameter_px: of
-    the cells to be found, where they are not as large as those trained on. Raises ValueError if no plane shows a cell,
-    ImportError with the extra's name if Cellpose is not installed.
+    segmented in Cellpose's 3D mode, a shallow one slice by slice (`is_shallow`). pretrained: a Cellpose model to start
+    from; False: from scratch. diameter_px: of the cells to be found, where they are not as large as those trained on.
+    Raises ValueError if no plane shows a cell, ImportError with the extra's name if Cellpose is not installed.
     """
     need_cellpose(3)
     import torch
@@ -256,11 +258,15 @@ def segmenting(model: Any, diameter: float | None, usual: float) -> Segment:
 def segment(
     model: Any, one: LabelledImage, diameter: float | None, *, cellprob_threshold: float = 0.0
 ) -> npt.NDArray[Any]:
-    """Labels of an image by a Cellpose model; `diameter` of a typical cell in pixels, None lets it estimate."""
+    """Labels of an image by a Cellpose model; `diameter` of a typical cell in pixels, None lets it estimate.
+
+    Stacks in its 3D mode; those less high than a cell is wide slice by slice, cells of neighbouring slices joined."""
     options: dict[str, Any] = {"diameter": diameter, "cellprob_threshold": cellprob_threshold}
     if _major() == 3:
         options["channels"] = [0, 0]  # grey; Cellpose 4 does not ask
-    if one.image.ndim == 3:
+    if diameter is not None and is_shallow(one, diameter):
+        options |= {"z_axis": 0, "stitch_threshold": _STITCHED}
+    elif one.image.ndim == 3:
         anisotropy = one.spacing_um[0] / one.spacing_um[1]
         options |= {"do_3D": True, "z_axis": 0, "anisotropy": anisotropy, "min_size": 50}
     return model.eval(one.image, **options)[0].astype(np.int32)
