@@ -107,6 +107,10 @@ def _said(own: SketchSettings, seen: Seen) -> str:
         lines.append(f"  membranes {own.thickness_um:.2g} µm, blurred by {own.softness_um:.2g} µm; inside {inside:.2g}")
     else:
         lines.append(f"  rim {own.profile[0]:.2g}, middle {own.profile[-1]:.2g} of a cell's light")
+        if len(own.axial_profile) > 1:
+            lines.append(
+                f"  ends along z {own.axial_profile[0]:.2g} of that; stray light {own.glow_axial:g} times as far there"
+            )
     if own.axial_decay or own.radial_decay:
         lines.append(
             f"  lost per µm along z {own.axial_decay:.2g}, to the middle of the organism {own.radial_decay:.2g}"
