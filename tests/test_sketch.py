@@ -199,9 +199,7 @@ def test_stray_light_goes_as_much_farther_along_z_as_is_asked():
     away = np.arange(40, 70) - 39.5
     expected = 50 + 40 * 0.5 * special.erfc(away / (3 * 5 * np.sqrt(2)))
     np.testing.assert_allclose(sketch[40:70, 30, 30], expected, atol=0.5)
-    plane = np.zeros((80, 200), np.uint16)
-    plane[:, :100] = 1
-    flat = Annotation.of_labels(plane, (0.5, 0.5))
+    flat = Annotation.of_labels(labels[:, 0], (0.5, 0.5))
     seen = [draw_sketch(flat, replace(settings, glow_axial=times), rng()) for times in (1.0, 3.0)]
     assert (seen[0] == seen[1]).all()
 
