@@ -50,7 +50,7 @@ def typical_diameter(data: list[LabelledImage]) -> float:
 def is_shallow(one: LabelledImage, diameter_px: float | None = None) -> bool:
     """Whether a stack is not even as high as a typical cell is wide: few slices, in which cells are seen one by one.
 
-    diameter_px: of a typical cell in the plane, default by the labels of the fullest slice. None of planes, and of
+    diameter_px: of a typical cell in the plane, default by the labels of the fullest slice. Planes are not, nor are
     stacks that show no cell.
     """
     if one.image.ndim == 2:
