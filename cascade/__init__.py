@@ -1,6 +1,7 @@
 """Cascade: densely annotated microscopy data sets from sparse annotations, with cascaded diffusion models."""
 
 import importlib
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
@@ -63,6 +64,10 @@ def __getattr__(name: str) -> Any:
     # Public names are imported on first use, so that `import cascade` and `cascade --help` stay free of torch.
     if name not in _PUBLIC:
         raise AttributeError(f"module 'cascade' has no attribute {name!r}")
+    if "torch" not in sys.modules:
+        from cascade.waiting import wait_as_others_allow
+
+        wait_as_others_allow()
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 

@@ -2,8 +2,8 @@
 
 import sys
 
-from cascade.commands.waiting import wait_as_others_allow
 from cascade.entry import end_in_one_line
+from cascade.waiting import wait_as_others_allow
 
 
 def main() -> int:

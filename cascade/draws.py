@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 
 def draw(rng: np.random.Generator, quantiles: Sequence[float], size: int) -> npt.NDArray[Any]:
@@ -30,6 +31,33 @@ def at_rank(quantiles: Sequence[float], rank: float | npt.NDArray[Any]) -> npt.N
     """
     count = max(len(quantiles), 2)
     return np.asarray(np.interp(rank, np.linspace(0, 1, count), np.broadcast_to(quantiles, count)))
+
+
+def scores(rank: float | npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Normal scores of ranks, 0 and 1 among them.
+
+    >>> scores(np.array([0.5, 0.975])).round(2).tolist()
+    [0.0, 1.96]
+    """
+    return np.asarray(special.ndtri(np.clip(rank, 1e-9, 1 - 1e-9)))
+
+
+def tied(
+    rank: npt.NDArray[Any], *, by: float = 0.0, cause: float = 0.5, shared: float = 0.0, image: float = 0.0
+) -> npt.NDArray[Any]:
+    """Ranks of an image's cells (N,) that are not each by itself: as normal scores their correlation with the rank
+    `cause` is `by`, and of what is left of their variance a share is the whole image's, whose own score is `image`.
+
+    >>> rank = np.array([0.1, 0.9])
+    >>> tied(rank).tolist(), tied(rank, by=-1.0, cause=0.9).round(3).tolist(), tied(rank, shared=1.0).tolist()
+    ([0.1, 0.9], [0.1, 0.1], [0.5, 0.5])
+    """
+    if not by and not shared:
+        return rank
+    left = np.sqrt(1 - by**2)
+    return np.asarray(
+        special.ndtr(by * scores(cause) + left * (np.sqrt(shared) * image + np.sqrt(1 - shared) * scores(rank)))
+    )
 
 
 def check_quantiles(

@@ -1,5 +1,6 @@
 """How threads wait for each other: by what else runs on the cores, before torch is there."""
 
+import os
 import subprocess
 import sys
 import time
@@ -7,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from cascade.commands import waiting
+from cascade import waiting
 
 
 @pytest.fixture
@@ -48,6 +49,15 @@ def test_a_loop_beside_is_seen():
         for loop in loops:
             loop.kill()
             loop.wait()
+
+
+@pytest.mark.skipif(len(waiting._cores()) < 2, reason="one core has nobody to wait for")
+@pytest.mark.parametrize(("first", "number"), [("", 1), ("import torch; ", 0)])
+def test_a_public_name_looks_unless_torch_is_there(first, number):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP", "GOMP", "KMP"))}
+    code = f"{first}import os, cascade; cascade.SketchSettings; print(sum(n in os.environ for n in {waiting._KNOWN}))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == number
 
 
 def test_help_does_not_look(monkeypatch, capsys):

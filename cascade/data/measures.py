@@ -106,6 +106,16 @@ def touching_ids(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.unique(labels[(labels > 0) & ((highest != labels) | (lowest != labels))])
 
 
+def whole_ids(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Ids of the cells that no border cuts.
+
+    >>> whole_ids(np.array([[1, 0, 0], [1, 2, 0], [0, 0, 0]])).tolist()
+    [2]
+    """
+    sides = [np.unique(np.take(labels, [0, -1], axis)) for axis in range(labels.ndim)]
+    return np.setdiff1d(np.unique(labels), np.concatenate([[0], *sides]))
+
+
 def contrasts(labels: npt.NDArray[Any], image: npt.NDArray[Any], ids: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """How far cells (N,) stand out from the background, in the noise of one of their pixels, as neighbours along x show
     it; inf where there is no noise or no background.

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cascade.annotation import Annotation
-from cascade.draws import at_rank, check_quantiles, draw
+from cascade.draws import at_rank, check_quantiles, draw, tied
 from cascade.settings import check_fields
 from cascade.simulators.bodies import Body, ellipsoid_bodies, random_frames
 from cascade.simulators.checks import check_all_placed, check_canvas
@@ -30,6 +32,10 @@ class NucleiSettings:
     """Cells of an image."""
     radius_um: tuple[float, ...] = (4.0, 6.0)
     """Of the disc or ball of equal size."""
+    radius_by_number: float = 0.0
+    """Correlation of a cell's radius with how many an image has, both as normal scores over all cells."""
+    radius_shared: float = 0.0
+    """How alike the cells of one image are beside that: share of the variance left that lies between images."""
     elongation: tuple[float, ...] = (1.0, 1.4)
     """Longest over shortest semi-axis, in 3D of those in the plane."""
     axial_elongation: tuple[float, ...] = (1.0,)
@@ -38,12 +44,18 @@ class NucleiSettings:
     """Standard deviation of a cell's B-spline displacements, in radii: how irregular outlines are."""
     touching: tuple[float, ...] = (0.0,)
     """Share of an image's cells that touch another one."""
+    touching_by_number: float = 0.0
+    """Its correlation with how many cells an image has, as normal scores over images."""
     clustering: tuple[float, ...] = (0.0,)
     """Of a cell, or a group that touches. 0: put anywhere; 1: as near to others as it fits; -1: as far from them."""
     inside: bool = False
     """No cell is cut by the border of the canvas."""
     brightness: tuple[float, ...] | None = None
     """Wanted mean of a cell, camera units; default left to who paints."""
+    brightness_by_number: float = 0.0
+    """As of the radius."""
+    brightness_shared: float = 0.0
+    """As of the radius."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -57,10 +69,20 @@ class NucleiSettings:
         check_quantiles("clustering", self.clustering, least=-1, most=1)
         if self.brightness is not None:
             check_quantiles("brightness", self.brightness, least=0)
+        for name in ("radius_by_number", "touching_by_number", "brightness_by_number"):
+            if not -1 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from -1 to 1, got {getattr(self, name):g}")
+        for name in ("radius_shared", "brightness_shared"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, got {getattr(self, name):g}")
 
 
-def nuclei(rng: np.random.Generator, settings: NucleiSettings | None = None) -> Annotation:
+def nuclei(
+    rng: np.random.Generator, settings: NucleiSettings | None = None, *, number_rank: float | None = None
+) -> Annotation:
     """Nuclei at random places: each in one piece, none on another, none left out unseen.
+
+    number_rank: what share of images has fewer cells, where `num_cells` is a single number and does not say it.
 
     Cells that touch do so in groups of two and more, the others keep two pixels of background around them. Raises
     ValueError if fewer fit than `num_cells` asks for at least; between its least and what was drawn, those that did not
@@ -71,22 +93,43 @@ def nuclei(rng: np.random.Generator, settings: NucleiSettings | None = None) -> 
     (9, [])
     """
     settings = settings or NucleiSettings()
-    count = round(float(draw(rng, settings.num_cells, 1)[0]))
-    bodies = bodies_of(rng, settings, count)
+    rank = float(rng.random(1)[0])
+    count = round(float(at_rank(settings.num_cells, rank)))
+    rank = rank if number_rank is None else number_rank
+    weighted = _rank_of_cells(settings.num_cells, rank)
+    bodies = bodies_of(rng, settings, count, weighted)
     crowd = Crowd(
         settings.canvas_size, settings.spacing_um, float(at_rank(settings.radius_um, 0.1)), inside=settings.inside
     )
-    touching = float(draw(rng, settings.touching, 1)[0])
+    touching = float(at_rank(settings.touching, tied(rng.random(1), by=settings.touching_by_number, cause=rank))[0])
     fill(rng, crowd, bodies, touching=touching, clustering=settings.clustering)
     check_all_placed(crowd, count, settings.num_cells[0])
-    brightness = None if settings.brightness is None else draw(rng, settings.brightness, count)
-    return crowd.annotation(brightness)
+    if settings.brightness is None:
+        return crowd.annotation()
+    ranks = _of_image(rng, count, settings.brightness_by_number, settings.brightness_shared, weighted)
+    return crowd.annotation(at_rank(settings.brightness, ranks))
 
 
-def bodies_of(rng: np.random.Generator, settings: NucleiSettings, count: int) -> list[Body]:
-    """Deformed ellipsoids of the wanted sizes, upright, turned at random around z: cells that lie nowhere yet."""
+def _of_image(rng: np.random.Generator, count: int, by: float, shared: float, cause: float) -> npt.NDArray[Any]:
+    """Ranks of an image's cells, see `tied`."""
+    image = float(rng.standard_normal()) if shared else 0.0
+    return tied(rng.random(count), by=by, cause=cause, shared=shared, image=image)
+
+
+def _rank_of_cells(num_cells: Sequence[float], rank: float) -> float:
+    """Share of all cells that lie in images with fewer of them, for the share of such images."""
+    ranks = np.linspace(0, 1, 257)
+    sums = np.cumsum(at_rank(num_cells, ranks))
+    return float(np.interp(rank, ranks, sums / sums[-1])) if sums[-1] else rank
+
+
+def bodies_of(rng: np.random.Generator, settings: NucleiSettings, count: int, rank: float = 0.5) -> list[Body]:
+    """Deformed ellipsoids of the wanted sizes, upright, turned at random around z: cells that lie nowhere yet.
+
+    rank: share of cells in images with fewer of them."""
     ndim = len(settings.canvas_size)
-    radius = draw(rng, settings.radius_um, count)
+    ranks = _of_image(rng, count, settings.radius_by_number, settings.radius_shared, rank)
+    radius = at_rank(settings.radius_um, ranks)
     ratio = np.sqrt(draw(rng, settings.elongation, count))
     flat = radius
     semi = []

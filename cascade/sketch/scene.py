@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from cascade.annotation import Annotation, CellRecord
-from cascade.draws import at_rank, draw
+from cascade.draws import at_rank, draw, tied
 from cascade.rng import stream
 from cascade.shapes.membranes import membranes
 from cascade.sketch.membranes import membrane_light, single_walls
@@ -186,11 +185,7 @@ def _given(cells: Sequence[CellRecord], contrast: npt.NDArray[Any], reference: f
 
 def _shared(rank: npt.NDArray[Any], share: float, seed: int) -> npt.NDArray[Any]:
     """Ranks of which a share of the variance, as normal scores, is the whole image's."""
-    if not share:
-        return rank
-    own = special.ndtri(np.clip(rank, 1e-9, 1 - 1e-9))
-    image = stream(seed, "sketch image").standard_normal()
-    return np.asarray(special.ndtr(np.sqrt(share) * image + np.sqrt(1 - share) * own))
+    return tied(rank, shared=share, image=float(stream(seed, "sketch image").standard_normal()) if share else 0.0)
 
 
 def _decay(annotation: Annotation, settings: SketchSettings) -> npt.NDArray[np.float32] | None:
