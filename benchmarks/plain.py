@@ -25,10 +25,12 @@ from scipy import ndimage
 from sketch import DataSet, _metrics, _sketched, data_sets
 
 from cascade.data.images import find_images
+from cascade.data.spacing import stored_spacing
 from cascade.evaluation.distribution import frechet_distance
 from cascade.evaluation.images import bhattacharyya, histograms, kullback_leibler
 from cascade.evaluation.scattering import scattering, scattering_features
 from cascade.evenly import evenly
+from cascade.export.tiff import write_tiff
 from cascade.hub.embedded import NAMES
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.reading import read_image
@@ -71,8 +73,9 @@ def noisy_data_set(sketches: Path, like: Path, output_dir: Path) -> dict:
     names = sorted(path for path in output_dir.rglob("*_masks.tif"))
     for n, masks in enumerate(names):
         path = masks.with_name(masks.name.replace("_masks", ""))
-        noisy = np.minimum(with_noise(tifffile.imread(path), camera, n), most)
-        tifffile.imwrite(path, noisy.astype(images[0].dtype))
+        sketch = tifffile.imread(path)
+        noisy = np.minimum(with_noise(sketch, camera, n), most)
+        write_tiff(path, noisy.astype(images[0].dtype), stored_spacing(path, sketch.ndim) or (1.0,) * sketch.ndim)
     return {"images": len(names), "camera": [round(one, 4) for one in camera]}
 
 

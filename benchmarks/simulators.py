@@ -27,6 +27,7 @@ from cascade.data.calibrate import nuclei_like, tissue_like
 from cascade.data.detection import detect
 from cascade.data.like import LEAST_CONTRAST
 from cascade.data.measures import Measures, measure_labels
+from cascade.data.ties import measure_ties
 from cascade.evaluation.realism import realism, realism_floor
 from cascade.evenly import evenly
 from cascade.geometry.masks import one_piece
@@ -176,16 +177,16 @@ def realisms(data: Path, quick: bool) -> dict:
         shape = tuple(np.median([read_image(image).shape for image, _ in pairs], 0).astype(int))
         real = _measured([path for _, path in _pairs(data, name, test, truth, 6 if quick else most)], spacing)
         row: dict = {"floor": _rounded(realism_floor(real))}
-        fits = {
-            "raw": lambda pairs=pairs, s=spacing: _detected([read_image(i) for i, _ in pairs], s),
-            "labels": lambda pairs=pairs, s=spacing: _measured([path for _, path in pairs], s),
-        }
-        for way, fit in fits.items():
-            if quick and way == "raw":
-                continue
+        for way in ("labels",) if quick else ("raw", "labels"):
             start = time.perf_counter()
-            measured = fit()
-            settings = nuclei_like(measured, shape, spacing)
+            if way == "raw":
+                images = [read_image(image) for image, _ in pairs]
+                labels = [detect(image, spacing) for image in images]
+                seen: dict = {"images": images, "least_contrast": LEAST_CONTRAST}
+            else:
+                labels, seen = [one_piece(read_labels(path))[0] for _, path in pairs], {}
+            measured = measure_labels(labels, spacing, **seen)
+            settings = nuclei_like(measured, shape, spacing, ties=measure_ties(labels, **seen))
             seconds = time.perf_counter() - start
             scenes = 4 if quick else 48
             made = measure_labels((nuclei(stream(7, key, n), settings).labels for n in range(scenes)), spacing)
@@ -209,11 +210,6 @@ def realisms(data: Path, quick: bool) -> dict:
         found[key] = row
         print(key, row, flush=True)
     return found
-
-
-def _detected(images: list[np.ndarray], spacing: tuple[float, ...]) -> Measures:
-    labels = (detect(image, spacing) for image in images)
-    return measure_labels(labels, spacing, images, least_contrast=LEAST_CONTRAST)
 
 
 def _measured(paths: list[Path], spacing: tuple[float, ...]) -> Measures:

@@ -271,12 +271,18 @@ def test_a_cell_keeps_the_brightness_that_its_annotation_asks_for():
 
 
 @pytest.mark.parametrize(
-    ("name", "canvas_size", "radius_um", "noise"),
-    [("sketch2d", (96, 128), (8.0, 11.0), 5.2), ("sketch3d", (24, 64, 64), (5.0, 7.0), 11.5)],
+    ("name", "few_steps", "canvas_size", "radius_um", "noise"),
+    [
+        ("sketch2d", False, (96, 128), (8.0, 11.0), 5.2),
+        ("sketch2d", True, (96, 128), (8.0, 11.0), 5.2),
+        ("sketch3d", False, (24, 64, 64), (5.0, 7.0), 11.5),
+    ],
 )
-def test_the_embedded_models_paint_what_is_drawn(name, canvas_size, radius_um, noise):
-    """Nuclei at their places, as bright as they were asked to be, and the noise of their camera."""
-    pipeline = SketchPipeline.from_pretrained(name)
+def test_the_embedded_models_paint_what_is_drawn(name, few_steps, canvas_size, radius_um, noise):
+    """Nuclei at their places, as bright as they were asked to be, and the noise of their camera, which their teacher
+    leaves out in as few steps."""
+    pipeline = SketchPipeline.from_pretrained(name, few_steps=few_steps)
+    assert pipeline.in_few_steps == few_steps
     pipeline.set_progress_bar_config(disable=True)
     settings = NucleiSettings(
         canvas_size=canvas_size, spacing_um=pipeline.spacing_um, num_cells=(6.0,), radius_um=radius_um

@@ -52,7 +52,8 @@ class GenerationSettings:
     dtype: Dtype = "auto"
     """Of the networks; auto: bfloat16 where the processor that begins the data set computes in it, else float32."""
     few_steps: bool = False
-    """Outlines and texture with the weights that draw in a few steps, if the model has them: several times as fast."""
+    """With the weights that draw outlines, texture or whole scenes in a few steps, if the model has them: several times
+    as fast."""
     compile: bool = False
     """Compile the texture networks first: pays on thousands of slices."""
     device: str | None = None
