@@ -1,12 +1,9 @@
 """What goes together in images: measured, simulated, and fitted."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import tifffile
 
-from cascade.data.calibrate import nuclei_like
 from cascade.data.like import like
 from cascade.data.measures import measure_labels
 from cascade.data.ties import Ties, measure_ties
@@ -107,34 +104,7 @@ def test_a_folder_is_simulated_with_what_goes_together_there(population, tmp_pat
     assert settings.brightness_by_number > 0.3
 
 
-@pytest.mark.parametrize(
-    ("size", "spacing", "count"), [((120, 200), (0.5, 0.5), 12), ((24, 60, 80), (1.5, 0.5, 0.5), 10)]
-)
-def test_cells_keep_to_the_middle_of_their_images(size, spacing, count, tmp_path):
-    settings = NucleiSettings(
-        canvas_size=size, spacing_um=spacing, num_cells=(count,), radius_um=(2.0, 2.5), deformation=(0.0,)
-    )
-    confined = [nuclei(stream(1, "middle", n), replace(settings, spread=(0.6,))) for n in range(9)]
-    half = 0.5 * np.array(size) * spacing
-    for one in confined:
-        away = (np.array([cell.centroid_um for cell in one.cells]) - half) / half
-        assert (np.sqrt((away**2).sum(1)) < 0.6 + 2.0 * max(spacing) / half.min()).all()
-        assert (len(one.cells), one.foreground) == (count, None)
-    measures = measure_labels([one.labels for one in confined], spacing)
-    assert np.mean(measures.spread) == pytest.approx(0.6, abs=0.06)
-    fitted = nuclei_like(measures, size, spacing)
-    assert np.mean(fitted.spread) == pytest.approx(np.mean(measures.spread), abs=0.05)
-    anywhere = [nuclei(stream(1, "anywhere", n), settings).labels for n in range(9)]
-    assert nuclei_like(measure_labels(anywhere, spacing), size, spacing).spread == ()
-
-
-def test_cells_that_do_not_fit_into_the_middle_get_more_room():
-    settings = NucleiSettings(canvas_size=(100, 100), spacing_um=SPACING, num_cells=(20.0,), radius_um=(3.0,))
-    made = nuclei(np.random.default_rng(0), replace(settings, spread=(0.2,), inside=True))
-    assert (len(made.cells), made.counts) == (20, {})
-
-
-@pytest.mark.parametrize("name", ["radius_by_number", "touching_by_number", "spread_by_number", "brightness_by_number"])
+@pytest.mark.parametrize("name", ["radius_by_number", "touching_by_number", "brightness_by_number"])
 def test_a_correlation_is_no_larger_than_one(name):
     with pytest.raises(ValueError, match=f"{name} must be from -1 to 1, got 1.5"):
         NucleiSettings(**{name: 1.5})

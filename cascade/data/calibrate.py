@@ -21,8 +21,6 @@ _INNER = (0.02, 0.98)  # extremes of small samples say nothing
 _CELLS = {2: 160, 3: 80}  # of scenes that are compared with the real ones
 _FEWEST_SCENES, _MOST_SCENES = 4, 6
 _GOLDEN = 0.618
-_NARROW = 0.8  # spread, in that of cells that lie anywhere, below which they keep to the middle
-_WHOLE = 0.97  # share of cells that no border cuts from which on none is
 _ALONE = 40  # single cells that are measured at each deformation
 _LONGEST, _FLATTEST = 3.0, (0.25, 4.0)  # that a tissue's cells can be
 _COARSE, _TISSUE, _TISSUE_ROUNDS = 6, 24, 4  # voxels of a radius, and radii of a stack, that tissues are compared at
@@ -74,8 +72,6 @@ def nuclei_like(
         elongation=quantiles(real.elongation),
         axial_elongation=quantiles(real.axial_elongation) if len(canvas) == 3 else (1.0,),
         brightness=quantiles(real.brightness) or None,
-        spread=_confined(real.spread, len(canvas)),
-        inside=bool(len(real.whole)) and _mean(real.whole) > _WHOLE,
         **vars(ties or Ties()),
     )
     solidity = _solidity_by_deformation(settings, seed)
@@ -95,12 +91,6 @@ def nuclei_like(
             axial_elongation=_moved(tall, step, made.axial_elongation, real.axial_elongation, 0.2),
         )
     return settings
-
-
-def _confined(spread: npt.NDArray[Any], ndim: int) -> tuple[float, ...]:
-    """Of cells that keep to the middle of their images; none of those that lie anywhere."""
-    anywhere = np.sqrt((ndim + 2) / 3)
-    return quantiles(spread) if len(spread) >= _FEWEST_SCENES and np.median(spread) < _NARROW * anywhere else ()
 
 
 def tissue_like(

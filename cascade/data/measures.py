@@ -10,7 +10,6 @@ from scipy import ndimage, spatial
 from skimage import measure
 
 _FEW_PX = 12  # of a cell: less has no shape, and neither has what is one pixel thick
-_FEW_CELLS = 4  # less have no spread
 FEW_WHOLE = 0.25  # share of an image's cells that, whole, stand for all: in tissue, most are cut
 _NEAR = 2  # pixels to another cell that is touched: one of background may lie between
 
@@ -33,10 +32,6 @@ class Measures:
     """One an image with cells: share of those with another one no more than a pixel of background away."""
     whole: npt.NDArray[Any]
     """One an image with cells: share of those that no border cuts."""
-    spread: npt.NDArray[Any]
-    """One an image with four cells or more: how far apart they lie, as the size of the ellipsoid which, filled evenly,
-    has their second moments, in that of the one which just fits into the image; in an image filled evenly 1.15, of
-    solids 1.29."""
     nearest_um: npt.NDArray[Any]
     """One a cell that is not alone: distance between centroids."""
     radius_um: npt.NDArray[Any]
@@ -91,7 +86,6 @@ def measure_labels(
             found["touching"].append(float(np.isin(cells.ids, touching_ids(plane)).mean()))
             found["whole"].append(float(np.mean(cells.whole)))
             found["nearest_um"] += cells.nearest_um()
-            found["spread"] += cells.spread()
         picture = next(pictures) if pictures is not None else None
         clear = (
             None if picture is None or not least_contrast else contrasts(plane, picture, cells.ids) >= least_contrast
@@ -145,18 +139,6 @@ def nearest_distances(centres: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.asarray(spatial.KDTree(centres).query(centres, 2)[0][:, 1]) if len(centres) > 1 else np.zeros(0)
 
 
-def spread_of(centres: npt.NDArray[Any], shape: Sequence[int]) -> list[float]:
-    """See `Measures.spread`, of an image's cells, (N, n) in voxels; nothing of fewer than four.
-
-    >>> [round(one, 2) for one in spread_of(np.random.default_rng(0).random((100_000, 2)) * [40, 60], (40, 60))]
-    [1.15]
-    """
-    if len(centres) < _FEW_CELLS:
-        return []
-    moments = centres.var(0, ddof=1) * (len(shape) + 2) / (0.5 * np.array(shape)) ** 2
-    return [float(np.sqrt(moments.mean()))]
-
-
 def measure_masks(masks: Iterable[npt.NDArray[Any]], spacing_um: Sequence[float]) -> Measures:
     """Shapes of single cells, each a mask of its own, whole; of a population there is nothing to measure."""
     spacing = np.array(spacing_um, float)
@@ -176,17 +158,11 @@ class _Cells:
         self.masks = [labels[box] == label for label, box in found]
         self.whole = [self._is_whole(box) for box in self.boxes]
 
-        corners = np.array([[side.start for side in box] for box in self.boxes]).reshape(-1, labels.ndim)
-        middles = np.array([np.argwhere(mask).mean(0) for mask in self.masks]).reshape(-1, labels.ndim)
-        self.centres = (corners + middles) * spacing
-
     def nearest_um(self) -> list[float]:
         """Distance of each centroid to the next; of a cell that is alone, none."""
-        return list(nearest_distances(self.centres).tolist())
-
-    def spread(self) -> list[float]:
-        """How far apart they lie; of fewer than four cells nothing."""
-        return spread_of(self.centres / self.spacing, self.shape)
+        corners = np.array([[side.start for side in box] for box in self.boxes])
+        centres = (corners + [np.argwhere(mask).mean(0) for mask in self.masks]) * self.spacing
+        return list(nearest_distances(centres).tolist())
 
     def shapes(self, clear: npt.NDArray[Any] | None = None) -> dict[str, list[float]]:
         """Of whole cells, by name; of all where hardly any is whole. clear: one a cell, whether its outline is seen."""

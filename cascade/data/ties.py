@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.stats import rankdata
 
-from cascade.data.measures import FEW_WHOLE, contrasts, spread_of, touching_ids, whole_ids
+from cascade.data.measures import FEW_WHOLE, contrasts, touching_ids, whole_ids
 from cascade.data.sketch_decay import shared_variance
 from cascade.draws import scores
 
@@ -26,7 +26,6 @@ class Ties:
     radius_by_number: float = 0.0
     radius_shared: float = 0.0
     touching_by_number: float = 0.0
-    spread_by_number: float = 0.0
     brightness_by_number: float = 0.0
     brightness_shared: float = 0.0
 
@@ -43,7 +42,7 @@ def measure_ties(
     >>> measure_ties([np.eye(9, dtype=int)] * 9) == Ties()
     True
     """
-    numbers, touching, spreads = [], [], []
+    numbers, touching = [], []
     sizes: list[npt.NDArray[Any]] = []
     lights: list[npt.NDArray[Any]] = []
     pictures = iter(images) if images is not None else None
@@ -55,7 +54,6 @@ def measure_ties(
             continue
         numbers.append(len(ids))
         touching.append(len(touching_ids(plane)) / len(ids))
-        spreads += [(len(ids), one) for one in spread_of(_centres(plane, ids), plane.shape)]
         some = np.isin(ids, whole_ids(plane))
         some = some if some.mean() >= FEW_WHOLE else np.ones_like(some)
         if picture is not None:
@@ -69,27 +67,14 @@ def measure_ties(
     before = np.array([count[count < one].sum() + count[count == one].sum() / 2 for one in count])
     radius = _tie(sizes, scores(before / count.sum()))
     brightness = _tie(lights, scores(before / count.sum())) if lights else (0.0, 0.0)
-    spread = np.array(spreads).reshape(-1, 2)
+    crowded = _correlation(_scores(np.array(touching)), _scores(count))
     return Ties(
         radius_by_number=radius[0],
         radius_shared=radius[1],
-        touching_by_number=_by_number(np.array(touching), count),
-        spread_by_number=_by_number(spread[:, 1], spread[:, 0]),
+        touching_by_number=crowded if _is_clear(crowded, len(count)) else 0.0,
         brightness_by_number=brightness[0],
         brightness_shared=brightness[1],
     )
-
-
-def _centres(labels: npt.NDArray[Any], ids: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.array(ndimage.center_of_mass(labels > 0, labels, ids)).reshape(-1, labels.ndim)
-
-
-def _by_number(values: npt.NDArray[Any], count: npt.NDArray[Any]) -> float:
-    """Correlation of something with one value an image."""
-    if len(values) < _FEWEST:
-        return 0.0
-    found = _correlation(_scores(values), _scores(count))
-    return found if _is_clear(found, len(count)) else 0.0
 
 
 def _tie(values: list[npt.NDArray[Any]], number: npt.NDArray[Any]) -> tuple[float, float]:

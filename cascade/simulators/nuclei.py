@@ -1,7 +1,7 @@
 """Nuclei of any tissue, by their numbers: sizes, shapes, how many, and how crowded they lie."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,6 @@ from cascade.settings import check_fields
 from cascade.simulators.bodies import Body, ellipsoid_bodies, random_frames
 from cascade.simulators.checks import check_all_placed, check_canvas
 from cascade.simulators.crowd import Crowd, Site
-
-_FULL = 0.35  # share of a region that cells fill at most: more, put at random, find no room
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +48,14 @@ class NucleiSettings:
     """Its correlation with how many cells an image has, as normal scores over images."""
     clustering: tuple[float, ...] = (0.0,)
     """Of a cell, or a group that touches. 0: put anywhere; 1: as near to others as it fits; -1: as far from them."""
-    spread: tuple[float, ...] = ()
-    """Centres lie in an ellipsoid around the middle of the canvas, so large in that of the one which just fits, larger
-    where the cells would not fit; default anywhere."""
-    spread_by_number: float = 0.0
-    """As of the share that touches."""
     inside: bool = False
     """No cell is cut by the border of the canvas."""
     brightness: tuple[float, ...] | None = None
     """Wanted mean of a cell, camera units; default left to who paints."""
     brightness_by_number: float = 0.0
-    """As of the radius."""
+    """Correlation of a cell's brightness with how many an image has, as for the radius."""
     brightness_shared: float = 0.0
-    """As of the radius."""
+    """How alike in brightness the cells of one image are beside that, as for the radius."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -76,9 +69,7 @@ class NucleiSettings:
         check_quantiles("clustering", self.clustering, least=-1, most=1)
         if self.brightness is not None:
             check_quantiles("brightness", self.brightness, least=0)
-        if self.spread:
-            check_quantiles("spread", self.spread, above=0)
-        for name in ("radius_by_number", "touching_by_number", "spread_by_number", "brightness_by_number"):
+        for name in ("radius_by_number", "touching_by_number", "brightness_by_number"):
             if not -1 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from -1 to 1, got {getattr(self, name):g}")
         for name in ("radius_shared", "brightness_shared"):
@@ -107,31 +98,16 @@ def nuclei(
     rank = rank if number_rank is None else number_rank
     weighted = _rank_of_cells(settings.num_cells, rank)
     bodies = bodies_of(rng, settings, count, weighted)
-    region = None
-    if settings.spread:
-        spread = float(at_rank(settings.spread, tied(rng.random(1), by=settings.spread_by_number, cause=rank))[0])
-        region = _ellipsoid(settings, bodies, spread)
-    smallest = float(at_rank(settings.radius_um, 0.1))
-    crowd = Crowd(settings.canvas_size, settings.spacing_um, smallest, region=region, inside=settings.inside)
+    crowd = Crowd(
+        settings.canvas_size, settings.spacing_um, float(at_rank(settings.radius_um, 0.1)), inside=settings.inside
+    )
     touching = float(at_rank(settings.touching, tied(rng.random(1), by=settings.touching_by_number, cause=rank))[0])
     fill(rng, crowd, bodies, touching=touching, clustering=settings.clustering)
     check_all_placed(crowd, count, settings.num_cells[0])
-    brightness = None
-    if settings.brightness is not None:
-        ranks = _of_image(rng, count, settings.brightness_by_number, settings.brightness_shared, weighted)
-        brightness = at_rank(settings.brightness, ranks)
-    return replace(crowd.annotation(brightness), foreground=None)  # where centres lie is no organism
-
-
-def _ellipsoid(settings: NucleiSettings, bodies: Sequence[Body], spread: float) -> npt.NDArray[np.bool_]:
-    """Around the canvas's middle: large enough for the bodies, and larger by a radius where none is to leave it."""
-    canvas, ndim = settings.canvas_size, len(settings.canvas_size)
-    unit = np.prod(canvas) * (np.pi / 4 if ndim == 2 else np.pi / 6)
-    size = max(spread, float((sum(body.voxels for body in bodies) / (_FULL * unit)) ** (1 / ndim)))
-    half = 0.5 * np.array(canvas) * settings.spacing_um
-    radius = float(np.mean([sum(body.reach_um) / 2 for body in bodies])) if bodies and settings.inside else 0.0
-    axes = np.ogrid[tuple(slice(-1 + 1 / n, 1, 2 / n) for n in canvas)]
-    return np.asarray(sum((axis / (size + radius / one)) ** 2 for axis, one in zip(axes, half, strict=True)) <= 1)
+    if settings.brightness is None:
+        return crowd.annotation()
+    ranks = _of_image(rng, count, settings.brightness_by_number, settings.brightness_shared, weighted)
+    return crowd.annotation(at_rank(settings.brightness, ranks))
 
 
 def _of_image(rng: np.random.Generator, count: int, by: float, shared: float, cause: float) -> npt.NDArray[Any]:
