@@ -60,6 +60,17 @@ def test_ties_leave_sizes_and_light_as_they_are_over_all_cells(population):
     np.testing.assert_allclose(np.quantile(radius, np.linspace(0.1, 0.9, 5)), asked, atol=0.25)
 
 
+def test_the_rank_of_its_number_says_what_an_image_is_like():
+    """Most cells in the fullest image, and by a full tie the largest."""
+    settings = NucleiSettings(
+        canvas_size=(160, 160), spacing_um=SPACING, num_cells=(2.0, 22.0), radius_um=(2.5, 5.0), radius_by_number=1.0
+    )
+    few, many = (nuclei(np.random.default_rng(0), settings, number_rank=rank) for rank in (0.0, 1.0))
+    assert (len(few.cells), len(many.cells)) == (2, 22)
+    assert np.mean([cell.size for cell in few.cells]) == pytest.approx(np.pi * 2.5**2, rel=0.1)
+    assert np.mean([cell.size for cell in many.cells]) == pytest.approx(np.pi * 5.0**2, rel=0.1)
+
+
 def test_a_few_images_say_nothing(population):
     assert measure_ties(*with_light(population[:7])) == Ties()
     assert measure_ties([np.zeros((8, 8), int)] * 9) == Ties()

@@ -200,8 +200,7 @@ def _scenes(settings: NucleiSettings, seed: int, what: str) -> Iterator[Annotati
     for n in range(scenes):
         rank = (n + 0.5) / scenes
         other = tied(np.array([(_GOLDEN * n + 0.5) % 1]), by=settings.touching_by_number, cause=rank)
-        count, share = float(at_rank(settings.num_cells, rank)), float(at_rank(settings.touching, other)[0])
-        one = replace(settings, num_cells=(count,), touching=(share,))
+        one = replace(settings, touching=(float(at_rank(settings.touching, other)[0]),))
         yield nuclei(stream(seed, "likeness", what, n), one, number_rank=rank)
 
 

@@ -82,7 +82,7 @@ def nuclei(
 ) -> Annotation:
     """Nuclei at random places: each in one piece, none on another, none left out unseen.
 
-    number_rank: what share of images has fewer cells, where `num_cells` is a single number and does not say it.
+    number_rank: what share of images has fewer cells, default drawn; given, all of them must fit.
 
     Cells that touch do so in groups of two and more, the others keep two pixels of background around them. Raises
     ValueError if fewer fit than `num_cells` asks for at least; between its least and what was drawn, those that did not
@@ -93,9 +93,9 @@ def nuclei(
     (9, [])
     """
     settings = settings or NucleiSettings()
-    rank = float(rng.random(1)[0])
+    drawn = float(rng.random(1)[0])
+    rank = drawn if number_rank is None else number_rank
     count = round(float(at_rank(settings.num_cells, rank)))
-    rank = rank if number_rank is None else number_rank
     weighted = _rank_of_cells(settings.num_cells, rank)
     bodies = bodies_of(rng, settings, count, weighted)
     crowd = Crowd(
@@ -103,7 +103,7 @@ def nuclei(
     )
     touching = float(at_rank(settings.touching, tied(rng.random(1), by=settings.touching_by_number, cause=rank))[0])
     fill(rng, crowd, bodies, touching=touching, clustering=settings.clustering)
-    check_all_placed(crowd, count, settings.num_cells[0])
+    check_all_placed(crowd, count, settings.num_cells[0] if number_rank is None else count)
     if settings.brightness is None:
         return crowd.annotation()
     ranks = _of_image(rng, count, settings.brightness_by_number, settings.brightness_shared, weighted)
