@@ -48,8 +48,8 @@ def measure_ties(
     pictures = iter(images) if images is not None else None
     for plane in labels:
         picture = next(pictures) if pictures is not None else None
-        voxels = np.bincount(plane.ravel())
-        ids = np.flatnonzero(voxels[1:]) + 1
+        ids, voxels = np.unique(plane, return_counts=True)
+        ids, voxels = ids[ids > 0], voxels[ids > 0]
         if not len(ids):
             continue
         numbers.append(len(ids))
@@ -60,7 +60,7 @@ def measure_ties(
             lights.append(np.atleast_1d(ndimage.mean(picture, plane, ids)))
             clear = contrasts(plane, picture, ids) >= least_contrast
             some = some & clear if least_contrast and (some & clear).any() else some
-        sizes.append(voxels[ids[some]].astype(float))
+        sizes.append(voxels[some].astype(float))
     if len(numbers) < _FEWEST:
         return Ties()
     count = np.array(numbers)
