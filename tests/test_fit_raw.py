@@ -8,6 +8,7 @@ import tifffile
 from conftest import field_of_view
 from made_up import tiny_sketch_pipeline
 
+from cascade import processor
 from cascade.commands import fit_raw
 from cascade.commands.cli import main
 from cascade.commands.fit import fit
@@ -45,6 +46,7 @@ def here(monkeypatch):
 
     monkeypatch.setattr(fit_raw, "run_child", run_child)
     monkeypatch.setattr(fit_raw, "_FEWEST", 3)
+    monkeypatch.setattr(processor, "fast_bfloat16", lambda device: False)  # of one process, which trained otherwise
     return asked
 
 
@@ -65,6 +67,17 @@ def test_raw_images_in_a_data_set_out(folders, here):
     assert len(here) == 4  # nothing is done twice
     with pytest.raises(ValueError, match="another plan"):
         fit(FitSettings(images, output_dir=out, base_model="nuclei2d"))
+
+
+@pytest.mark.parametrize(("fast", "precision"), [(True, "bf16"), (False, "no")])
+def test_training_is_in_bfloat16_where_that_is_fast(fast, precision, folders, monkeypatch):
+    images, base, out = folders
+    asked = []
+    monkeypatch.setattr(processor, "fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr(fit_raw, "run_child", lambda module, options, *, launched: asked.append(options) or 1)
+    with pytest.raises(RuntimeError, match="train_sketch_ddpm stopped"):
+        fit(FitSettings(images, output_dir=out, simulate="nuclei", base_model=str(base), budget=1e-4))
+    assert asked[0][asked[0].index("--mixed_precision") + 1] == precision
 
 
 def test_the_test_set_is_looked_at_before_anything_is_done(folders, here):

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 
 BASE = {
     "geometry", "rng", "draws", "files", "locks", "ownership", "memory", "processor", "evenly", "settings", "reading",
-    "extras", "vendor", "ngff",
+    "extras", "vendor", "ngff", "waiting",
 }  # fmt: skip
 PARTS = BASE | {"annotation", "shapes", "optics", "population", "sketch", "diffusion", "gan", "neus", "multiview"}
 ALLOWED = {
@@ -20,6 +20,7 @@ ALLOWED = {
     "ownership": {"files", "locks"},
     "memory": set(),
     "processor": set(),
+    "waiting": set(),
     "evenly": set(),
     "extras": set(),
     "vendor": {"extras"},
