@@ -2,7 +2,9 @@
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import optimize
+
+from cascade.draws import scores
 
 _FEWEST = 12  # cells
 _CLEAR = 4.0  # standard errors: less is chance
@@ -59,11 +61,11 @@ def shared_variance(values: npt.NDArray[np.float64], image: npt.NDArray[np.int_]
     if len(np.unique(image)) < 3:
         return 0.0
     ranks = np.argsort(np.argsort(values))
-    scores = special.ndtri((ranks + 0.5) / len(values))
+    normal = scores((ranks + 0.5) / len(values))
     counts = np.bincount(image)
     seen = counts > 1
-    means = np.bincount(image, scores) / np.maximum(counts, 1)
-    own = np.bincount(image, (scores - means[image]) ** 2)
+    means = np.bincount(image, normal) / np.maximum(counts, 1)
+    own = np.bincount(image, (normal - means[image]) ** 2)
     within = own[seen].sum() / (counts[seen] - 1).sum() if seen.any() else 0.0
     between = max(float(means[seen].var(ddof=1) - (within / counts[seen]).mean()), 0.0) if seen.sum() > 1 else 0.0
     return round(float(between / (between + within)), 3) if between + within > 0 else 0.0
