@@ -235,7 +235,7 @@ def _guidance(of: DataSet) -> float:
 def _kept(pipeline: SketchPipeline, scenes: list[Annotation], how: dict) -> dict:
     found: list[Faithfulness] = []
     for n, scene in enumerate(scenes):
-        sketch = draw_sketch(scene, pipeline.sketch_settings, stream(0, "sketch", n))
+        sketch = draw_sketch(scene, pipeline.sketch_settings[0], stream(0, "sketch", n))
         image = pipeline(sketches=sketch, generator=torch.Generator().manual_seed(n), **how).images[0]
         found.append(faithfulness(scene.labels, sketch, image, scene.spacing_um))
     whole = reduce(Faithfulness.__add__, found)
@@ -252,7 +252,7 @@ def _sketched(pipeline: SketchPipeline, of: DataSet, number: int, part: tuple[in
     image, labels = read_image(of.pairs[number][0]), matched_slices(read_labels(of.pairs[number][1]))
     image, labels = (one[..., of.first_column :] for one in (image, labels))
     labels = one_piece(labels)[0]
-    sketch = sketch_of_image(labels, image, pipeline.sketch_settings, spacing_um=of.spacing_um)
+    sketch = sketch_of_image(labels, image, pipeline.sketch_settings[0], spacing_um=of.spacing_um)
     if part is None:
         return image, sketch
     middle = tuple(slice(max(n - m, 0) // 2, max(n - m, 0) // 2 + m) for n, m in zip(image.shape, part, strict=True))

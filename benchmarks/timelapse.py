@@ -46,7 +46,7 @@ def main() -> None:
     real = np.stack([read_image(path)[middle, middle] for path in frames])
     volume = SketchPipeline.from_pretrained(options.volume)
     labels = [detect(image, volume.spacing_um[1:]) for image in real]
-    settings = volume.sketch_settings
+    settings = volume.sketch_settings[0]
     sketch = np.stack(
         [
             sketch_of_image(found, image, settings, spacing_um=volume.spacing_um[1:])

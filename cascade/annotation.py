@@ -161,7 +161,8 @@ class Annotation:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """An image and its annotation. image: the data set's dtype, camera units; None before anyone has painted one."""
+    """An image and its annotation. image: the data set's dtype, camera units, like the labels or, of several channels,
+    (C, …); None before anyone has painted one."""
 
     image: npt.NDArray[Any] | None
     annotation: Annotation
@@ -174,8 +175,16 @@ class Sample:
     """What differs from the fitted microscope, by name; nothing where none was varied."""
 
     def __post_init__(self) -> None:
-        if self.image is not None and self.image.shape != self.annotation.labels.shape:
-            raise ValueError(f"the image has shape {self.image.shape}, its labels {self.annotation.labels.shape}")
+        shape = self.annotation.labels.shape
+        if self.image is not None and self.image.shape not in (shape, (len(self.image), *shape)):
+            raise ValueError(f"the image has shape {self.image.shape}, its labels {shape}")
+
+    @property
+    def channels(self) -> tuple[npt.NDArray[Any], ...]:
+        """The image's, each like the labels; none without an image."""
+        if self.image is None:
+            return ()
+        return (self.image,) if self.image.shape == self.labels.shape else tuple(self.image)
 
     @property
     def labels(self) -> npt.NDArray[Any]:

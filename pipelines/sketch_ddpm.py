@@ -22,8 +22,8 @@ from cascade.optics.camera import digitise
 from cascade.optics.vary import Microscope, draw_microscope
 from cascade.optics.window import Window, check_window
 from cascade.pipelines.painter import check_spacing
-from cascade.rng import seed_from, stream, torch_stream
-from cascade.sketch.draw import asked, draw_sketch
+from cascade.rng import seed_from, torch_stream
+from cascade.sketch.channels import draw_channels, of_record
 from cascade.sketch.settings import SketchSettings
 
 Array = npt.NDArray[Any]
@@ -53,7 +53,7 @@ class SketchPipeline(HubStage, DiffusionPipeline):
         spacing_um: voxel size of the images that it was trained on, y x or z y x.
         windows: `low`, `high`, `gamma` of the intensity window, one of each channel.
         dtype: of those images.
-        sketch: fields of `SketchSettings`, fitted to those images; None where no one has fitted any.
+        sketch: how sketches are drawn, see `record_of`, fitted to those images; None where no one has fitted any.
         t_start, sigma, num_inference_steps, solver, guidance_um: with which it paints well, see `PaintingSettings`.
     """
 
@@ -85,11 +85,10 @@ class SketchPipeline(HubStage, DiffusionPipeline):
             guidance_um=guidance_um,
         )
         spacing_um = [float(one) for one in spacing_um or [1.0] * unet.config.dimensions]
-        windows = windows or [asdict(Window(0.0, 65535.0))] * unet.config.in_channels
-        if len(windows) != unet.config.in_channels:
-            raise ValueError(
-                f"{len(windows)} windows for a network of {unet.config.in_channels} channels: one for each"
-            )
+        channels = unet.config.in_channels
+        windows = windows or [asdict(Window(0.0, 65535.0))] * channels
+        if len(windows) != channels:
+            raise ValueError(f"{len(windows)} windows for a network of {channels} channels: one for each")
         [Window(**one) for one in windows]  # what cannot be is said now
         if len(spacing_um) != unet.config.dimensions:
             raise ValueError(f"spacing_um has {len(spacing_um)} lengths, the network {unet.config.dimensions} axes")
@@ -116,13 +115,19 @@ class SketchPipeline(HubStage, DiffusionPipeline):
         return tuple(self.config.spacing_um)
 
     @property
-    def sketch_settings(self) -> SketchSettings:
-        """How sketches are drawn; raises ValueError where no one has fitted them."""
+    def sketch_settings(self) -> tuple[SketchSettings, ...]:
+        """How each channel is drawn in sketches; raises ValueError where no one has fitted that."""
+        return self._sketched()[0]
+
+    @property
+    def cell_channel(self) -> int:
+        """Number of the channel, from 1, that shows the cells, see `draw_channels`."""
+        return self._sketched()[1]
+
+    def _sketched(self) -> tuple[tuple[SketchSettings, ...], int]:
         if self._sketch is None:
-            raise ValueError(
-                "this model does not say how its sketches are drawn: give settings, as fit_sketch finds them"
-            )
-        return SketchSettings(**self._sketch)
+            raise ValueError("this model does not say how sketches are drawn: give settings, as fit_sketch finds them")
+        return of_record(self._sketch, self.unet.config.in_channels)
 
     @torch.inference_mode()
     def __call__(
@@ -137,7 +142,7 @@ class SketchPipeline(HubStage, DiffusionPipeline):
     ) -> SketchOutput:
         """Paint annotations, or sketches (Y, X), (Z, Y, X), with several channels (C, …), in camera units.
 
-        settings: of the sketches that are drawn of annotations, default the model's. painting: fields of
+        settings: of sketches of one channel, which are drawn of annotations, default the model's. painting: fields of
         `PaintingSettings`, default the model's. micro_batch_size: images of one size that are painted together, default
         as many as memory has room for.
 
@@ -152,11 +157,11 @@ class SketchPipeline(HubStage, DiffusionPipeline):
             raise ValueError("give either annotations or sketches")
         scenes = [annotations] if isinstance(annotations, Annotation) else list(annotations or [])
         for scene in scenes:
-            self.check(scene)
+            check_spacing(scene, self.spacing_um)
         if sketches is None:
-            own = settings or self.sketch_settings
-            drawings = [draw_sketch(scene, own, stream(seed, "sketch", n)) for n, scene in enumerate(scenes)]
-            scenes = [asked(scene, own, stream(seed, "sketch", n)) for n, scene in enumerate(scenes)]
+            own, cell_channel = ([settings], 1) if settings else self._sketched()
+            drawn = [draw_channels(scene, own, seed, n, cell_channel) for n, scene in enumerate(scenes)]
+            scenes, drawings = [told for told, _ in drawn], [sketch for _, sketch in drawn]
         else:
             drawings = [sketches] if isinstance(sketches, np.ndarray) else list(sketches)
         images = self._painted(drawings, [(seed, n) for n in range(len(drawings))], how, micro_batch_size)
@@ -172,15 +177,15 @@ class SketchPipeline(HubStage, DiffusionPipeline):
     ) -> Sample:
         """An annotation's sample, which depends on the annotation, seed and index alone. vary: how far microscopes
         differ, see `draw_microscope`."""
-        self.check(annotation)
-        told = asked(annotation, self.sketch_settings, stream(seed, "sketch", index))
-        sketch = draw_sketch(annotation, self.sketch_settings, stream(seed, "sketch", index))
-        window, dtype = self.windows[0], self.config.dtype
+        check_spacing(annotation, self.spacing_um)
+        settings, cell_channel = self._sketched()
+        told, sketch = draw_channels(annotation, settings, seed, index, cell_channel)
+        window, dtype = self.windows[cell_channel - 1], self.config.dtype
         drawn = draw_microscope(vary, seed, index, window, dtype, self.spacing_um, noise_is_there=True)
         microscope = drawn or Microscope()
         sketch = microscope.of_sketch(sketch, annotation.labels > 0, self.spacing_um)
         image = self._painted([sketch], [(seed, index)], self.painting(**vars(how or PaintingSettings())), 1)[0]
-        image = microscope.of_image(image, window.low)
+        image = microscope.of_image(image, [own.low for own in self.windows])
         return Sample(digitise(image, dtype), told, seed, index, microscope=microscope.record())
 
     def painting(self, **given: Any) -> PaintingSettings:
@@ -204,10 +209,6 @@ class SketchPipeline(HubStage, DiffusionPipeline):
             overlap = self._overlap(whole, whole.tile_size)
             check_tiles(self.unet.config.dimensions, whole.tile_size, overlap, self.unet.factor)
         return whole
-
-    def check(self, annotation: Annotation) -> None:
-        """Raises ValueError for an annotation of another dimension or voxel size than the model's images."""
-        check_spacing(annotation, self.spacing_um)
 
     def _painted(
         self, sketches: list[Array], seeds: list[tuple[int, int]], how: PaintingSettings, at_once: int | None

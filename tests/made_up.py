@@ -21,6 +21,7 @@ from cascade.optics.window import Window
 from cascade.pipelines.conditional_gan import ConditionalGANPipeline
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.population.compositing import Cell
+from cascade.sketch.channels import record_of
 from cascade.sketch.settings import SketchSettings
 
 HALO = Halo([0.3, 0.15, 0.05])
@@ -73,7 +74,8 @@ def tiny_sketch_pipeline(dimensions: int = 2, channels: int = 1, *, trained: boo
     if trained:
         with torch.no_grad():
             unet.last.weight.normal_(0, 0.1)
-    sketch = asdict(SketchSettings(brightness=(400.0, 900.0), background=(300.0,)))
+    each = [SketchSettings(brightness=(400.0, 900.0), background=(300.0 + 100 * n,)) for n in range(channels)]
+    sketch = record_of(each)
     given = dict(
         spacing_um=[1.0, 0.5, 0.5][-dimensions:], windows=[asdict(Window(100.0, 2000.0))] * channels, sketch=sketch,
         t_start=60, num_inference_steps=3,

@@ -18,6 +18,7 @@ from cascade.export.preview import sample_preview
 from cascade.export.records import SampleRecord
 from cascade.export.save import save_samples
 from cascade.export.tiff import write_tiff
+from cascade.files import STATE
 
 SPACING = {2: (0.65, 0.65), 3: (2.0, 0.8, 0.8)}
 
@@ -33,6 +34,18 @@ def written(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("out") / "set"
     samples = [sample(request.param, n) for n in range(3)]
     return save_samples(samples, folder), samples
+
+
+@pytest.mark.parametrize("name", sorted(set(FORMATS) - {"coco"}))
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_sample_has_the_same_bytes_each_time(name, ndim, tmp_path):
+    folders = [save_samples([sample(ndim, 0)], tmp_path / once, (name,)) for once in ("a", "b")]
+    first, second = (
+        {p.relative_to(f): p.read_bytes() for p in f.rglob("*") if p.is_file() and STATE not in p.parts}
+        for f in folders
+    )
+    assert len(first) > 2
+    assert first == second
 
 
 def test_the_challenges_own_tools_accept_it(written, tmp_path):

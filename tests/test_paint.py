@@ -178,7 +178,7 @@ def test_annotations_at_another_spacing_are_refused(annotations, tmp_path, capsy
 def test_a_model_without_sketch_settings_says_what_to_do(annotations, tmp_path, capsys):
     tiny_sketch_pipeline(sketch=None).save_pretrained(tmp_path / "model")
     assert painted(tmp_path / "model", annotations, tmp_path / "set") == 1
-    assert "does not say how its sketches are drawn" in capsys.readouterr().err
+    assert "does not say how sketches are drawn" in capsys.readouterr().err
 
 
 def test_a_cascade_is_told_nothing_of_sketches(annotations, tmp_path, capsys):

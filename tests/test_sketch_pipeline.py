@@ -52,7 +52,7 @@ def test_an_annotation_becomes_an_image_that_says_what_is_known():
     assert (sample.image.shape, sample.image.dtype) == ((48, 56), np.uint16)
     np.testing.assert_array_equal(sample.image, np.rint(made.images[0]))
     assert all(cell.brightness is not None for cell in sample.cells)
-    settings, seed = pipeline.sketch_settings, sample.seed
+    (settings,), seed = pipeline.sketch_settings, sample.seed
     np.testing.assert_array_equal(made.sketches[0], draw_sketch(annotation, settings, stream(seed, "sketch", 0)))
     told = asked(annotation, settings, stream(seed, "sketch", 0))
     assert [cell.brightness for cell in told.cells] == [cell.brightness for cell in sample.cells]
@@ -235,12 +235,12 @@ def test_a_generator_is_no_number():
 
 
 def test_spacings_that_differ_by_rounding_are_the_same():
-    tiny_sketch_pipeline().check(scene(spacing=(0.504, 0.497)))
+    tiny_sketch_pipeline().paint(scene(spacing=(0.504, 0.497)), 0, 0, PaintingSettings(**FAST))
 
 
 def test_a_model_without_sketch_settings_says_so():
     pipeline = tiny_sketch_pipeline(sketch=None)
-    with pytest.raises(ValueError, match="does not say how its sketches are drawn: give settings, as fit_sketch finds"):
+    with pytest.raises(ValueError, match="does not say how sketches are drawn: give settings, as fit_sketch finds"):
         pipeline(scene())
     own = SketchSettings(brightness=(600.0,), background=(300.0,))
     assert len(pipeline(scene(), settings=own, **FAST).samples) == 1
@@ -307,7 +307,7 @@ def test_the_embedded_model_of_membranes_paints_walls_as_bright_as_drawn():
     scene = tissue(np.random.default_rng(0), settings)
     painted = pipeline(scene, generator=torch.Generator().manual_seed(0))
     sketch, image = painted.sketches[0], painted.images[0].astype(float)
-    wall = membranes(scene.labels, scene.spacing_um, pipeline.sketch_settings.thickness_um)
+    wall = membranes(scene.labels, scene.spacing_um, pipeline.sketch_settings[0].thickness_um)
     inside = ndimage.distance_transform_edt(~wall, scene.spacing_um) > 1.0
     for where in (wall, inside):
         assert image[where].mean() == pytest.approx(sketch[where].mean(), rel=0.1)

@@ -58,7 +58,7 @@ def test_a_training_makes_a_model_of_raw_images(trained):
     assert pipeline.scheduler.config.beta_schedule == "squaredcos_cap_v2"
     assert pipeline.scheduler.config.prediction_type == "epsilon"
     assert pipeline.unet.last.weight.abs().max() > 0  # it learnt something
-    assert pipeline.sketch_settings.background[0] == pytest.approx(300, rel=0.1)  # read off the raw images
+    assert pipeline.sketch_settings[0].background[0] == pytest.approx(300, rel=0.1)  # read off the raw images
     made = pipeline(sketches=np.full((40, 48), 500.0, np.float32), generator=torch.Generator().manual_seed(0))
     assert made.images[0].shape == (40, 48)
     card = (trained / "README.md").read_text()
@@ -145,7 +145,7 @@ def test_a_sequence_is_learnt_as_a_volume(tmp_path, monkeypatch):
     pipeline = SketchPipeline.from_pretrained(tmp_path / "model")
     assert pipeline.spacing_um == (2.0, 1.0, 1.0)
     assert pipeline.unet.config.dimensions == 3
-    assert pipeline.sketch_settings.brightness[-1] > 200
+    assert pipeline.sketch_settings[0].brightness[-1] > 200
     assert set(looked_at) == {2}
 
 

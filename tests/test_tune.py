@@ -280,10 +280,10 @@ def test_images_without_cells_are_named(model, tmp_path, capsys):
     assert "no cell can be seen in the middle of any image" in capsys.readouterr().err
 
 
-def test_models_of_several_channels_are_refused(images, tmp_path, capsys):
+def test_images_of_fewer_channels_than_the_model_paints_are_refused(images, tmp_path, capsys):
     tiny_sketch_pipeline(channels=2).save_pretrained(tmp_path / "model")
-    assert run(images, tmp_path / "model", tmp_path / "out") == 2
-    assert "paints several channels" in capsys.readouterr().err
+    assert run(images, tmp_path / "model", tmp_path / "out") == 1
+    assert "which has no axis of 2 channels" in capsys.readouterr().err
 
 
 def test_a_model_of_membranes_is_tuned_on_cells_between_them(tmp_path):

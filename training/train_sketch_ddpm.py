@@ -31,6 +31,7 @@ from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
 from cascade.evenly import evenly
 from cascade.hub.cards import Origin
 from cascade.pipelines.sketch_ddpm import SketchPipeline
+from cascade.sketch.channels import record_of
 from cascade.sketch.draw import sketch_of_image
 from cascade.sketch.settings import SketchSettings
 from cascade.training.finish import draw_preview, save_stage
@@ -53,7 +54,9 @@ class Settings(PainterSettings):
     data: tuple[str, ...] = ()
     """A folder of raw images, planes or stacks, or files."""
     channels: int = 1
-    """Of the images."""
+    """Of the images, each of which is painted."""
+    cell_channel: int = 1
+    """Number of the one of them, from 1, that cells are looked for in."""
     channel: str | None = None
     """Learn this one of them alone: its name, or its number from 1."""
     time_as_depth: bool = False
@@ -69,6 +72,8 @@ class Settings(PainterSettings):
         check_folders(self.output_dir, self.data, self.base_model)
         if self.channel is not None and self.channels > 1:
             raise ValueError("channel is one alone, and goes without `channels`")
+        if not 1 <= self.cell_channel <= self.channels:
+            raise ValueError(f"cell_channel must be a number from 1 to {self.channels}, got {self.cell_channel}")
         if self.sketch in ("gt", "st") and len(self.data) > 1:
             raise ValueError("sketch gt or st needs one folder as `data`, whose labels lie in it")
 
@@ -127,51 +132,65 @@ def _pipeline(
         spacing_um=list(spacing),
         windows=[asdict(window) for window in patches.windows],
         dtype=str(patches.images[0].dtype),
-        sketch=None if sketch is None else asdict(sketch),
+        sketch=None if sketch is None else record_of(sketch, settings.cell_channel),
     )
     return pipeline, examples
 
 
 def _sketches(
     settings: Settings, patches: PatchDataset, spacing: tuple[float, ...]
-) -> tuple[SketchSettings | None, list[tuple[Array, Array]]]:
-    """How sketches are drawn, and some of parts of the images; without it, parts smoothed until little else is left."""
-    if settings.sketch == "none" or settings.channels > 1:
-        parts = [_middle(one, patches.patch_size) for one in _some(patches.images)]
+) -> tuple[list[SketchSettings] | None, list[tuple[Array, Array]]]:
+    """How the sketch of each channel is drawn, and some of parts of the images; without it, parts smoothed until little
+    else is left."""
+    images = _some(patches.images)
+    if settings.sketch == "none":
+        parts = [_middle(one, patches.patch_size) for one in images]
         return None, [(np.stack([ndimage.gaussian_filter(c, _SMOOTH_PX) for c in part]), part) for part in parts]
-    if settings.time_as_depth and settings.sketch == "raw":
-        return _of_frames(patches, spacing[1:])
-    if settings.sketch == "raw":
-        images = [image[0] for image in _some(patches.images)]
-        structure = shown_structure(images)
-        labels = [FIND[structure](image, spacing) for image in images]
-        found = fit_sketch(images, labels, spacing_um=spacing, structure=structure)
+    if settings.sketch != "raw":
+        images, labels, found = _of_labels(settings, spacing)
+    elif settings.time_as_depth:  # cells are looked for in each frame: what moves from one to the next is no solid
+        depth, spacing = patches.patch_size[0], spacing[1:]
+        volumes = [image[:, (image.shape[1] - depth) // 2 :][:, :depth] for image in images]
+        images = [frame for volume in volumes for frame in np.moveaxis(volume, 1, 0)]
+        labels, found = _of_cells(settings, images, spacing)
     else:
-        how: dict[str, Any] = dict(truth=settings.sketch, sequences=settings.sequences, spacing_um=spacing)
-        found = fit_sketch(settings.data[0], channel=settings.channel, **how)
-        seen = look_at(settings.data[0], channel=settings.channel, most=_SHOWN, whole=False, **how)
-        images, labels = list(seen.images() or ()), seen.labels
+        labels, found = _of_cells(settings, images, spacing)
     sketches = [
-        sketch_of_image(one, image, found, spacing_um=spacing) for one, image in zip(labels, images, strict=True)
+        np.stack([sketch_of_image(one, c, own, spacing_um=spacing) for c, own in zip(image, found, strict=True)])
+        for one, image in zip(labels, images, strict=True)
     ]
+    if settings.time_as_depth and settings.sketch == "raw":
+        sketches, images = (_in_volumes(several, depth) for several in (sketches, images))
     pairs = zip(sketches, images, strict=True)
-    return found, [(_middle(a[None], patches.patch_size), _middle(b[None], patches.patch_size)) for a, b in pairs]
+    return found, [(_middle(a, patches.patch_size), _middle(b, patches.patch_size)) for a, b in pairs]
 
 
-def _of_frames(patches: PatchDataset, spacing: tuple[float, ...]) -> tuple[SketchSettings, list[tuple[Array, Array]]]:
-    """Of sequences: cells are looked for in each frame, what moves from one to the next is no solid."""
-    depth = patches.patch_size[0]
-    volumes = [image[0][(len(image[0]) - depth) // 2 :][:depth] for image in _some(patches.images)]
-    structure = shown_structure(volumes)
-    labels = [[FIND[structure](frame, spacing) for frame in volume] for volume in volumes]
-    flat = ([one for volume in several for one in volume] for several in (volumes, labels))
-    found = fit_sketch(*flat, spacing_um=spacing, structure=structure)
-    sketches = [
-        np.stack([sketch_of_image(one, frame, found, spacing_um=spacing) for one, frame in zip(*pair, strict=True)])
-        for pair in zip(labels, volumes, strict=True)
+def _of_cells(
+    settings: Settings, images: list[Array], spacing: tuple[float, ...]
+) -> tuple[list[Array], list[SketchSettings]]:
+    """Cells that are found in one channel of images (C, …), and how they are drawn in each."""
+    own = settings.cell_channel - 1
+    shown = shown_structure([image[own] for image in images])
+    labels = [FIND[shown](image[own], spacing) for image in images]
+    return labels, [
+        fit_sketch([image[c] for image in images], labels, spacing_um=spacing, structure=shown if c == own else None)
+        for c in range(settings.channels)
     ]
-    pairs = zip(sketches, volumes, strict=True)
-    return found, [(_middle(a[None], patches.patch_size), _middle(b[None], patches.patch_size)) for a, b in pairs]
+
+
+def _of_labels(settings: Settings, spacing: tuple[float, ...]) -> tuple[list[Array], list[Array], list[SketchSettings]]:
+    """Some labelled images (C, …), their labels, and how cells are drawn in each channel."""
+    several = [str(n + 1) for n in range(settings.channels)] if settings.channels > 1 else [settings.channel]
+    how: dict[str, Any] = dict(truth=settings.sketch, sequences=settings.sequences, spacing_um=spacing)
+    seen = [look_at(settings.data[0], channel=one, most=_SHOWN, whole=False, **how) for one in several]
+    found = [fit_sketch(settings.data[0], channel=one, **how) for one in several]
+    images = [np.stack(channels) for channels in zip(*(one.images() or () for one in seen), strict=True)]
+    return images, seen[settings.cell_channel - 1].labels, found
+
+
+def _in_volumes(frames: list[Array], depth: int) -> list[Array]:
+    """Frames (C, Y, X), so many of which are a volume (C, T, Y, X)."""
+    return [np.stack(frames[start : start + depth], 1) for start in range(0, len(frames), depth)]
 
 
 def _some(images: Sequence[Array]) -> list[Array]:
@@ -185,14 +204,14 @@ def _middle(image: Array, size: Sequence[int]) -> Array:
 
 
 def _preview(pipeline: SketchPipeline, examples: list[tuple[Array, Array]]) -> Array:
-    """Rows of a sketch, what is painted of it from several times, and the real image: (N, H, W) in [0, 1]."""
+    """Rows of a sketch, what is painted of it from several times, and the real image, each channel in one of its own:
+    (N, H, W) in [0, 1]."""
     generator = torch.Generator().manual_seed(0)
     sketches = [sketch for sketch, _ in examples]
     painted = [pipeline(sketches=sketches, t_start=t, generator=generator).images for t in _SHOWN_AT]
     rows = [[sketch, *(images[n] for images in painted), real] for n, (sketch, real) in enumerate(examples)]
-    window = pipeline.windows[0]
-    planes = [one[0] if one[0].ndim == 2 else one[0][len(one[0]) // 2] for row in rows for one in row]
-    return np.stack([window.stretch(plane) for plane in planes])
+    shown = [(w, one[c]) for row in rows for c, w in enumerate(pipeline.windows) for one in row]
+    return np.stack([w.stretch(one if one.ndim == 2 else one[len(one) // 2]) for w, one in shown])
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ def painters(model: str | None = None) -> list[str]:
     if model is not None and model not in names:
         if len(spacing_of(model)) != 2:
             raise ValueError(f"model {model} paints stacks, and the page paints planes: use cascade generate")
+        if len(hub.model_index(hub.model_folder(model)).get("windows", ())) > 1:
+            raise ValueError(f"model {model} paints several channels, and the page shows one: use cascade generate")
         names.insert(0, model)
     return sorted(names, key=lambda name: (name != model, not paints_sketches(name)))
 

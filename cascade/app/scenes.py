@@ -85,7 +85,7 @@ def shown(annotation: Annotation, look: Look, name: str, seed: int = 0) -> Sampl
     if look == "painted":
         return paint(annotation, name, seed)
     fits = annotation.ndim == len(spacing_of(name)) and paints_sketches(name)
-    own = sketch_pipeline(name).sketch_settings if fits else SketchSettings()
+    own = sketch_pipeline(name).sketch_settings[0] if fits else SketchSettings()
     sketch = draw_sketch(annotation, own, stream(seed, "sketch", 0))
     return Sample(np.clip(np.rint(sketch), 0, 65535).astype(np.uint16), annotation, seed)
 

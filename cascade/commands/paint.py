@@ -167,7 +167,8 @@ def _sketch_painter(folder: Path, settings: GenerationSettings, how: _How) -> tu
     dtype = getattr(torch, settings.dtype)
     pipeline = SketchPipeline.from_pretrained(folder, dtype=dtype, few_steps=settings.few_steps).to(device)
     pipeline.painting(**vars(how.sketches))  # what cannot be is said before anything is made
-    pipeline.sketch_settings  # noqa: B018
+    if len(pipeline.sketch_settings) > 1 and "coco" in settings.format:
+        raise UsageError(f"COCO's pictures have one channel, and {settings.model} paints more: give another --format")
 
     def painter(annotation: Annotation, seed: int, index: int) -> Sample:
         return pipeline.paint(annotation, seed, index, how.sketches, vary=how.images.vary)

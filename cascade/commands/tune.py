@@ -28,16 +28,17 @@ from cascade.geometry.slices import matched_slices
 from cascade.hub import folders as hub
 from cascade.hub.embedded import NAMES
 from cascade.memory import keep_freed
+from cascade.optics.window import Window
 from cascade.ownership import check_not_input, check_outside
 from cascade.pipelines.sketch_ddpm import SketchPipeline
-from cascade.reading import DataError, read_image
+from cascade.reading import DataError, read_channels, read_image
 from cascade.shapes.membranes import membranes
 from cascade.sketch.draw import sketch_of_image
 
 Array = npt.NDArray[Any]
 
 _Seen = tuple[Array, Array | None, tuple[float, ...]]
-"""An image, its labels if it has some, and its voxel size."""
+"""An image (C, …), its labels if it has some, and its voxel size."""
 
 _PART = {2: (384, 384), 3: (24, 128, 128)}  # pixels of an image that are painted: minutes for all pairs
 
@@ -62,12 +63,16 @@ def tune(settings: TuneSettings) -> Tried:
     steps = {t: pipeline.painting(t_start=t).num_inference_steps for t in settings.t_start}
     scenes = scenes_of(settings, pipeline)
 
+    windows, kept = pipeline.windows, pipeline.scheduler.alphas_cumprod.tolist()
+    window = windows[0]
+
     def paint(sketches: Sequence[Array], t_start: int, sigma: float) -> list[Array]:
         generator = torch.Generator().manual_seed(settings.seed)
-        made: list[Array] = pipeline(sketches=sketches, t_start=t_start, sigma=sigma, generator=generator).images
-        return made
+        each = [_moved(one, window, windows[n % len(windows)]) for n, one in enumerate(sketches)]
+        whole = [np.stack(each[start : start + len(windows)]) for start in range(0, len(each), len(windows))]
+        made = pipeline(sketches=whole, t_start=t_start, sigma=sigma, generator=generator).images
+        return [_moved(one, own, window) for image in made for one, own in zip(image, windows, strict=True)]
 
-    window, kept = pipeline.windows[0], pipeline.scheduler.alphas_cumprod.tolist()
     with exclusive(settings.output_dir, "cascade tune"):
         found = sweep(
             scenes, paint, window=window, kept=kept, t_starts=settings.t_start, sigmas=settings.sigma,
@@ -78,7 +83,7 @@ def tune(settings: TuneSettings) -> Tried:
             "model": settings.model,
             "source": str(settings.source),
             "cells": f"labels, {settings.truth}" if settings.truth else "detected",
-            "images": len(scenes),
+            "images": len(scenes) // len(windows),
             "num_inference_steps": steps,
         }
         write_report(
@@ -95,44 +100,62 @@ def tune(settings: TuneSettings) -> Tried:
 
 
 def scenes_of(settings: TuneSettings, pipeline: SketchPipeline) -> list[SketchedImage]:
-    """The middles of some images, with sketches as the model draws them, each cell as bright as it is.
+    """The middles of some images, with sketches as the model draws them, each cell as bright as it is; of several
+    channels one after the other, all in the range of the first one's window.
 
     Raises ValueError for images of another dimension or voxel size than the model's, and where no cell is known.
     """
-    drawn = pipeline.sketch_settings
-    if pipeline.unet.config.in_channels > 1:
-        raise UsageError(
-            f"--model {settings.model} paints several channels, of which sketches cannot be read off images"
-        )
-    walls = drawn.structure == "membranes"
+    drawn, own, windows = pipeline.sketch_settings, pipeline.cell_channel - 1, pipeline.windows
+    if len(drawn) > 1 and settings.channel is not None:
+        raise UsageError(f"--model {settings.model} paints {len(drawn)} channels: leave --channel out")
     scenes = []
-    for image, labels, spacing in (_labelled if settings.truth else _raw)(settings, pipeline.spacing_um):
-        _check_kind(settings, image, spacing, pipeline.spacing_um)
-        image, labels = _middle(image), _middle(labels)
-        labels = FIND[drawn.structure](image, spacing) if labels is None else one_piece(matched_slices(labels))[0]
-        if labels.any():
-            sketch = sketch_of_image(labels, image, drawn, spacing_um=spacing)
-            structure = membranes(labels, spacing, drawn.thickness_um) > 0 if walls else labels > 0
-            scenes.append(SketchedImage(image.astype(np.float32), sketch, structure))
+    for image, labels, spacing in (_labelled if settings.truth else _raw)(settings, pipeline):
+        _check_kind(settings, image[own], spacing, pipeline.spacing_um)
+        image, labels = np.stack([_middle(one) for one in image]), _middle(labels)
+        labels = (
+            FIND[drawn[own].structure](image[own], spacing) if labels is None else one_piece(matched_slices(labels))[0]
+        )
+        if not labels.any():
+            continue
+        for one, how, window in zip(image, drawn, windows, strict=True):
+            sketch = sketch_of_image(labels, one, how, spacing_um=spacing)
+            walls = how.structure == "membranes"
+            structure = membranes(labels, spacing, how.thickness_um) > 0 if walls else labels > 0
+            real = _moved(one.astype(np.float32), window, windows[0])
+            scenes.append(SketchedImage(real, _moved(sketch, window, windows[0]), structure))
     if not scenes:
         known = "is labelled" if settings.truth else "can be seen"
         raise DataError(f"{settings.source}: no cell {known} in the middle of any image that was looked at")
     return scenes
 
 
-def _labelled(settings: TuneSettings, usual: tuple[float, ...]) -> list[_Seen]:
-    truth, sequences = settings.truth or "gt", settings.sequences
-    frames, _ = find_frames(settings.source, truth, list(sequences) or None, channel=settings.channel)
-    spacing = _spacing(settings, frames, usual)
-    source = Source(settings.source, truth, sequences, settings.num_images, spacing, settings.channel)
-    return [(one.image, one.labels, one.spacing_um) for one in source.load()]
+def _moved(image: Array, window: Window, to: Window) -> Array:
+    """Camera units of one window in those of another."""
+    if window == to:
+        return image
+    return np.asarray(to.low + (image - window.low) * ((to.high - to.low) / (window.high - window.low)), np.float32)
 
 
-def _raw(settings: TuneSettings, usual: tuple[float, ...]) -> list[_Seen]:
+def _labelled(settings: TuneSettings, pipeline: SketchPipeline) -> list[_Seen]:
+    truth, sequences, found = settings.truth or "gt", settings.sequences, []
+    count = len(pipeline.windows)
+    for channel in [settings.channel] if count == 1 else [str(n + 1) for n in range(count)]:
+        frames, _ = find_frames(settings.source, truth, list(sequences) or None, channel=channel)
+        spacing = _spacing(settings, frames, pipeline.spacing_um)
+        found.append(Source(settings.source, truth, sequences, settings.num_images, spacing, channel).load())
+    return [
+        (np.stack([one.image for one in each]), each[0].labels, each[0].spacing_um) for each in zip(*found, strict=True)
+    ]
+
+
+def _raw(settings: TuneSettings, pipeline: SketchPipeline) -> list[_Seen]:
     paths = [path for group in find_images(settings.source, settings.sequences) for path in group]
     some = [paths[n] for n in evenly(len(paths), settings.num_images)]
-    spacing = _spacing(settings, [Frame(path.stem, path, path) for path in some], usual)
-    return [(read_image(path, settings.channel), None, spacing) for path in some]
+    spacing = _spacing(settings, [Frame(path.stem, path, path) for path in some], pipeline.spacing_um)
+    count, channel = len(pipeline.windows), settings.channel
+    return [
+        (read_channels(path, count) if count > 1 else read_image(path, channel)[None], None, spacing) for path in some
+    ]
 
 
 def _spacing(settings: TuneSettings, frames: list[Frame], usual: tuple[float, ...]) -> tuple[float, ...]:

@@ -76,7 +76,7 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
     few = {f"sparse {name}": source.load() for name, source in sparse.items()}
     other = generalist.load() if generalist else []
     beside, held_out = (
-        [] if folder is None else Source(folder, frames=settings.frames).load()
+        [] if folder is None else Source(folder, frames=settings.frames, channel=settings.synthetic_channel).load()
         for folder in (settings.synthetic_test, settings.held_out)
     )
     sets = {"real_train": train_set, "real_test": test, **made, "synthetic_test": beside, **few, "generalist": other}

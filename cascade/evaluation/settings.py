@@ -40,6 +40,8 @@ class EvaluateSettings:
     """Of real images that have several: the one to read, by its name, or by its number from 1."""
     synthetic: tuple[str, ...]
     """[NAME=]FOLDER: the first is judged, and joined with the real one; others are rows, ablations for example."""
+    synthetic_channel: str | None = None
+    """Of generated images that have several channels: the one to read, by its number from 1."""
     synthetic_test: Path | None = None
     """Synthetic images to test on as well, apart from `synthetic`: Real2Real, Real2Syn, Syn2Real, Syn2Syn, Mix2Real,
     Mix2Syn."""

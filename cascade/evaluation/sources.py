@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -75,7 +75,8 @@ def real_sources(settings: EvaluateSettings) -> tuple[Source | None, Source]:
 
 def synthetic_sources(settings: EvaluateSettings) -> dict[str, Source]:
     """The generated sets of an evaluation, by name."""
-    return {name: Source(folder, frames=settings.frames) for name, folder in settings.synthetic_folders().items()}
+    how: dict[str, Any] = dict(frames=settings.frames, channel=settings.synthetic_channel)
+    return {name: Source(folder, **how) for name, folder in settings.synthetic_folders().items()}
 
 
 def sparse_sources(settings: EvaluateSettings) -> dict[str, Source]:

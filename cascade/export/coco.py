@@ -16,8 +16,10 @@ from cascade.export.records import SampleRecord
 def write(sample: Sample, number: int, folder: Path) -> None:
     """`images/sample_000000.png`, if there is an image; annotations lie in `annotations/` until `finish` joins them.
 
-    Raises ValueError for a 3D sample: COCO has no z.
+    Raises ValueError for a 3D sample, COCO has no z, and for several channels, which its pictures have not.
     """
+    if len(sample.channels) > 1:
+        raise ValueError("COCO's pictures have one channel: choose another --format for several")
     if sample.labels.ndim != 2:
         raise ValueError("COCO annotates planes: choose another --format for 3D data")
     name = f"sample_{number:06d}"

@@ -28,11 +28,10 @@ def write(sample: Sample, number: int, folder: Path) -> None:
         "index": [sample.index],
         "cells": [json.dumps([cell.row(sample.labels.ndim) for cell in sample.cells])],
     }
-    picture = datasets.Image(decode=sample.labels.ndim == 2)  # PIL takes a stack's first slice for the whole
     features = datasets.Features(
         {
-            **dict.fromkeys(image, picture),
-            "labels": picture,
+            **{name: _picture(sample.image) for name in image},
+            "labels": _picture(sample.labels),
             "spacing_um": datasets.Sequence(datasets.Value("float64")),
             "seed": datasets.Value("string"),
             "index": datasets.Value("int64"),
@@ -51,12 +50,23 @@ def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, .
         if stacks
         else "`numpy.array(row['image'])` gives the plane (Y, X), likewise for `labels`."
     )
+    if (channels := records[0].channels) > 1:
+        axes, bare = ("(C, Z, Y, X)", "likewise") if stacks else ("(C, Y, X)", "`numpy.array(row['labels'])`")
+        read = "`tifffile.imread(io.BytesIO(row['image']['bytes']))`"
+        how = f"{read} gives {channels} channels {axes}, {bare} the labels, which have none."
     voxels = f"Voxels are {' × '.join(f'{s:g}' for s in spacing_um)} µm."
     if "spacing_um" in about:  # it differs
         voxels = "Voxels are as large as `row['spacing_um']` says."
     title = f"{len(records)} synthetic annotated {'stacks' if stacks else 'images'}"
     record = f"```json\n{json.dumps(about, indent=1)}\n```\n"
     write_data_card(folder, title, f"{how} {voxels}\n\n{record}", count=len(records))
+
+
+def _picture(array: npt.NDArray[Any] | None) -> Any:
+    """PIL takes the first plane of a stack, or of channels, for the whole: those are left as they are."""
+    import datasets
+
+    return datasets.Image(decode=array is not None and array.ndim == 2)
 
 
 def _encoded(array: npt.NDArray[Any]) -> bytes:

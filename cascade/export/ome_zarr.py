@@ -20,7 +20,8 @@ def write(sample: Sample, number: int, folder: Path) -> None:
     """`sample_000000.ome.zarr` with the image's pyramid, if there is one, and `labels/cells`."""
     path = folder / f"sample_{number:06d}.ome.zarr"
     dtype = None if sample.image is None else sample.image.dtype
-    image, labels = create(path, sample.labels.shape, sample.spacing_um, dtype, sample.labels.dtype)
+    channels = max(len(sample.channels), 1)
+    image, labels = create(path, sample.labels.shape, sample.spacing_um, dtype, sample.labels.dtype, channels=channels)
     labels[0][:] = sample.labels
     downsample(labels)
     if sample.image is not None:
@@ -39,9 +40,11 @@ def create(
     image_dtype: npt.DTypeLike | None,
     label_dtype: npt.DTypeLike,
     *,
+    channels: int = 1,
     chunk: int = 512,
 ) -> tuple[Pyramid, Pyramid]:
     """Empty image and label pyramids, each a list of zarr arrays from full resolution down; no image without a dtype.
+    The image has an axis of channels before the others where there are several.
 
     Planes are halved until they fit one chunk; z is halved only where it is no thicker than the pixels are wide, so
     that a thin stack is not thinned further. Blocks of the first level can be written in any order, by one process
@@ -52,8 +55,11 @@ def create(
     shapes, factors = _levels(tuple(shape), tuple(spacing_um), chunk)
     root = zarr.create_group(str(path), zarr_format=3, overwrite=True)
     axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"[-len(shape) :]]
-    images = image_dtype is not None
-    multiscales = {"multiscales": [_multiscale(axes, spacing_um, factors, "image")]} if images else {}
+    images, several = image_dtype is not None, (channels,) if channels > 1 else ()
+    own = [*[{"name": "c", "type": "channel"} for _ in several], *axes]
+    wide = [(*(1 for _ in several), *factor) for factor in factors]
+    scales = (*(1.0 for _ in several), *spacing_um)
+    multiscales = {"multiscales": [_multiscale(own, scales, wide, "image")]} if images else {}
     root.attrs["ome"] = {"version": VERSION, **multiscales}
     group = root.create_group("labels")
     group.attrs["ome"] = {"version": VERSION, "labels": ["cells"]}
@@ -64,8 +70,10 @@ def create(
         "image-label": {"source": {"image": "../../"}} if images else {},
     }
     return (
-        [_array(root, level, s, image_dtype, chunk) for level, s in enumerate(shapes)] if images else [],
-        [_array(cells, level, s, label_dtype, chunk) for level, s in enumerate(shapes)],
+        [_array(root, level, own, (*several, *s), image_dtype, chunk) for level, s in enumerate(shapes)]
+        if images
+        else [],
+        [_array(cells, level, axes, s, label_dtype, chunk) for level, s in enumerate(shapes)],
     )
 
 
@@ -106,9 +114,11 @@ def _multiscale(
     return {"name": name, "axes": axes, "datasets": datasets}
 
 
-def _array(group: Any, level: int, shape: tuple[int, ...], dtype: npt.DTypeLike, chunk: int) -> Any:
+def _array(
+    group: Any, level: int, axes: list[dict[str, str]], shape: tuple[int, ...], dtype: npt.DTypeLike, chunk: int
+) -> Any:
     chunks = tuple(min(n, 32) for n in shape[:-2]) + tuple(min(n, chunk) for n in shape[-2:])
-    names = list("zyx"[-len(shape) :])
+    names = [axis["name"] for axis in axes]
     return group.create_array(str(level), shape=shape, chunks=chunks, dtype=np.dtype(dtype), dimension_names=names)
 
 

@@ -33,8 +33,8 @@ def write_cellpose(sample: Sample, number: int, folder: Path) -> None:
         for n in np.unique(shown[np.linspace(0, len(shown) - 1, _PLANES).round().astype(int)] if len(shown) else []):
             image, labels = None, resample(np.take(sample.labels, int(n), axis), spacing, side, order=0)
             if sample.image is not None:
-                plane = resample(np.take(sample.image, int(n), axis), spacing, side)
-                image = np.rint(plane).astype(sample.image.dtype)
+                planes = [resample(np.take(channel, int(n), axis), spacing, side) for channel in sample.channels]
+                image = np.rint(planes[0] if len(planes) == 1 else np.stack(planes)).astype(sample.image.dtype)
             _write_cellpose_pair(folder / "train" / f"{_name(number)}_{name}{int(n):03d}", image, labels, side)
 
 
@@ -48,7 +48,8 @@ def _write_cellpose_pair(
 
 
 def write_stardist(sample: Sample, number: int, folder: Path) -> None:
-    """`images/` and `masks/` with equal names, as in StarDist's examples."""
+    """`images/` and `masks/` with equal names, as in StarDist's examples; several channels come first, as ImageJ has
+    them, where StarDist takes them last."""
     for kind, array in (("images", sample.image), ("masks", sample.labels)):
         if array is None:
             continue
@@ -66,17 +67,16 @@ def write_ome(sample: Sample, number: int, folder: Path) -> None:
 
 
 def write_nnunet(sample: Sample, number: int, folder: Path) -> None:
-    """nnU-Net v2's raw layout: `imagesTr/…_0000.tif` and semantic labels: 1 inside a cell, 2 on its border.
+    """nnU-Net v2's raw layout: `imagesTr/…_0000.tif`, a file for each channel, and semantic labels: 1 inside a cell, 2
+    on its border.
 
     nnU-Net segments classes, not instances: the border class lets touching cells be told apart afterwards. The
     instance labels are kept in `instancesTr`.
     """
     border = segmentation.find_boundaries(sample.labels, mode="inner")
     classes = np.where(border, 2, sample.labels > 0).astype(np.uint8)
-    named = (("imagesTr", "_0000", sample.image), ("labelsTr", "", classes), ("instancesTr", "", sample.labels))
-    for kind, suffix, array in named:
-        if array is None:
-            continue
+    named = [("imagesTr", f"_{n:04d}", channel) for n, channel in enumerate(sample.channels)]
+    for kind, suffix, array in (*named, ("labelsTr", "", classes), ("instancesTr", "", sample.labels)):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         write_tiff(folder / kind / f"{_name(number)}{suffix}.tif", array, sample.spacing_um)
         if sample.labels.ndim == 3:  # its TIFF reader takes the spacing from a file beside the image
@@ -88,8 +88,9 @@ def finish_nnunet(
     folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict[str, Any]
 ) -> None:
     """nnU-Net's `dataset.json`."""
+    several = [f"fluorescence {n + 1}" for n in range(records[0].channels)]
     record = {
-        "channel_names": {"0": "fluorescence"},
+        "channel_names": dict(enumerate(several)) if len(several) > 1 else {"0": "fluorescence"},
         "labels": {"background": 0, "cell": 1, "border": 2},
         "numTraining": len(records),
         "file_ending": ".tif",

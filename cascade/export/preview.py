@@ -14,6 +14,7 @@ from cascade.annotation import Sample
 from cascade.evenly import evenly
 from cascade.optics.window import Window
 
+_LIGHTS = np.array([[0.2, 1, 0.2], [1, 0.2, 1], [0.2, 0.6, 1], [1, 0.8, 0.1]])  # of channels that are shown together
 _COLOURS = np.array(
     [
         [1, 0.35, 0.3],
@@ -68,33 +69,30 @@ def sample_preview(sample: Sample, path: str | Path) -> None:
 
 def sample_picture(sample: Sample) -> npt.NDArray[Any]:
     """A sample as a person would look at it, (Y, X, 3) in [0, 1], each view twice: the image, and the image with its
-    label outlines; without an image once, every cell in a colour.
+    label outlines; without an image once, every cell in a colour. Several channels lie over each other, each in a
+    colour.
 
     2D: the plane. 3D: sections xy, xz and yz through the middle of the most populated planes, at their true
     proportions, and the maximum projection along z.
     """
     labels = sample.labels
-    if sample.image is None:
-        grey = np.zeros(labels.shape, np.float32)
-    else:
-        low, high = np.percentile(sample.image, [1, 99.7])
-        grey = Window(float(low), float(max(high, low + 1)), 0.7).stretch(sample.image)
-    if grey.ndim == 2:
-        panels = [(grey, labels)]
+    shown = [_stretched(channel) for channel in sample.channels] or [np.zeros(labels.shape, np.float32)]
+    if labels.ndim == 2:
+        panels = [(_lit(shown), labels)]
     else:
         z, y, x = (int(np.argmax((labels > 0).sum(tuple({0, 1, 2} - {axis})))) for axis in range(3))
         dz, dy, dx = sample.spacing_um
         panels = [
-            (grey[z], labels[z]),
-            (_stretch_rows(grey[:, y], dz / dx), _stretch_rows(labels[:, y], dz / dx)),
-            (_stretch_rows(grey[:, :, x], dz / dy), _stretch_rows(labels[:, :, x], dz / dy)),
-            (grey.max(0), labels.max(0)),
+            (_lit([one[z] for one in shown]), labels[z]),
+            (_stretch_rows(_lit([one[:, y] for one in shown]), dz / dx), _stretch_rows(labels[:, y], dz / dx)),
+            (_stretch_rows(_lit([one[:, :, x] for one in shown]), dz / dy), _stretch_rows(labels[:, :, x], dz / dy)),
+            (_lit([one.max(0) for one in shown]), labels.max(0)),
         ]
-    zoom = max(int(np.ceil(420 / max(panels[0][0].shape))), 1)
+    zoom = max(int(np.ceil(420 / max(panels[0][1].shape))), 1)
     if sample.image is None:
         return _beside([_enlarge(coloured_labels(label), zoom) for _, label in panels])
-    rows = [_beside([_enlarge(g, zoom)[..., None].repeat(3, -1) for g, _ in panels])]
-    rows.append(_beside([_outlined(_enlarge(g, zoom), _enlarge(label, zoom)) for g, label in panels]))
+    rows = [_beside([_enlarge(light, zoom) for light, _ in panels])]
+    rows.append(_beside([_outlined(_enlarge(light, zoom), _enlarge(label, zoom)) for light, label in panels]))
     return _below(rows) if len(panels) > 1 else _beside(rows)
 
 
@@ -115,7 +113,7 @@ def outlined_sheet(
             continue
         low, high = np.percentile(image, [1, 99.7])
         grey = Window(float(low), float(max(high, low + 1)), 0.5).stretch(image[z] if image.ndim == 3 else image)
-        panels.append(_outlined(_enlarge(grey, zoom), _enlarge(plane, zoom)))
+        panels.append(_outlined(_enlarge(_lit([grey]), zoom), _enlarge(plane, zoom)))
     rows = [_beside(panels[start : start + columns]) for start in range(0, len(panels), columns)]
     width = max(row.shape[1] for row in rows)
     write_png(
@@ -138,8 +136,21 @@ def coloured_labels(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return colour
 
 
-def _outlined(grey: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    colour = np.repeat(grey[..., None], 3, -1)
+def _stretched(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    low, high = np.percentile(image, [1, 99.7])
+    return Window(float(low), float(max(high, low + 1)), 0.7).stretch(image)
+
+
+def _lit(channels: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Planes (Y, X) in [0, 1] as a picture (Y, X, 3): one in grey, several over each other, each in a colour."""
+    if len(channels) == 1:
+        return channels[0][..., None].repeat(3, -1)
+    lights = [one[..., None] * _LIGHTS[n % len(_LIGHTS)] for n, one in enumerate(channels)]
+    return np.asarray(np.clip(np.sum(lights, 0), 0, 1))
+
+
+def _outlined(picture: npt.NDArray[Any], labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    colour = picture.copy()
     edge = segmentation.find_boundaries(labels, mode="inner")
     colour[edge] = _COLOURS[labels[edge] % len(_COLOURS)]
     return colour

@@ -14,7 +14,7 @@ class SampleRecord:
     """One sample of a data set: how it was made, and its cells.
 
     number: of the sample in the data set; seed, index: what it was made from; counts: what was drawn again or left out;
-    microscope: what differs from the fitted one.
+    microscope: what differs from the fitted one; channels: of its image.
     """
 
     number: int
@@ -26,20 +26,22 @@ class SampleRecord:
     cells: tuple[CellRecord, ...]
     time: int = 0
     microscope: Mapping[str, float] = field(default_factory=dict)
+    channels: int = 1
 
     @classmethod
     def of(cls, sample: Sample, number: int) -> "SampleRecord":
         """Of a sample that is written under a number."""
         spacing, time = sample.spacing_um, sample.annotation.time
         counts = {**sample.annotation.counts, **sample.counts}
-        cells, microscope = sample.cells, sample.microscope
-        return cls(number, sample.seed, sample.index, len(cells), spacing, counts, cells, time, microscope)
+        cells, microscope, channels = sample.cells, sample.microscope, max(len(sample.channels), 1)
+        return cls(number, sample.seed, sample.index, len(cells), spacing, counts, cells, time, microscope, channels)
 
     def provenance(self) -> dict[str, Any]:
         """The sample itself, as one line of `provenance.jsonl`."""
         found = {"sample": self.number, "seed": self.seed, "index": self.index, "cells": self.num_cells}
         more: dict[str, Any] = {"time": self.time} if self.time else {}
         more |= {"microscope": dict(self.microscope)} if self.microscope else {}
+        more |= {"channels": self.channels} if self.channels > 1 else {}
         return {**found, "spacing_um": list(self.spacing_um), "counts": dict(self.counts), **more}
 
     def to_json(self) -> dict[str, Any]:
@@ -59,6 +61,7 @@ class SampleRecord:
             cells=tuple(CellRecord.of_row(row) for row in record["cell_records"]),
             time=record.get("time", 0),
             microscope=record.get("microscope", {}),
+            channels=record.get("channels", 1),
         )
 
 

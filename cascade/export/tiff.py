@@ -1,5 +1,7 @@
 """TIFF files with their voxel size, as ImageJ, Cellpose and the Cell Tracking Challenge's tools read them."""
 
+import hashlib
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,14 @@ import tifffile
 
 
 def write_tiff(path: Path, array: npt.NDArray[Any], spacing_um: tuple[float, ...]) -> None:
-    """A (Y, X) or (Z, Y, X) image with its voxel size in ImageJ's metadata; uint32, which it lacks, is plain TIFF."""
-    metadata: dict[str, str | float] = {"axes": "ZYX"[-array.ndim :], "unit": "um"}
-    if array.ndim == 3:
+    """An image (Y, X) or (Z, Y, X), of several channels (C, …), with its voxel size in ImageJ's metadata; uint32, which
+    that lacks, is plain TIFF."""
+    metadata: dict[str, str | float] = {"axes": "ZYX"[-len(spacing_um) :], "unit": "um"}
+    if len(spacing_um) == 3:
         metadata["spacing"] = spacing_um[0]
+    if array.ndim > len(spacing_um):
+        array = np.moveaxis(array, 0, -3)  # ImageJ's order is z, channel, y, x
+        metadata |= {"axes": {2: "CYX", 3: "ZCYX"}[len(spacing_um)], "mode": "composite"}
     resolution = (1 / spacing_um[-1], 1 / spacing_um[-2])
     known = array.dtype != np.uint32
     tifffile.imwrite(path, array, imagej=known, resolution=resolution, metadata=metadata, compression="zlib")
@@ -20,8 +26,12 @@ def write_tiff(path: Path, array: npt.NDArray[Any], spacing_um: tuple[float, ...
 
 def write_ome_tiff(path: Path, array: npt.NDArray[Any], spacing_um: tuple[float, ...], name: str) -> None:
     """The same with OME-XML metadata: PhysicalSize in µm."""
-    axes = "ZYX"[-array.ndim :]
-    metadata: dict[str, str | float] = {"axes": axes, "Name": name}
+    axes = "ZYX"[-len(spacing_um) :]
+    several = "C" * (array.ndim > len(spacing_um))
+    digest = hashlib.sha256(repr((name, spacing_um, array.shape, array.dtype)).encode())
+    digest.update(np.ascontiguousarray(array).data)
+    own = uuid.uuid5(uuid.NAMESPACE_OID, digest.hexdigest())  # else of the machine and the time
+    metadata: dict[str, str | float] = {"axes": several + axes, "Name": name, "UUID": f"urn:uuid:{own}"}
     for axis, spacing in zip(axes, spacing_um, strict=True):
         metadata |= {f"PhysicalSize{axis}": spacing, f"PhysicalSize{axis}Unit": "µm"}
     tifffile.imwrite(path, array, ome=True, metadata=metadata, compression="zlib", photometric="minisblack")

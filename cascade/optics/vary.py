@@ -1,5 +1,6 @@
 """Microscopes around the fitted one: what differs from image to image, by how much at most, and why."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -117,16 +118,23 @@ class Microscope:
     def of_sketch(
         self, sketch: npt.NDArray[Any], cells: npt.NDArray[Any], spacing_um: tuple[float, ...]
     ) -> npt.NDArray[Any]:
-        """A sketch, whose cells are where `cells` is true, on this microscope's background and dimmed by depth."""
+        """A sketch, of several channels (C, …), whose cells are where `cells` is true, on this microscope's background
+        and dimmed by depth."""
+        if sketch.ndim > cells.ndim:
+            return np.stack([self.of_sketch(one, cells, spacing_um) for one in sketch])
         if not (self.background or self.attenuation_per_um) or not cells.any() or cells.all():
             return sketch
         ground = np.median(sketch[~cells])
         added = self.background * max(float(np.median(sketch[cells]) - ground), 0.0)
         return np.asarray(ground + added + self.dimmed(sketch - ground, spacing_um), np.float32)
 
-    def of_image(self, image: npt.NDArray[Any], dark: float) -> npt.NDArray[Any]:
-        """An image with noise, dark where there is no light, with this microscope's gain and offset."""
-        return image if self.gain == 1 and not self.offset else dark + self.offset + self.gain * (image - dark)
+    def of_image(self, image: npt.NDArray[Any], dark: Sequence[float]) -> npt.NDArray[Any]:
+        """An image with noise, of several channels (C, …), dark where there is no light, with this microscope's gain
+        and offset. dark: of each channel."""
+        if self.gain == 1 and not self.offset:
+            return image
+        least = np.reshape(np.asarray(dark, image.dtype), (-1,) + (1,) * (image.ndim - 1)) if len(dark) > 1 else dark[0]
+        return np.asarray(least + self.offset + self.gain * (image - least))
 
 
 def draw_microscope(
