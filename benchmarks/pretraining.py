@@ -1,11 +1,13 @@
 """Does pretraining help? The texture stage finetuned from a pretrained model and from random weights, step by step.
 
-    python benchmarks/pretraining.py [--quick] [--steps 100 200 300] [--base_model DIR] [--output_dir DIR]
+    python benchmarks/pretraining.py [--quick] [--steps 100 200 300] [--crops 10 30] [--base_model DIR]
+                                     [--output_dir DIR]
 
 Both are trained on the crops of BBBC039 `01` with the same data order; at each of --steps the averaged weights are
 measured on BBBC039 `02`: the denoising loss, and the Fréchet distance of 128 textured validation masks to the real
 crops. The base model defaults to the embedded nuclei3d, whose UNet was pretrained on nuclei of BBBC038, 039 and 050 and
-finetuned on BBBC050; the autoencoder is the same for both. Prints one JSON object on its last line.
+finetuned on BBBC050; the autoencoder is the same for both. With --crops both are trained on so many of the crops,
+evenly drawn, instead of all. Prints one JSON object on its last line.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import data_folder, machine
+from datasets import Dataset
 from stages import SETS, crops_of
 from texture import pick
 
@@ -29,36 +32,64 @@ from cascade.diffusion.encoders import LatentEncoder
 from cascade.diffusion.losses import DenoisingLoss
 from cascade.diffusion.networks import Controlled
 from cascade.evaluation.distribution import all_orientations, encoder_features, frechet_distance
+from cascade.evenly import evenly
 from cascade.optics.camera import photograph_crops
 from cascade.optics.statistics import Statistics
 from cascade.pipelines.texture import TexturePipeline
+
+_LEAST = 320  # rows of a folder of crops: ten batches
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="ten and twenty steps")
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 200, 300], help="where to measure, ascending")
+    parser.add_argument("--crops", type=int, nargs="+", default=[], help="train on so many; default all")
     parser.add_argument("--base_model", default=str(embedded("nuclei3d") / "texture"))
     parser.add_argument("--output_dir", type=Path, help="keep the trained stages here, and go on from there")
     options = parser.parse_args()
     steps = [10, 20] if options.quick else options.steps
     data = data_folder()
     report: dict = {"steps": steps}
-    with tempfile.TemporaryDirectory() as place:
-        folder = options.output_dir or Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.output_dir or Path(temporary)
         crops = {part: folder / f"crops_{part}" for part in ("train", "test")}
         loaded = {part: crops_of(data, SETS["nuclei2d"], part, crops[part]) for part in crops}
         base = folder / "base"  # both ControlNets are new
         shutil.copytree(options.base_model, base, ignore=shutil.ignore_patterns("controlnet"), dirs_exist_ok=True)
-        for name in ("pretrained", "from_scratch"):
-            curve = []
-            for count in steps:
-                train(folder / name, crops["train"], str(base), count, name == "from_scratch")
-                curve.append(measure(folder / name, loaded["test"], 16 if options.quick else 128))
-                print(name, count, curve[-1], file=sys.stderr)
-            report[name] = {key: [point[key] for point in curve] for key in curve[0]}
+        for count in options.crops or [None]:
+            own = crops["train"] if count is None else fewer(crops["train"], count, folder / f"crops_{count}")
+            place = folder if count is None else folder / f"of_{count}"
+            found = {
+                name: curve(place / name, own, base, steps, name == "from_scratch", loaded["test"], options.quick)
+                for name in ("pretrained", "from_scratch")
+            }
+            report |= found if count is None else {f"{count} crops": found}
     report["machine"] = machine()
     print(json.dumps(report))
+
+
+def fewer(crops: Path, count: int, folder: Path) -> Path:
+    """So many crops of a folder, evenly drawn, each as often as it takes to fill some batches."""
+    if not folder.exists():
+        shutil.copytree(crops, folder)
+        (file,) = (folder / "data").glob("*.parquet")
+        rows = Dataset.from_parquet(str(crops / "data" / file.name), cache_dir=str(folder / "cache"))
+        own = evenly(len(rows), count)
+        rows.select([*own] * -(-_LEAST // count)).to_parquet(file)
+    return folder
+
+
+def curve(
+    output: Path, crops: Path, base: Path, steps: list[int], scratch: bool, test: CropDataset, quick: bool
+) -> dict:
+    """What is measured of a training after so many steps, a list for each figure."""
+    points = []
+    for count in steps:
+        train(output, crops, str(base), count, scratch)
+        points.append(measure(output, test, 16 if quick else 128))
+        print(output.parent.name, output.name, count, points[-1], file=sys.stderr)
+    return {key: [point[key] for point in points] for key in points[0]}
 
 
 def train(output: Path, crops: Path, base: str, steps: int, from_scratch: bool) -> None:
