@@ -176,7 +176,8 @@ class Sample:
 
     def __post_init__(self) -> None:
         shape = self.annotation.labels.shape
-        if self.image is not None and self.image.shape not in (shape, (len(self.image), *shape)):
+        several = self.image is not None and len(self.image) > 1 and self.image.shape == (len(self.image), *shape)
+        if self.image is not None and self.image.shape != shape and not several:
             raise ValueError(f"the image has shape {self.image.shape}, its labels {shape}")
 
     @property

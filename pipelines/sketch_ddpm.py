@@ -19,7 +19,7 @@ from cascade.diffusion.tiles import PAINTING, check_tiles, count_tiles, in_tiles
 from cascade.hub.stages import HubStage
 from cascade.memory import micro_batch
 from cascade.optics.camera import digitise
-from cascade.optics.vary import Microscope, draw_microscope
+from cascade.optics.vary import Microscope, draw_microscope, widest
 from cascade.optics.window import Window, check_window
 from cascade.pipelines.painter import check_spacing
 from cascade.rng import seed_from, torch_stream
@@ -180,12 +180,12 @@ class SketchPipeline(HubStage, DiffusionPipeline):
         check_spacing(annotation, self.spacing_um)
         settings, cell_channel = self._sketched()
         told, sketch = draw_channels(annotation, settings, seed, index, cell_channel)
-        window, dtype = self.windows[cell_channel - 1], self.config.dtype
+        window, dtype = widest(self.windows), self.config.dtype
         drawn = draw_microscope(vary, seed, index, window, dtype, self.spacing_um, noise_is_there=True)
         microscope = drawn or Microscope()
         sketch = microscope.of_sketch(sketch, annotation.labels > 0, self.spacing_um)
         image = self._painted([sketch], [(seed, index)], self.painting(**vars(how or PaintingSettings())), 1)[0]
-        image = microscope.of_image(image, [own.low for own in self.windows])
+        image = microscope.of_image(image, self.windows)
         return Sample(digitise(image, dtype), told, seed, index, microscope=microscope.record())
 
     def painting(self, **given: Any) -> PaintingSettings:

@@ -11,16 +11,19 @@ import tifffile
 import zarr
 from conftest import field_of_view
 from made_up import tiny_sketch_pipeline
+from scipy import ndimage
 from toy_training import run_script
 
 from cascade.annotation import Annotation, Sample
 from cascade.commands.cli import main
-from cascade.evaluation.sources import Source
+from cascade.evaluation.settings import EvaluateSettings
+from cascade.evaluation.sources import Source, synthetic_sources
 from cascade.export.preview import sample_picture
 from cascade.export.save import save_samples
 from cascade.optics.vary import Microscope
+from cascade.optics.window import Window
 from cascade.pipelines.sketch_ddpm import SketchPipeline
-from cascade.reading import read_channels, read_image
+from cascade.reading import DataError, read_channels, read_image
 from cascade.rng import stream
 from cascade.sketch.channels import draw_channels, of_record, record_of
 from cascade.sketch.draw import asked, draw_sketch
@@ -73,6 +76,13 @@ def test_dark_spots_lie_at_the_same_places_in_all_channels():
     assert len(spots) > len(told.cells)
     for y, x, _ in spots:  # in the other channel nothing is left of the light there
         assert both[1][round(2 * y), round(2 * x)] == 300
+
+
+def test_no_dark_spots_are_drawn_where_a_channel_has_none():
+    annotation = scene()
+    even = replace(BRIGHT, brightness=(500.0,), nucleoli=(0.0,))
+    both = draw_channels(annotation, [DIM, even], 7, 3)[1]
+    assert (both[1][annotation.labels > 0] == 800).all()
 
 
 def test_brightness_is_of_the_channel_that_shows_the_cells():
@@ -199,14 +209,17 @@ def test_an_image_of_another_size_is_refused():
     one = sample(2)
     with pytest.raises(ValueError, match="the image has shape"):
         replace(one, image=one.image[:, :60])
+    with pytest.raises(ValueError, match="the image has shape"):
+        replace(one, image=one.image[:1])
     assert len(one.channels) == 2
     assert replace(one, image=None).channels == ()
 
 
 def test_a_microscope_changes_all_of_them():
     image = np.stack([np.full((4, 4), 300.0), np.full((4, 4), 500.0)]).astype(np.float32)
-    seen = Microscope(gain=2.0, offset=5.0).of_image(image, [100.0, 400.0])
-    assert seen[:, 0, 0].tolist() == [505.0, 605.0]
+    windows = [Window(100, 1100), Window(400, 600)]  # a fifth as wide, so the offset is
+    seen = Microscope(gain=2.0, offset=5.0).of_image(image, windows)
+    assert seen[:, 0, 0].tolist() == [505.0, 601.0]
     inside = np.zeros((4, 4), bool)
     inside[1] = True
     sketch = np.stack([np.where(inside, 300.0, 100.0), np.where(inside, 450.0, 400.0)]).astype(np.float32)
@@ -245,6 +258,61 @@ def test_a_training_reads_how_each_is_drawn(trained):
     assert np.median(dim.background) == pytest.approx(30, abs=3)
     assert np.median(dim.brightness) == pytest.approx(60, rel=0.2)
     assert np.median(bright.brightness) > 200
+
+
+def test_labels_are_read_once_for_all_channels(raw, tmp_path):
+    """Also where another channel shows far more than is labelled, and where some images have no labels."""
+    for path in sorted(raw.glob("*.tif")):
+        image = tifffile.imread(path)
+        labels = field_of_view(np.random.default_rng(int(path.stem)), (96, 96), 6)[1]
+        puncta = np.random.default_rng(0).random((96, 96)) > 0.99
+        image[0] = 30 + 4000 * ndimage.gaussian_filter(puncta.astype(np.float32), 1)
+        (tmp_path / "data").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "data" / path.name, image, metadata={"axes": "CYX"}, photometric="minisblack")
+        if path.stem != "1":
+            tifffile.imwrite(tmp_path / "data" / f"{path.stem}_masks.tif", labels.astype(np.uint16))
+    few = ["--max_train_steps", "1", "--preview_steps", "1", "--train_batch_size", "1", "--channels", "2"]
+    options = ["--data", tmp_path / "data", "--output_dir", tmp_path / "model", *few, "--cell_channel", "2"]
+    run_script(train_sketch_ddpm, "tiny_sketch_ddpm", *options, "--sketch", "gt", "--spacing_um", "0.5", "0.5")
+    puncta, cells = SketchPipeline.from_pretrained(tmp_path / "model").sketch_settings
+    assert np.median(cells.brightness) > 200
+    assert np.median(puncta.brightness) < 100  # a cell's mean, not a spot's light
+
+
+def test_a_channel_that_shows_no_cells_is_named(tmp_path, capsys):
+    for n in range(2):
+        image = field_of_view(np.random.default_rng(n), (64, 64), 4)[0].astype(np.uint16)
+        blank = np.random.default_rng(n).poisson(10, image.shape).astype(np.uint16)
+        tifffile.imwrite(tmp_path / f"{n}.tif", np.stack([image, blank]), imagej=True, metadata={"axes": "CYX"})
+    words = ["train", "sketch", "--config", "configs/tiny_sketch_ddpm.yaml", "--data", str(tmp_path), "--channels", "2"]
+    assert ended(*words, "--spacing_um", "1", "1", "--cell_channel", "2", "--output_dir", str(tmp_path / "m")) == 1
+    said = capsys.readouterr().err
+    assert "channel 1: no cell is known" in said
+    assert "or look for cells in another `cell_channel`, or give `sketch` none" in said
+
+
+def ended(*words) -> int:
+    with pytest.raises(SystemExit) as raised:
+        main(list(words))
+    return raised.value.code
+
+
+def test_labels_of_a_set_of_channels_are_painted_anew(tmp_path):
+    save_samples([sample(2)], tmp_path / "set", ("nnunet",))
+    tiny_sketch_pipeline().save_pretrained(tmp_path / "model")
+    words = ["generate", "--model", str(tmp_path / "model"), "--annotations", str(tmp_path / "set")]
+    how = ["--t_start", "20", "--num_inference_steps", "1", "--output_dir", str(tmp_path / "new")]
+    assert main([*words, *how]) == 0
+    assert Source(tmp_path / "new").load()[0].image.shape == (64, 64)
+
+
+def test_an_evaluation_names_the_setting_of_generated_images(tmp_path):
+    save_samples([sample(2)], tmp_path / "set", ("ctc",))
+    how = dict(real_test=tmp_path, synthetic=(str(tmp_path / "set"),), output_dir=tmp_path / "report")
+    with pytest.raises(DataError, match=r"choose .* `synthetic_channel`"):
+        synthetic_sources(EvaluateSettings(**how))["synthetic"].load()
+    (found,) = synthetic_sources(EvaluateSettings(**how, synthetic_channel="2"))["synthetic"].load()
+    np.testing.assert_array_equal(found.image, sample(2).image[1])
 
 
 def test_a_command_paints_them(trained, tmp_path, capsys):

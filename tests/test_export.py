@@ -48,6 +48,13 @@ def test_a_sample_has_the_same_bytes_each_time(name, ndim, tmp_path):
     assert first == second
 
 
+def test_a_stack_of_one_slice_is_written(tmp_path):
+    image, labels = (np.expand_dims(one, 0) for one in field_of_view(np.random.default_rng(0)))
+    one = Sample(image, Annotation.of_labels(labels, SPACING[3]))
+    save_samples([one], tmp_path, ("ctc",))
+    np.testing.assert_array_equal(np.squeeze(labels), tifffile.imread(tmp_path / "01_GT" / "SEG" / "man_seg000.tif"))
+
+
 def test_the_challenges_own_tools_accept_it(written, tmp_path):
     """As a result it is valid, and against itself as the truth it gets full marks, for py-ctcmetrics."""
     from ctc_metrics import evaluate_sequence, validate_sequence

@@ -13,6 +13,7 @@ from cascade.commands.cli import main
 from cascade.evaluation.sources import Source
 from cascade.optics.noise import Noise
 from cascade.optics.vary import ATTENUATION_PER_UM, EXPOSURE, GAIN, SLICES, Microscope, draw_microscope
+from cascade.optics.window import Window
 from cascade.population.picture import expose, take_picture
 from cascade.population.reslicing import resliced
 from cascade.population.scene import plan_scene
@@ -182,10 +183,10 @@ def test_sketches_follow_gain_offset_background_and_depth():
     np.testing.assert_allclose(seen[~cells], 200, rtol=1e-5)
     np.testing.assert_allclose(seen[3, 3, 3], 200 + 200 * np.exp(-0.06), rtol=1e-5)
     image = np.random.default_rng(0).normal(100, 3, (64, 64))
-    assert Microscope(gain=2.0, offset=5.0).of_image(image, [90.0]).mean() == pytest.approx(
-        95 + 2 * (image.mean() - 90)
-    )
-    assert Microscope(gain=2.0).of_image(image, [90.0]).var() == pytest.approx(4 * image.var())
+    windows = [Window(90, 1000)]
+    seen = Microscope(gain=2.0, offset=5.0).of_image(image, windows)
+    assert seen.mean() == pytest.approx(95 + 2 * (image.mean() - 90))
+    assert Microscope(gain=2.0).of_image(image, windows).var() == pytest.approx(4 * image.var())
     pipeline = tiny_sketch_pipeline()
     labels = np.zeros((32, 32), np.uint16)
     labels[8:24, 8:24] = 1

@@ -22,7 +22,7 @@ from scipy import ndimage
 from cascade.data.images import images_spacing
 from cascade.data.patches import PatchDataset
 from cascade.data.seen import look_at
-from cascade.data.sketches import fit_sketch
+from cascade.data.sketches import LOOKED_AT, fit_sketch
 from cascade.data.structure import FIND, shown_structure
 from cascade.diffusion.encoders import PatchEncoder
 from cascade.diffusion.losses import DenoisingLoss
@@ -31,9 +31,10 @@ from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
 from cascade.evenly import evenly
 from cascade.hub.cards import Origin
 from cascade.pipelines.sketch_ddpm import SketchPipeline
+from cascade.reading import DataError, read_channels
 from cascade.sketch.channels import record_of
 from cascade.sketch.draw import sketch_of_image
-from cascade.sketch.settings import SketchSettings
+from cascade.sketch.settings import SketchSettings, Structure
 from cascade.training.finish import draw_preview, save_stage
 from cascade.training.loop import training_loop
 from cascade.training.script import parse, run
@@ -142,7 +143,7 @@ def _sketches(
 ) -> tuple[list[SketchSettings] | None, list[tuple[Array, Array]]]:
     """How the sketch of each channel is drawn, and some of parts of the images; without it, parts smoothed until little
     else is left."""
-    images = _some(patches.images)
+    images, own = _some(patches.images), settings.cell_channel - 1
     if settings.sketch == "none":
         parts = [_middle(one, patches.patch_size) for one in images]
         return None, [(np.stack([ndimage.gaussian_filter(c, _SMOOTH_PX) for c in part]), part) for part in parts]
@@ -152,9 +153,9 @@ def _sketches(
         depth, spacing = patches.patch_size[0], spacing[1:]
         volumes = [image[:, (image.shape[1] - depth) // 2 :][:, :depth] for image in images]
         images = [frame for volume in volumes for frame in np.moveaxis(volume, 1, 0)]
-        labels, found = _of_cells(settings, images, spacing)
+        labels, found = _of_cells(settings, images, spacing, shown_structure([one[own] for one in volumes]))
     else:
-        labels, found = _of_cells(settings, images, spacing)
+        labels, found = _of_cells(settings, images, spacing, shown_structure([one[own] for one in images]))
     sketches = [
         np.stack([sketch_of_image(one, c, own, spacing_um=spacing) for c, own in zip(image, found, strict=True)])
         for one, image in zip(labels, images, strict=True)
@@ -166,26 +167,45 @@ def _sketches(
 
 
 def _of_cells(
-    settings: Settings, images: list[Array], spacing: tuple[float, ...]
+    settings: Settings, images: list[Array], spacing: tuple[float, ...], structure: Structure
 ) -> tuple[list[Array], list[SketchSettings]]:
-    """Cells that are found in one channel of images (C, …), and how they are drawn in each."""
+    """Cells that are found in one channel of images (C, …), where they look so, and how they are drawn in each."""
     own = settings.cell_channel - 1
-    shown = shown_structure([image[own] for image in images])
-    labels = [FIND[shown](image[own], spacing) for image in images]
-    return labels, [
-        fit_sketch([image[c] for image in images], labels, spacing_um=spacing, structure=shown if c == own else None)
-        for c in range(settings.channels)
-    ]
+    labels = [FIND[structure](image[own], spacing) for image in images]
+    return labels, _in_each(settings, images, labels, spacing, structure)
 
 
 def _of_labels(settings: Settings, spacing: tuple[float, ...]) -> tuple[list[Array], list[Array], list[SketchSettings]]:
     """Some labelled images (C, …), their labels, and how cells are drawn in each channel."""
-    several = [str(n + 1) for n in range(settings.channels)] if settings.channels > 1 else [settings.channel]
     how: dict[str, Any] = dict(truth=settings.sketch, sequences=settings.sequences, spacing_um=spacing)
-    seen = [look_at(settings.data[0], channel=one, most=_SHOWN, whole=False, **how) for one in several]
-    found = [fit_sketch(settings.data[0], channel=one, **how) for one in several]
-    images = [np.stack(channels) for channels in zip(*(one.images() or () for one in seen), strict=True)]
-    return images, seen[settings.cell_channel - 1].labels, found
+    if settings.channels == 1:
+        seen = look_at(settings.data[0], channel=settings.channel, most=_SHOWN, whole=False, **how)
+        found = [fit_sketch(settings.data[0], channel=settings.channel, **how)]
+        return [image[None] for image in seen.images() or ()], seen.labels, found
+    seen = look_at(settings.data[0], channel=str(settings.cell_channel), most=LOOKED_AT, whole=False, **how)
+    images = [read_channels(path, settings.channels) for path in seen.paths or ()]
+    return images[:_SHOWN], seen.labels[:_SHOWN], _in_each(settings, images, seen.labels, spacing, seen.structure)
+
+
+def _in_each(
+    settings: Settings,
+    images: Sequence[Array],
+    labels: Sequence[Array],
+    spacing: tuple[float, ...],
+    structure: Structure | None,
+) -> list[SketchSettings]:
+    """How cells are drawn in each channel. structure: that of the one that shows them, the others' is looked at."""
+    found = []
+    for n in range(settings.channels):
+        own = structure if n == settings.cell_channel - 1 else None
+        try:
+            found.append(fit_sketch([image[n] for image in images], labels, spacing_um=spacing, structure=own))
+        except DataError as error:
+            if settings.channels == 1:
+                raise
+            why = f"channel {n + 1}: {error}; or look for cells in another `cell_channel`, or give `sketch` none"
+            raise DataError(why) from error
+    return found
 
 
 def _in_volumes(frames: list[Array], depth: int) -> list[Array]:

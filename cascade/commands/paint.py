@@ -16,6 +16,7 @@ from cascade.annotation import Annotation, Sample
 from cascade.commands.generate import settled_dtype, tell_done
 from cascade.commands.simulate import files_of, labels_source, settings_of
 from cascade.data.label_sets import find_labels
+from cascade.data.pairs import ANY_CHANNEL
 from cascade.diffusion.painting import PaintingSettings
 from cascade.entry import UsageError
 from cascade.gan.painting import QualitySettings
@@ -209,7 +210,7 @@ def _source(
     if chosen.annotations is not None:
         check_outside(output_dir, chosen.annotations, "the annotations")
         own = LabelsSettings(source=chosen.annotations)
-        files = find_labels(own.source, own.truth, own.sequences)
+        files = find_labels(own.source, own.truth, own.sequences, channel=ANY_CHANNEL)
         source, there = labels_source(own, files)
         record = {"annotations": str(chosen.annotations.resolve())}
         return _Annotations(source, there, record, tuple(files_of(files)))

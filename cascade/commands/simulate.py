@@ -12,6 +12,7 @@ from cascade import __version__
 from cascade.annotation import Annotation
 from cascade.data.label_sets import LabelFile, find_labels
 from cascade.data.like import like
+from cascade.data.pairs import ANY_CHANNEL
 from cascade.entry import UsageError
 from cascade.files import replacing
 from cascade.generation import shards
@@ -36,7 +37,7 @@ def simulate(organism: str, own: Any, settings: SimulateSettings) -> None:
     """
     if isinstance(own, LabelsSettings):
         check_outside(settings.output_dir, own.source, "the labels")
-        files = find_labels(own.source, own.truth, own.sequences)
+        files = find_labels(own.source, own.truth, own.sequences, channel=ANY_CHANNEL)
         source, there = labels_source(own, files)
         wanted = settings.num_images or there
         if wanted > there:

@@ -37,8 +37,8 @@ from cascade.sketch.draw import sketch_of_image
 
 Array = npt.NDArray[Any]
 
-_Seen = tuple[Array, Array | None, tuple[float, ...]]
-"""An image (C, …), its labels if it has some, and its voxel size."""
+_Seen = tuple[list[Array], Array | None, tuple[float, ...]]
+"""The channels of an image, its labels if it has some, and its voxel size."""
 
 _PART = {2: (384, 384), 3: (24, 128, 128)}  # pixels of an image that are painted: minutes for all pairs
 
@@ -63,15 +63,15 @@ def tune(settings: TuneSettings) -> Tried:
     steps = {t: pipeline.painting(t_start=t).num_inference_steps for t in settings.t_start}
     scenes = scenes_of(settings, pipeline)
 
-    windows, kept = pipeline.windows, pipeline.scheduler.alphas_cumprod.tolist()
-    window = windows[0]
+    windows, order, kept = pipeline.windows, _order(pipeline), pipeline.scheduler.alphas_cumprod.tolist()
+    window, back = windows[order[0]], np.argsort(order)
 
     def paint(sketches: Sequence[Array], t_start: int, sigma: float) -> list[Array]:
         generator = torch.Generator().manual_seed(settings.seed)
-        each = [_moved(one, window, windows[n % len(windows)]) for n, one in enumerate(sketches)]
-        whole = [np.stack(each[start : start + len(windows)]) for start in range(0, len(each), len(windows))]
+        each = [_moved(one, window, windows[order[n % len(order)]]) for n, one in enumerate(sketches)]
+        whole = [np.stack(each[start : start + len(order)])[back] for start in range(0, len(each), len(order))]
         made = pipeline(sketches=whole, t_start=t_start, sigma=sigma, generator=generator).images
-        return [_moved(one, own, window) for image in made for one, own in zip(image, windows, strict=True)]
+        return [_moved(image[n], windows[n], window) for image in made for n in order]
 
     with exclusive(settings.output_dir, "cascade tune"):
         found = sweep(
@@ -101,7 +101,7 @@ def tune(settings: TuneSettings) -> Tried:
 
 def scenes_of(settings: TuneSettings, pipeline: SketchPipeline) -> list[SketchedImage]:
     """The middles of some images, with sketches as the model draws them, each cell as bright as it is; of several
-    channels one after the other, all in the range of the first one's window.
+    channels one after the other, the one that shows the cells first, all in the range of that one's window.
 
     Raises ValueError for images of another dimension or voxel size than the model's, and where no cell is known.
     """
@@ -111,29 +111,35 @@ def scenes_of(settings: TuneSettings, pipeline: SketchPipeline) -> list[Sketched
     scenes = []
     for image, labels, spacing in (_labelled if settings.truth else _raw)(settings, pipeline):
         _check_kind(settings, image[own], spacing, pipeline.spacing_um)
-        image, labels = np.stack([_middle(one) for one in image]), _middle(labels)
+        image, labels = [_middle(one) for one in image], _middle(labels)
         labels = (
             FIND[drawn[own].structure](image[own], spacing) if labels is None else one_piece(matched_slices(labels))[0]
         )
         if not labels.any():
             continue
-        for one, how, window in zip(image, drawn, windows, strict=True):
+        for n in _order(pipeline):
+            one, how, window = image[n], drawn[n], windows[n]
             sketch = sketch_of_image(labels, one, how, spacing_um=spacing)
             walls = how.structure == "membranes"
             structure = membranes(labels, spacing, how.thickness_um) > 0 if walls else labels > 0
-            real = _moved(one.astype(np.float32), window, windows[0])
-            scenes.append(SketchedImage(real, _moved(sketch, window, windows[0]), structure))
+            real = _moved(one.astype(np.float32), window, windows[own])
+            scenes.append(SketchedImage(real, _moved(sketch, window, windows[own]), structure))
     if not scenes:
         known = "is labelled" if settings.truth else "can be seen"
         raise DataError(f"{settings.source}: no cell {known} in the middle of any image that was looked at")
     return scenes
 
 
+def _order(pipeline: SketchPipeline) -> list[int]:
+    """Channels, the one that shows the cells first."""
+    return sorted(range(len(pipeline.windows)), key=lambda n: n != pipeline.cell_channel - 1)
+
+
 def _moved(image: Array, window: Window, to: Window) -> Array:
     """Camera units of one window in those of another."""
     if window == to:
         return image
-    return np.asarray(to.low + (image - window.low) * ((to.high - to.low) / (window.high - window.low)), np.float32)
+    return np.asarray(to.low + (image - window.low) * (to.span / window.span), np.float32)
 
 
 def _labelled(settings: TuneSettings, pipeline: SketchPipeline) -> list[_Seen]:
@@ -142,10 +148,11 @@ def _labelled(settings: TuneSettings, pipeline: SketchPipeline) -> list[_Seen]:
     for channel in [settings.channel] if count == 1 else [str(n + 1) for n in range(count)]:
         frames, _ = find_frames(settings.source, truth, list(sequences) or None, channel=channel)
         spacing = _spacing(settings, frames, pipeline.spacing_um)
-        found.append(Source(settings.source, truth, sequences, settings.num_images, spacing, channel).load())
-    return [
-        (np.stack([one.image for one in each]), each[0].labels, each[0].spacing_um) for each in zip(*found, strict=True)
-    ]
+        try:
+            found.append(Source(settings.source, truth, sequences, settings.num_images, spacing, channel).load())
+        except DataError as error:
+            raise DataError(f"{error} (the model paints {count} channels)" if count > 1 else str(error)) from error
+    return [([one.image for one in each], each[0].labels, each[0].spacing_um) for each in zip(*found, strict=True)]
 
 
 def _raw(settings: TuneSettings, pipeline: SketchPipeline) -> list[_Seen]:
@@ -154,7 +161,7 @@ def _raw(settings: TuneSettings, pipeline: SketchPipeline) -> list[_Seen]:
     spacing = _spacing(settings, [Frame(path.stem, path, path) for path in some], pipeline.spacing_um)
     count, channel = len(pipeline.windows), settings.channel
     return [
-        (read_channels(path, count) if count > 1 else read_image(path, channel)[None], None, spacing) for path in some
+        (list(read_channels(path, count)) if count > 1 else [read_image(path, channel)], None, spacing) for path in some
     ]
 
 

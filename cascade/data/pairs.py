@@ -20,6 +20,8 @@ _LABEL_FOLDERS = {
     "image": ("mask", "masks", "labels", "label"),
     "imagestr": ("instancestr", "labelstr"),  # the first is what this package writes: cells, not classes
 }
+ANY_CHANNEL = "*"
+"""Of images of several, where the labels alone are wanted."""
 _MASK_TAGS = ("_masks", "_cp_masks")  # the second is what Cellpose's own window writes
 _IMAGE_TAGS = ("", "_img")  # the second is how Cellpose names its own data set, 000_img.png
 _NEAR_TAGS = ("_mask", "_label", "_labels", "_seg", "_gt")  # of masks named otherwise
@@ -149,7 +151,7 @@ def _cases(folder: Path, images: dict[str, Path], channel: str | None) -> dict[s
         )
     chosen: dict[str, Path] = {}
     for case, parts in cases.items():
-        number = next(iter(parts)) if channel is None else int(channel) if channel.isdecimal() else 0
+        number = next(iter(parts)) if channel in (None, ANY_CHANNEL) else int(channel) if channel.isdecimal() else 0
         if number not in parts:
             raise DataError(f"{folder}: case {case} has no `channel` {channel}; it has {', '.join(map(str, parts))}")
         chosen[case] = parts[number]

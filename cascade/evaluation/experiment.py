@@ -32,7 +32,7 @@ from cascade.evaluation.segmenters import (
     trained,
 )
 from cascade.evaluation.settings import EvaluateSettings
-from cascade.evaluation.sources import Source, real_sources, sparse_sources, synthetic_sources
+from cascade.evaluation.sources import Source, generated_source, real_sources, sparse_sources, synthetic_sources
 from cascade.evaluation.thresholds import best_threshold
 from cascade.evaluation.tissue import tissue_diameter
 from cascade.evaluation.tissue_scores import tissue_scores
@@ -76,7 +76,7 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
     few = {f"sparse {name}": source.load() for name, source in sparse.items()}
     other = generalist.load() if generalist else []
     beside, held_out = (
-        [] if folder is None else Source(folder, frames=settings.frames, channel=settings.synthetic_channel).load()
+        [] if folder is None else generated_source(settings, folder).load()
         for folder in (settings.synthetic_test, settings.held_out)
     )
     sets = {"real_train": train_set, "real_test": test, **made, "synthetic_test": beside, **few, "generalist": other}

@@ -13,6 +13,7 @@ from cascade.evaluation.labelled import LabelledImage
 from cascade.evaluation.settings import EvaluateSettings
 from cascade.evenly import evenly
 from cascade.optics.statistics import FILE_NAME
+from cascade.reading import DataError
 
 _T = TypeVar("_T")
 
@@ -20,7 +21,8 @@ _T = TypeVar("_T")
 @dataclass(frozen=True)
 class Source:
     """A data set on disk: folder, which truth, which of its sequences, at most how many frames, evenly drawn, the
-    voxel size (z), y, x in µm, default as its files say, and of images with several channels which one.
+    voxel size (z), y, x in µm, default as its files say, and of images with several channels which one, and what the
+    setting is called that says so.
 
     A folder of `cascade prepare` gives its crops: images of one annotated cell each, the others removed, of the pixel
     size that they were made with.
@@ -32,6 +34,7 @@ class Source:
     frames: int | None = None
     spacing_um: tuple[float, ...] = ()
     channel: str | None = None
+    channel_setting: str = "channel"
 
     def load(self) -> list[LabelledImage]:
         """Its annotated images; a stack of which one slice is annotated gives that plane.
@@ -42,7 +45,12 @@ class Source:
             raise ValueError(f"at least one frame of each set is needed, got {self.frames}")
         if (self.folder / FILE_NAME).is_file():
             return self._some(_crops(self.folder))
-        frames = self.found()
+        try:
+            return self._read(self.found())
+        except DataError as error:
+            raise DataError(str(error).replace("`channel`", f"`{self.channel_setting}`")) from error
+
+    def _read(self, frames: list[Frame]) -> list[LabelledImage]:
         images: list[LabelledImage] = []
         usual: tuple[float, ...] = ()
         for frame in tqdm(frames, desc=f"reading {self.folder.name}", unit="image"):
@@ -75,13 +83,23 @@ def real_sources(settings: EvaluateSettings) -> tuple[Source | None, Source]:
 
 def synthetic_sources(settings: EvaluateSettings) -> dict[str, Source]:
     """The generated sets of an evaluation, by name."""
-    how: dict[str, Any] = dict(frames=settings.frames, channel=settings.synthetic_channel)
-    return {name: Source(folder, **how) for name, folder in settings.synthetic_folders().items()}
+    return {name: generated_source(settings, folder) for name, folder in settings.synthetic_folders().items()}
+
+
+def generated_source(settings: EvaluateSettings, folder: Path) -> Source:
+    """A generated set."""
+    how: dict[str, Any] = dict(channel=settings.synthetic_channel, channel_setting="synthetic_channel")
+    return Source(folder, frames=settings.frames, **how)
 
 
 def sparse_sources(settings: EvaluateSettings) -> dict[str, Source]:
     """The sets of its second setting, by name."""
-    return {name: Source(folder, frames=settings.frames) for name, folder in settings.sparse_folders().items()}
+    return {
+        name: generated_source(settings, folder)
+        if name == "synthetic"
+        else Source(folder, frames=settings.frames, channel=settings.channel if name == "real" else None)
+        for name, folder in settings.sparse_folders().items()
+    }
 
 
 def _crops(folder: Path) -> list[LabelledImage]:

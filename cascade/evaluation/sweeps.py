@@ -42,7 +42,7 @@ class Tried:
     kld: Kullback-Leibler divergence of noised real images from noised sketches, nats; bd: Bhattacharyya distance; psnr
     (dB), ssim, mae (of the window) and zncc of what is painted, against the real images; structure: IoU of what is
     bright in the painted images (Otsu) with cells, or walls; detail: what is fine in them, in that of the real images.
-    psnr_of_images: of each image, in their order.
+    psnr_of_images: of each image, in their order, of several channels of each of them.
     """
 
     t_start: int
@@ -191,8 +191,7 @@ def detail(image: Array, scene: SketchedImage, window: Window) -> float:
 
 def _backward(scene: SketchedImage, painted: Array, window: Window) -> dict[str, float]:
     """Metrics in units of the window."""
-    scale = window.high - window.low
-    real, made = (np.clip((one.astype(np.float32) - window.low) / scale, 0, 1) for one in (scene.image, painted))
+    real, made = (np.clip((one.astype(np.float32) - window.low) / window.span, 0, 1) for one in (scene.image, painted))
     with np.errstate(divide="ignore"):  # of an image that is the real one
         found = paired_metrics(real, made, data_range=1.0)
     found["structure"] = structure_kept(painted, scene, window)

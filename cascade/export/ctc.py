@@ -51,11 +51,12 @@ def finish(
                 )
             labels = tifffile.imread(folder / f"{sequence}_GT" / "SEG" / f"man_seg{frame:03d}.tif")
             shifted = np.where(labels > 0, labels.astype(np.int64) + last, 0).astype(np.uint16)
-            write_tiff(tra / f"man_track{frame:03d}.tif", shifted, record.spacing_um)
+            write_tiff(tra / f"man_track{frame:03d}.tif", shifted, record.spacing_um[-shifted.ndim :])
             lines += [f"{last + cell.label} {frame} {frame} 0" for cell in record.cells]
             last += highest
         (tra / "man_track.txt").write_text("\n".join(lines) + "\n")
     axes = "ZYX"[-len(spacing_um) :]
+    about = about | ({"channels": records[0].channels} if records[0].channels > 1 else {})
     (folder / "dataset.json").write_text(json.dumps({"axes": axes, "spacing_um": list(spacing_um), **about}, indent=1))
 
 

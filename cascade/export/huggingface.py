@@ -74,5 +74,5 @@ def _encoded(array: npt.NDArray[Any]) -> bytes:
     if array.ndim == 2:
         Image.fromarray(array).save(buffer, "PNG")
     else:
-        tifffile.imwrite(buffer, array, compression="zlib")
+        tifffile.imwrite(buffer, array, compression="zlib", photometric="minisblack")
     return buffer.getvalue()

@@ -117,7 +117,9 @@ def _multiscale(
 def _array(
     group: Any, level: int, axes: list[dict[str, str]], shape: tuple[int, ...], dtype: npt.DTypeLike, chunk: int
 ) -> Any:
-    chunks = tuple(min(n, 32) for n in shape[:-2]) + tuple(min(n, chunk) for n in shape[-2:])
+    chunks = tuple(1 if a["name"] == "c" else min(n, 32) for a, n in zip(axes[:-2], shape[:-2], strict=True)) + tuple(
+        min(n, chunk) for n in shape[-2:]
+    )
     names = [axis["name"] for axis in axes]
     return group.create_array(str(level), shape=shape, chunks=chunks, dtype=np.dtype(dtype), dimension_names=names)
 

@@ -112,6 +112,7 @@ def finish_cellpose(
 def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, ...], about: dict[str, Any]) -> None:
     """`dataset.json` with axes and spacing, for the layouts that have no index of their own."""
     axes = "ZYX"[-len(spacing_um) :]
+    about = about | ({"channels": records[0].channels} if records[0].channels > 1 else {})
     (folder / "dataset.json").write_text(json.dumps({"axes": axes, "spacing_um": list(spacing_um), **about}, indent=1))
 
 

@@ -128,13 +128,24 @@ class Microscope:
         added = self.background * max(float(np.median(sketch[cells]) - ground), 0.0)
         return np.asarray(ground + added + self.dimmed(sketch - ground, spacing_um), np.float32)
 
-    def of_image(self, image: npt.NDArray[Any], dark: Sequence[float]) -> npt.NDArray[Any]:
-        """An image with noise, of several channels (C, …), dark where there is no light, with this microscope's gain
-        and offset. dark: of each channel."""
+    def of_image(self, image: npt.NDArray[Any], windows: Sequence[Window]) -> npt.NDArray[Any]:
+        """An image with noise, of several channels (C, …), with this microscope's gain and offset.
+
+        windows: of each channel, dark at their lower ends; the offset is the widest one's, and others' as much smaller.
+        """
         if self.gain == 1 and not self.offset:
             return image
-        least = np.reshape(np.asarray(dark, image.dtype), (-1,) + (1,) * (image.ndim - 1)) if len(dark) > 1 else dark[0]
-        return np.asarray(least + self.offset + self.gain * (image - least))
+        if len(windows) > 1:
+            offsets = [self.offset * one.span / widest(windows).span for one in windows]
+            each = zip(image, windows, offsets, strict=True)
+            return np.stack([replace(self, offset=offset).of_image(part, [one]) for part, one, offset in each])
+        dark = windows[0].low
+        return dark + self.offset + self.gain * (image - dark)
+
+
+def widest(windows: Sequence[Window]) -> Window:
+    """The one that spans most camera units."""
+    return max(windows, key=lambda window: window.span)
 
 
 def draw_microscope(
@@ -165,7 +176,7 @@ def draw_microscope(
 
     exposure = 1.0 if noise_is_there else factor(shares[0], 1 / EXPOSURE, EXPOSURE)
     gain = factor(shares[1], 1 / GAIN, GAIN)
-    span, room = window.high - window.low, _highest(dtype) - window.low
+    span, room = window.span, _highest(dtype) - window.low
     low, high = BACKGROUND
     deep = len(spacing_um) == 3
     return Microscope(

@@ -32,6 +32,11 @@ class Window:
         if not self.high > self.low:
             raise ValueError(f"an intensity window needs high > low, got [{self.low}, {self.high}]")
 
+    @property
+    def span(self) -> float:
+        """Camera units from end to end."""
+        return self.high - self.low
+
     def stretch(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Camera units -> float32 in [0, 1]."""
         unit = (np.asarray(image, np.float32) - self.low) / (self.high - self.low)

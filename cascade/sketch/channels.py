@@ -20,8 +20,8 @@ def draw_channels(
     (C, …).
 
     settings: of each channel. cell_channel: number of the one, from 1, that brightness in the records is of; in the
-    others it is drawn. Nucleoli lie in all channels where they lie in that one. Sketch `index` of a seed is the same
-    whatever else is drawn. Raises ValueError as `draw_sketch` does.
+    others it is drawn. Nucleoli lie where they lie in that one, in the channels that have some. Sketch `index` of a
+    seed is the same whatever else is drawn. Raises ValueError as `draw_sketch` does.
 
     >>> labels = np.zeros((32, 32), np.uint16)
     >>> labels[8:24, 8:24] = 1
@@ -32,14 +32,19 @@ def draw_channels(
     """
     own = cell_channel - 1
     told = asked(annotation, settings[own], stream(seed, "sketch", index))
-    beside = replace(told, cells=tuple(replace(cell, brightness=None) for cell in told.cells))
-    drawings = [
-        draw_sketch(annotation, one, stream(seed, "sketch", index))
-        if n == own
-        else draw_sketch(beside, one, stream(seed, "sketch", index, n))
-        for n, one in enumerate(settings)
-    ]
+    drawings = []
+    for n, one in enumerate(settings):
+        if n == own:
+            drawings.append(draw_sketch(annotation, one, stream(seed, "sketch", index)))
+        else:
+            drawings.append(draw_sketch(_beside(told, one), one, stream(seed, "sketch", index, n)))
     return told, drawings[0] if len(drawings) == 1 else np.stack(drawings)
+
+
+def _beside(told: Annotation, settings: SketchSettings) -> Annotation:
+    """As another channel draws it: with a brightness of its own, and without nucleoli where it has none."""
+    without: dict[str, Any] = {} if settings.nucleoli[-1] > 0.5 else {"nucleoli": ()}
+    return replace(told, cells=tuple(replace(cell, brightness=None, **without) for cell in told.cells))
 
 
 def record_of(settings: Sequence[SketchSettings], cell_channel: int = 1) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _MARK = "provenance.jsonl"  # of a data set that is whole
 _MADE_BY_FIT = "synthetic"
 _EAGER_BYTES = 2**28  # what is read at once; larger sets are read image by image, as they are looked at
+_COLOURS = ("green", "magenta", "cyan", "yellow")  # of channels
 _MESHED = 50  # samples whose surfaces are read
 
 
@@ -39,20 +41,37 @@ def read(path: "str | Sequence[str]") -> list[LayerData]:
     if folder is None:
         raise ValueError(f"{path}: is no data set of Cascade ({_MARK} is missing)")
     rows = [json.loads(line) for line in (folder / _MARK).read_text(encoding="utf-8").splitlines()]
-    files = find_labels(_format_of(folder))
-    if len(files) != len(rows):
-        raise ValueError(f"{folder}: {len(files)} images, but {_MARK} names {len(rows)}: make the data set again")
+    where, channels = _format_of(folder), rows[0].get("channels", 1)
+    numbers = [None] if channels == 1 else list(range(channels))
+    files = [find_labels(where, channel=None if n is None else str(n + 1)) for n in numbers]
+    if len(files[0]) != len(rows):
+        raise ValueError(f"{folder}: {len(files[0])} images, but {_MARK} names {len(rows)}: make the data set again")
     spacings = [tuple(row["spacing_um"]) for row in rows]
-    images, labels = _arrays(files)
+    labels = _arrays(files[0], _labels)
+    images = [_arrays(own, partial(_image, number=n)) for own, n in zip(files, numbers, strict=True)]
     if len({label.shape for label in labels}) == len(set(spacings)) == 1:
-        shown = None if images[0] is None else _joined(images)
-        found = layer_data(folder.name, shown, _joined(labels), spacings[0], metadata={"cascade": rows})
+        shown = [None if own[0] is None else _joined(own) for own in images]
+        found = _layers(folder.name, shown, _joined(labels), spacings[0], rows)
     else:
         found = []
-        for row, image, label, spacing in zip(rows, images, labels, spacings, strict=True):
-            about = {"cascade": [row]}
-            found += layer_data(f"{folder.name} {row['sample']}", image, label, spacing, metadata=about)
+        for row, label, spacing, *shown in zip(rows, labels, spacings, *images, strict=True):
+            found += _layers(f"{folder.name} {row['sample']}", shown, label, spacing, [row])
     return found + _surfaces(folder, len(rows))
+
+
+def _layers(
+    name: str, channels: list[Any], labels: Any, spacing_um: tuple[float, ...], rows: list[dict[str, Any]]
+) -> list[LayerData]:
+    """The image, of several channels a layer for each in a colour of its own, and the labels."""
+    about = {"cascade": rows}
+    if len(channels) == 1:
+        return layer_data(name, channels[0], labels, spacing_um, metadata=about)
+    found = []
+    for n, channel in enumerate(channels):
+        (data, options, kind), _ = layer_data(f"{name} channel {n + 1}", channel, labels, spacing_um, metadata=about)
+        colour = {"colormap": _COLOURS[n % len(_COLOURS)], "blending": "additive"}
+        found.append((data, options | colour, kind))
+    return found + layer_data(name, None, labels, spacing_um, metadata=about)
 
 
 def _data_set(path: Path) -> Path | None:
@@ -68,15 +87,12 @@ def _format_of(folder: Path) -> Path:
     return there[0] if there else folder
 
 
-def _arrays(files: "Sequence[LabelFile]") -> tuple[list[Any], list[Any]]:
-    """Images, None where there are none, and labels of all samples; many of them are read when they are looked at."""
-    image, labels = _image(files[0]), _labels(files[0])
-    if len(files) * labels.nbytes <= _EAGER_BYTES:
-        rest = files[1:]
-        return [image, *map(_image, rest)], [labels, *map(_labels, rest)]
-    return [None if image is None else _later(_image, file, image) for file in files], [
-        _later(_labels, file, labels) for file in files
-    ]
+def _arrays(files: "Sequence[LabelFile]", read_one: "Callable[[LabelFile], Any]") -> list[Any]:
+    """What is read of each file, None where there is none; many large ones are read when they are looked at."""
+    first = read_one(files[0])
+    if first is None or len(files) * first.nbytes <= _EAGER_BYTES:
+        return [first, *map(read_one, files[1:])]
+    return [_later(read_one, file, first) for file in files]
 
 
 def _later(read_one: "Callable[[LabelFile], Any]", file: "LabelFile", like: Array) -> Any:
@@ -102,20 +118,24 @@ def _labels(file: "LabelFile") -> Array:
     return file.annotation()[0].labels if file.holds_spacing else file.frame.labels()
 
 
-def _image(file: "LabelFile") -> Array | None:
-    """The image of the labels, None where there is none."""
+def _image(file: "LabelFile", number: int | None) -> Array | None:
+    """The image of the labels, None where there is none. number: of several channels the one, from 0."""
     path = file.path
     if path.suffix == ".zarr":
         import zarr
 
         group = zarr.open_group(str(path), mode="r")
-        return group["0"][:] if "0" in group else None
+        return _channel(group["0"][:], number) if "0" in group else None
     if path.suffix == ".parquet":
-        return _image_of_table(path, file.number)
+        return _channel(_image_of_table(path, file.number), number)
     if path.suffix == ".json":
         image = path.parent / "images" / f"{file.frame.name}.png"
         return _decoded(image.read_bytes()) if image.is_file() else None
     return None if file.frame.image_path == path else file.frame.image()
+
+
+def _channel(image: Array | None, number: int | None) -> Array | None:
+    return image if image is None or number is None else image[number]
 
 
 def _image_of_table(path: Path, number: int) -> Array | None:

@@ -48,6 +48,19 @@ def test_a_stack_of_every_format(name, tmp_path):
     check(read(str(save_samples(samples, tmp_path / "set", (name,)))), samples, False)
 
 
+@pytest.mark.parametrize("shape", [(96, 96), (6, 96, 96)])
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "coco"])
+def test_channels_have_layers_of_their_own(name, shape, tmp_path):
+    spacing = STACK if len(shape) == 3 else PLANE
+    samples = [sample(shape, spacing, n) for n in range(2)]
+    several = [replace(one, image=np.stack([one.image, 2 * one.image])) for one in samples]
+    first, second, labels = read(str(save_samples(several, tmp_path / "set", (name,))))
+    check([first, labels], samples, True)
+    check([second, labels], [replace(one, image=2 * one.image) for one in samples], True)
+    assert [first[1]["name"], second[1]["name"], labels[1]["name"]] == ["set channel 1", "set channel 2", "set labels"]
+    assert first[1]["colormap"] != second[1]["colormap"]
+
+
 def test_a_set_of_several_formats_and_one_without_images(tmp_path):
     samples = [sample((96, 96), PLANE)]
     check(read(str(save_samples(samples, tmp_path / "both", ("annotations", "coco", "stardist")))), samples, False)
