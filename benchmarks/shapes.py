@@ -231,8 +231,8 @@ def realism(pipeline, count: int, embryos: Iterable[int]) -> dict | None:
     sections = silhouettes_of_slices(masks[middle], np.full(len(middle), np.sqrt(1 - axial.section**2)))
     tall = axial.elongations(diameters_um(sections, 0.4)) * relative[: len(middle)]
     made = {
-        "multiview_neus_silhouettes": _from_views(pipeline, sections, tall),
-        "multiview_neus_slices": _from_views(
+        "multiview_neus_silhouettes": from_views(pipeline, sections, tall),
+        "multiview_neus_slices": from_views(
             pipeline, whole, axial.elongations(diameters_um(whole, 0.4)) * relative[: len(whole)]
         ),
         "scaled_harmonics": harmonic_solids(sections.sum((1, 2)) * 0.4**2, tall, torch.Generator().manual_seed(7))[0],
@@ -250,8 +250,9 @@ def realism(pipeline, count: int, embryos: Iterable[int]) -> dict | None:
     return {k: v if isinstance(v, float) else {n: round(x, 3) for n, x in v.items()} for k, v in found.items()}
 
 
-def _from_views(pipeline, masks: np.ndarray, elongation: np.ndarray) -> list:
-    seen = pipeline(masks, 0.4, generator=torch.Generator().manual_seed(0))
+def from_views(pipeline, masks: np.ndarray, elongation: np.ndarray, pixel_um: float = 0.4) -> list:
+    """Solids of outlines, by imagined views and NeuS; those that are not rejected."""
+    seen = pipeline(masks, pixel_um, generator=torch.Generator().manual_seed(0))
     views, both, weights = seen.constraints()
     solids = []
     for start in range(0, len(views), 32):
