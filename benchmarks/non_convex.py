@@ -83,7 +83,7 @@ def solids_of(name: str, count: int) -> tuple[list[Array], tuple[float, ...]] | 
 
 
 def bent(angle: float, rng: np.random.Generator) -> Array:
-    """A capsule of one and a half to three times its width along an arc of about so many degrees, turned in any direction."""
+    """A capsule, 1.5 to 3 times as long as wide, along an arc of about so many degrees, turned in any direction."""
     radius, length = 6.0 * float(np.exp(rng.normal(0, 0.1))), rng.uniform(3.0, 6.0)
     bend = np.deg2rad(max(rng.normal(angle, 15), 1.0))
     at = np.linspace(-0.5, 0.5, 25)
