@@ -98,6 +98,7 @@ def train(output: Path, crops: Path, base: str, steps: int, from_scratch: bool) 
     command += ["--data", str(crops), "--base_model", base, "--output_dir", str(output)]
     command += ["--max_train_steps", str(steps), "--lr_scheduler", "constant_with_warmup", "--lr_warmup_steps", "50"]
     command += ["--train_batch_size", "32", "--mixed_precision", "bf16", "--resume_from_checkpoint", "latest"]
+    command += ["--decoder_max_train_steps", "0"]  # the autoencoder stays the same for both
     command += ["--checkpointing_steps", "50", "--report_to", "none", "--from_scratch", str(from_scratch).lower()]
     subprocess.run(command, check=True)
 
