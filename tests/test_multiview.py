@@ -9,6 +9,7 @@ from cascade.multiview.losses import Multiview, MultiviewEncoder
 from cascade.multiview.network import MultiviewNetwork
 from cascade.multiview.outlines import frame_outlines
 from cascade.multiview.renders import HarmonicRenders
+from cascade.multiview.sampling import trilinear
 from cascade.pipelines.multiview import MultiviewPipeline
 from cascade.shapes.harmonics import ShapeLaw
 
@@ -145,3 +146,17 @@ def test_the_model_module_trains_every_parameter():
     loss.backward()
     silent = [name for name, p in network.named_parameters() if p.grad is None]
     assert not silent
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_volumes_are_read_and_learnt_as_by_grid_sample(dtype):
+    """The same values, and the same gradients, where places are exact."""
+    volumes, points = torch.randn(2, 3, 4, 5, 6).to(dtype), 2.4 * torch.rand(7, 8, 9, 3) - 1.2
+    ours, theirs = (volumes.clone().requires_grad_() for _ in range(2))
+    weight = torch.randn(2, 3, 7, 8, 9)
+    (trilinear(ours, points).float() * weight).sum().backward()
+    sampled = torch.nn.functional.grid_sample(theirs.float(), points.expand(2, -1, -1, -1, -1), align_corners=False)
+    (sampled * weight).sum().backward()
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(trilinear(volumes, points).float(), sampled, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(ours.grad, theirs.grad, atol=4 * tolerance, rtol=tolerance)

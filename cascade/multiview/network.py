@@ -7,6 +7,7 @@ from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from torch.nn import functional as F
 
 from cascade.geometry.cameras import Cameras
+from cascade.multiview.sampling import trilinear
 
 
 class MultiviewNetwork(ModelMixin, ConfigMixin):
@@ -100,13 +101,10 @@ class MultiviewNetwork(ModelMixin, ConfigMixin):
         axis = (torch.arange(size, device=noisy.device) + 0.5) * (2 / size) - 1
         nodes = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).view(-1, 3)
         features = self.encoder(noisy.reshape(-1, 1, *noisy.shape[2:]))
-        grid = cameras.project(nodes).flip(-1).to(features.dtype)[:, None].repeat(batch, 1, 1, 1)  # (B·N, 1, P, 2)
-        seen = F.grid_sample(features, grid, padding_mode="border", align_corners=False)
-        seen = seen.view(batch, views, -1, size, size, size)
+        grid = cameras.project(nodes).flip(-1)[:, None].repeat(batch, 1, 1, 1)  # (B·N, 1, P, 2)
+        seen = _bilinear(features, grid).view(batch, views, -1, size, size, size)
         front = self.encoder(condition[:, None])
-        plane = nodes[:, 1:].flip(-1).to(features.dtype).expand(batch, 1, -1, -1)
-        front = F.grid_sample(front, plane, padding_mode="border", align_corners=False)
-        front = front.view(batch, -1, size, size, size)
+        front = _bilinear(front, nodes[:, 1:].flip(-1).expand(batch, 1, -1, -1)).view(batch, -1, size, size, size)
         return self.volume(torch.cat([seen.mean(1), seen.amax(1), front], 1), embedding)
 
     def _shadow(self, condition: torch.Tensor, cameras: Cameras) -> torch.Tensor:
@@ -116,9 +114,8 @@ class MultiviewNetwork(ModelMixin, ConfigMixin):
         size = self.config.volume_size
         axes = [(torch.arange(n, device=condition.device) + 0.5) * (2 / n) - 1 for n in (size, height, width)]
         depth, v, u = torch.meshgrid(*axes, indexing="ij")
-        points = cameras.world(depth, torch.stack([v, u], -1))[..., 1:].flip(-1).to(condition.dtype)  # (N, D, H, W, 2)
-        grid = points.reshape(1, -1, width, 2).expand(batch, -1, -1, -1)
-        seen = F.grid_sample(condition[:, None], grid, padding_mode="border", align_corners=False)
+        points = cameras.world(depth, torch.stack([v, u], -1))[..., 1:].flip(-1)  # (N, D, H, W, 2)
+        seen = _bilinear(condition[:, None], points.reshape(1, -1, width, 2).expand(batch, -1, -1, -1))
         return seen.view(batch, len(cameras), size, height, width).amin(2)
 
     def _read_frusta(self, volume: torch.Tensor, cameras: Cameras, shape: tuple[int, int]) -> torch.Tensor:
@@ -126,12 +123,14 @@ class MultiviewNetwork(ModelMixin, ConfigMixin):
         batch, size = len(volume), self.config.volume_size
         axis = (torch.arange(size, device=volume.device) + 0.5) * (2 / size) - 1
         depth, v, u = torch.meshgrid(axis, axis, axis, indexing="ij")
-        points = cameras.world(depth, torch.stack([v, u], -1)).flip(-1).to(volume.dtype)  # (N, G, G, G, 3) as x, y, z
-        count = len(cameras)
-        points = points.reshape(1, count * size, size, size, 3).expand(batch, -1, -1, -1, -1)
-        read = F.grid_sample(volume, points, align_corners=False)  # (B, C, N·G, G, G)
-        read = read.view(batch, -1, count, size, size, size).transpose(1, 2).reshape(batch * count, -1, size, size)
+        read = trilinear(volume, cameras.world(depth, torch.stack([v, u], -1)).flip(-1))  # (B, C, N, G, G, G)
+        read = read.transpose(1, 2).reshape(batch * len(cameras), -1, size, size)
         return F.interpolate(self.frustum(read), size=shape, mode="bilinear", align_corners=False)
+
+
+def _bilinear(maps: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """`F.grid_sample` in float32, in which places are exact, and which a CPU has vector code for."""
+    return F.grid_sample(maps.float(), grid.float(), padding_mode="border", align_corners=False).to(maps.dtype)
 
 
 class _VolumeNetwork(torch.nn.Module):
