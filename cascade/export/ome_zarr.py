@@ -117,10 +117,8 @@ def _multiscale(
 def _array(
     group: Any, level: int, axes: list[dict[str, str]], shape: tuple[int, ...], dtype: npt.DTypeLike, chunk: int
 ) -> Any:
-    chunks = tuple(1 if a["name"] == "c" else min(n, 32) for a, n in zip(axes[:-2], shape[:-2], strict=True)) + tuple(
-        min(n, chunk) for n in shape[-2:]
-    )
-    names = [axis["name"] for axis in axes]
+    names, most = [axis["name"] for axis in axes], {"c": 1, "z": 32, "y": chunk, "x": chunk}
+    chunks = tuple(min(n, most[name]) for name, n in zip(names, shape, strict=True))
     return group.create_array(str(level), shape=shape, chunks=chunks, dtype=np.dtype(dtype), dimension_names=names)
 
 
