@@ -87,6 +87,7 @@ def clocked() -> dict[str, float]:
     watch(pipelines.MaskDDPMPipeline, "__call__", "outlines")
     watch(pipelines.MultiviewPipeline, "__call__", "views")
     watch(stages, "fit_views", "solids")
+    watch(stages, "inflated_outline", "solids")
     watch(stages, "solid_slices", "slices")
     watch(stages.TexturePipeline, "draw_aligned", "texture")
     watch(pipelines, "take_picture", "population and camera")

@@ -1,12 +1,15 @@
 """Where the microscope changes: segmenters trained on generated sets, tested on real images changed by known optics.
 
     cascade generate … --vary 0 --output_dir same        cascade generate … --vary 1 --output_dir varied
-    python benchmarks/microscopes.py --output_dir DIR --synthetic same varied [--real] [--data_set BBBC039]
+    python benchmarks/microscopes.py --output_dir DIR --synthetic same varied [--real] [--data_set BBBC039] [--kinds]
 
 Each of the test images is segmented as it is, and as other microscopes would have taken it: a quarter of the light, a
 brighter background, another gain and offset, more blur, and, of stacks, light that is lost in the depth and slices
 2 and 3 µm apart. Noise that a change takes away, or that it would have brought with it, is given back, by the camera
-that was fitted to the training images (that of the embedded model). Needs CASCADE_DATA and the extra cellpose.
+that was fitted to the training images (that of the embedded model). --kinds: segmenters of planes are also tested on
+other nuclei by other microscopes, the kinds of images of DSB2018 (on crops of which the base of nuclei2d's textures was
+trained): by their size, and those of 256² by that of their nuclei; twelve of each at most, resampled until their nuclei
+are as large as those of BBBC039. Needs CASCADE_DATA and the extra cellpose.
 Interrupted, the same command goes on. `seg` holds, by set and microscope, the mean SEG of the images, mean and standard
 deviation over the trainings, `lost` what is less than on the images as they are. Prints one JSON object on its last
 line. To see that it works: --frames 2 --seeds 1 --steps 10.
@@ -22,13 +25,15 @@ from typing import Any
 import numpy as np
 from common import data_folder, machine
 from scipy import ndimage
+from skimage import transform
 
 from cascade import embedded
 from cascade.evaluation.experiment import run_trainings
-from cascade.evaluation.labelled import LabelledImage
+from cascade.evaluation.labelled import LabelledImage, typical_diameter
 from cascade.evaluation.segmenters import PROTOCOLS, trained
 from cascade.evaluation.settings import Protocol
 from cascade.evaluation.sources import Source
+from cascade.evenly import evenly
 from cascade.geometry.resample import at_slices
 from cascade.hub.statistics import saved_statistics
 from cascade.optics.statistics import Statistics
@@ -56,17 +61,23 @@ DEEP = {
 }
 
 
+SMALL, LARGE = 12.0, 17.0  # mean diameters of nuclei of an image, in pixels
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--synthetic", type=Path, nargs="+", required=True, help="generated sets: --vary 0, 1")
     parser.add_argument("--data_set", choices=SETS, default="BBBC039")
+    parser.add_argument("--kinds", action="store_true", help="also test on DSB2018, by kind")
     parser.add_argument("--real", action="store_true", help="also train on the real training images")
     parser.add_argument("--protocol", choices=[name for name in PROTOCOLS if name != "cellpose4"], default="narrow")
     parser.add_argument("--frames", type=int, help="test on so many images")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="of each training; default as the protocol says")
     options = parser.parse_args()
+    if options.kinds and options.data_set != "BBBC039":
+        parser.error("--kinds are planes, and so must be the set that is trained on: --data_set BBBC039")
     known = SETS[options.data_set]
     folder, (truth, sequences) = data_folder() / options.data_set, known["test"]
     test = Source(folder, truth, sequences, options.frames, known["spacing_um"]).load()
@@ -75,7 +86,13 @@ def main() -> None:
         conditions["real"] = Source(folder, "gt", tuple(known["train"]), None, known["spacing_um"]).load()
     statistics = Statistics.from_dict(saved_statistics(embedded(known["model"])))
     changed = changed_sets(test, statistics)
-    report: dict[str, Any] = {"data_set": options.data_set, "machine": machine(), "images": len(test)}
+    if options.kinds:
+        changed |= kinds_of_nuclei(data_folder() / "DSB2018", typical_diameter(test), options.frames or 12)
+    report: dict[str, Any] = {
+        "data_set": options.data_set,
+        "machine": machine(),
+        "images": {name: len(some) for name, some in changed.items()},
+    }
     report |= scores(conditions, changed, options.output_dir, options.protocol, options.steps, options.seeds)
     (options.output_dir / "microscopes.json").write_text(json.dumps(report, indent=1))
     print(json.dumps(report))
@@ -88,6 +105,28 @@ def changed_sets(test: list[LabelledImage], statistics: Statistics) -> dict[str,
         name: [changed(one, microscope, statistics, n) for n, one in enumerate(test)]
         for name, microscope in microscopes.items()
     }
+
+
+def kinds_of_nuclei(folder: Path, diameter_px: float, most: int) -> dict[str, list[LabelledImage]]:
+    """Images by kind, at most so many evenly drawn, resampled to nuclei of a diameter."""
+    found: dict[str, list[LabelledImage]] = {}
+    for one in Source(folder, spacing_um=(1.0, 1.0)).load():
+        if one.labels.any():
+            kind = "×".join(map(str, one.image.shape))
+            if one.image.shape == (256, 256):
+                size = typical_diameter([one])
+                kind += ", small" if size < SMALL else ", large" if size > LARGE else ", medium"
+            found.setdefault(kind, []).append(one)
+    sets = {kind: [images[n] for n in evenly(len(images), most)] for kind, images in sorted(found.items())}
+    return {kind: [resized(one, diameter_px / typical_diameter(some)) for one in some] for kind, some in sets.items()}
+
+
+def resized(one: LabelledImage, factor: float) -> LabelledImage:
+    """A plane with more pixels, or fewer, without aliasing."""
+    shape = np.maximum(np.rint(np.array(one.image.shape) * factor), 1).astype(int)
+    image = transform.resize(one.image.astype(np.float32), shape, anti_aliasing=factor < 1)
+    labels = transform.resize(one.labels, shape, order=0, preserve_range=True, anti_aliasing=False)
+    return LabelledImage(image, labels.astype(one.labels.dtype), one.spacing_um)
 
 
 def changed(one: LabelledImage, microscope: Microscope, statistics: Statistics, number: int) -> LabelledImage:

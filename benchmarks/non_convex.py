@@ -3,14 +3,14 @@
     python benchmarks/non_convex.py [--count 48] [--sets bent_0 bent_90 bent_150 bent_210 ovule tissue BBBC050]
 
 Of each set one half of the solids gives outlines, their largest planes along z, and how tall cells are; from those
-alone solids are made by views and NeuS (embedded nuclei3d), as random harmonic solids, as ellipsoids, and
-`inflated`, the outline itself, as thick at a place as that is deep in it. They are compared with the other half,
-the halves with each other being the floor: Wasserstein distances in spreads of the real solids, of their volume,
-sphericity, elongation, height over diameter and roughness (`cascade.evaluation.solids`), of `solidity`, volume over
-that of the convex hull, and of `solidity_of_planes`, area over that of the hull, of the middle planes along all
-three axes, which a segmenter sees. bent_N: capsules along an arc of about N degrees, in any direction; ovule:
-nuclei of ovule_nuclei, tissue: cells of tissue_labels, BBBC050: dense labels of `10`-`11`, each with CASCADE_DATA
-(skipped without). Prints one JSON object on its last line.
+alone solids are made by views and NeuS (embedded nuclei3d), as random harmonic solids, as ellipsoids and by inflating
+the outline, the `--shapes` of `cascade generate`. They are compared with the other half, the halves with each other
+being the floor: Wasserstein distances in spreads of the real solids, of their volume, sphericity, elongation, height
+over diameter and roughness (`cascade.evaluation.solids`), of `solidity`, volume over that of the convex hull, and of
+`solidity_of_planes`, area over that of the hull, of the middle planes along all three axes, which a segmenter sees.
+bent_N: capsules along an arc of about N degrees, in any direction; ovule: nuclei of ovule_nuclei, tissue: cells of
+tissue_labels, BBBC050: dense labels of `10`-`11`, each with CASCADE_DATA (skipped without). Prints one JSON object on
+its last line.
 """
 
 import argparse
@@ -30,12 +30,13 @@ from cascade import MultiviewPipeline, embedded
 from cascade.data.frames import find_frames
 from cascade.data.spacing import needed_spacing
 from cascade.evaluation.solids import cells_of, solid_statistics
-from cascade.geometry.grid import Grid, SignedDistance, signed_distance, voxelize
+from cascade.geometry.grid import Grid, signed_distance, voxelize
 from cascade.geometry.resample import resample
 from cascade.multiview.outlines import diameters_um
 from cascade.rng import stream
 from cascade.shapes.ellipsoid import ellipsoid_of_outline
 from cascade.shapes.harmonic_solids import harmonic_solids
+from cascade.shapes.inflated import inflated_outline
 
 Array = np.ndarray
 SIDE, WIDEST = 64, 44  # pixels of an outline's crop, and of the widest cell in it
@@ -112,7 +113,7 @@ def compared(pipeline, solids: list[Array], spacing: tuple[float, ...], count: i
         "views_and_neus": from_views(pipeline, outlines, tall, pixel),
         "harmonics": harmonic_solids(area, tall, torch.Generator().manual_seed(7))[0],
         "ellipsoids": [ellipsoid_of_outline(m, pixel, e) for m, e in zip(outlines, tall, strict=True)],
-        "inflated": [inflated(m, pixel, e) for m, e in zip(outlines, tall, strict=True)],
+        "inflated": [inflated_outline(m, pixel, e, rng) for m, e in zip(outlines, tall, strict=True)],
     }
     high = 1.3 * float((tall * diameters_um(outlines, pixel)).max())
     size = [int(np.ceil(extent / s)) for extent, s in zip((high, 1.3 * widest, 1.3 * widest), spacing, strict=True)]
@@ -123,21 +124,6 @@ def compared(pipeline, solids: list[Array], spacing: tuple[float, ...], count: i
         found[name] = distances(statistics([voxelize(field, grid).array for field in fields], spacing), real)
     means = {name: round(float(real[name].mean()), 3) for name in ("solidity", "solidity_of_planes")}
     return {"solids": len(solids), **means, **found}
-
-
-def inflated(outline: Array, pixel: float, elongation: float) -> SignedDistance:
-    """An outline whose half height at a place is that of an ellipse of the place's depth."""
-    depth = -signed_distance(outline, (pixel, pixel))
-    share = 1 - np.clip(depth / depth.max(), 0, 1)
-    half = 0.5 * elongation * diameters_um(outline[None], pixel)[0] * np.sqrt(1 - share**2)
-    half = np.where(depth > 0, half, depth)
-    middle = np.array(ndimage.center_of_mass(outline))
-
-    def sdf(points: Array) -> Array:
-        at = (points[:, 1:] / pixel + middle).T
-        return np.abs(points[:, 0]) - ndimage.map_coordinates(half, at, order=1, mode="nearest")
-
-    return sdf
 
 
 def outline_of(solid: Array, spacing: tuple[float, ...], pixel: float) -> Array:

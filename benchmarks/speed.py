@@ -1,6 +1,7 @@
 """Cells a minute, stage by stage, by how many are made at once and in which precision: on a CPU or a GPU.
 
     python benchmarks/speed.py [--model nuclei3d] [--cells 32 256] [--dtypes float32 bfloat16] [--device cuda]
+                              [--shapes inflated]
 
 Every figure is of one call of `CascadePipeline.cells` after a small one to warm up. With --neus also what a step of
 NeuS's own network costs for one cell and for many, beside the whole fit of the fast field. Prints one JSON object on
@@ -10,6 +11,7 @@ its last line.
 import argparse
 import json
 import time
+from typing import get_args
 
 import torch
 from common import machine
@@ -20,6 +22,7 @@ from cascade.geometry.cameras import hemisphere
 from cascade.multiview.renders import HarmonicRenders
 from cascade.neus.fit import fit_views
 from cascade.neus.settings import NeuSSettings
+from cascade.population.settings import CascadeSettings, Shapes
 from cascade.rng import torch_stream
 from cascade.shapes.harmonics import ShapeLaw
 
@@ -30,23 +33,25 @@ def main() -> None:
     parser.add_argument("--cells", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--device", default=best_device())
+    parser.add_argument("--shapes", choices=get_args(Shapes), default=CascadeSettings().shapes)
     parser.add_argument("--neus", action="store_true")
     options = parser.parse_args()
-    report: dict = {"model": options.model, "cells": {}}
+    report: dict = {"model": options.model, "shapes": options.shapes, "cells": {}}
     for dtype in options.dtypes:
         pipeline = load(options.model, options.device, dtype)
-        pipeline.cells(4, 0)
-        report["cells"][dtype] = {count: made(pipeline, count, options.device) for count in options.cells}
+        settings = CascadeSettings(shapes=options.shapes)
+        pipeline.cells(4, 0, settings)
+        report["cells"][dtype] = {count: made(pipeline, count, settings, options.device) for count in options.cells}
     if options.neus:
         report["neus"] = neus(options.cells, options.device)
     report["machine"] = machine()
     print(json.dumps(report))
 
 
-def made(pipeline, count: int, device: str) -> dict:
+def made(pipeline, count: int, settings: CascadeSettings, device: str) -> dict:
     """`count` cells made at once."""
     spent, start = clocked(), time.perf_counter()
-    cells = pipeline.cells(count, 1)
+    cells = pipeline.cells(count, 1, settings)
     _wait(device)
     seconds = time.perf_counter() - start
     stages = {name: round(value, 2) for name, value in spent.items()}

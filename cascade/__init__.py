@@ -58,16 +58,19 @@ _PUBLIC = {
     "voxelize": "cascade.geometry.grid",
 }
 __all__ = ["__version__", *_PUBLIC]
+_looked = False  # at what else uses the cores
 
 
 def __getattr__(name: str) -> Any:
     # Public names are imported on first use, so that `import cascade` and `cascade --help` stay free of torch.
     if name not in _PUBLIC:
         raise AttributeError(f"module 'cascade' has no attribute {name!r}")
-    if "torch" not in sys.modules:
+    global _looked
+    if not _looked:
         from cascade.waiting import wait_as_others_allow
 
-        wait_as_others_allow()
+        _looked = True
+        wait_as_others_allow(too_late="torch" in sys.modules)
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 
 

@@ -1,16 +1,20 @@
 """How OpenMP's threads wait for each other, chosen by whether this process has its cores to itself."""
 
+import logging
+import multiprocessing
 import os
 from collections.abc import MutableMapping
+
+log = logging.getLogger(__name__)
 
 _LOOK_S = 0.1
 _SPINS = "20000"  # about a tenth of a millisecond; libgomp's own is a hundred times as long
 _KNOWN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-def wait_as_others_allow(environment: MutableMapping[str, str] = os.environ) -> None:
+def wait_as_others_allow(environment: MutableMapping[str, str] = os.environ, *, too_late: bool = False) -> None:
     """Tell OpenMP how long a thread that waits for another is to spin before it sleeps; to be called before torch is
-    imported, which is when OpenMP reads it.
+    imported, which is when OpenMP reads it. too_late: it is there already; where that will cost much, say so.
 
     A thread that spins on a core which others want keeps off the very thread that it waits for: two threads that shared
     one of two cores took fourteen times as long. Where there are fewer idle cores than threads they sleep at once,
@@ -21,9 +25,21 @@ def wait_as_others_allow(environment: MutableMapping[str, str] = os.environ) -> 
     cores = _cores()
     threads = environment.get("OMP_NUM_THREADS", "")
     wanted = min(int(threads), len(cores)) if threads.isdecimal() else len(cores)
+    if too_late:
+        import torch
+
+        wanted = min(torch.get_num_threads(), wanted)
     if wanted < 2 or any(name in environment for name in _KNOWN):
         return
-    if _idle(cores) < wanted - 0.5:
+    idle = _idle(cores)
+    if too_late:
+        if idle < 0.5 * wanted and multiprocessing.parent_process() is None:
+            log.warning(
+                "other processes use the cores, and torch was imported before anything of cascade: its threads will "
+                "wait for each other many times as long as need be. Begin with 'from cascade import …', or set "
+                "OMP_WAIT_POLICY=passive"
+            )
+    elif idle < wanted - 0.5:
         environment["OMP_WAIT_POLICY"] = "passive"
     else:
         environment["GOMP_SPINCOUNT"] = _SPINS

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class CascadePipeline(DiffusionPipeline):
 
     Args:
         mask, texture: the stages' pipelines.
-        multiview: for 3D data sets.
+        multiview: for 3D data sets, unless `shapes` are others than its own.
         statistics: of the real data set, see `cascade.data.statistics.Statistics`, as a dict.
     """
 
@@ -76,10 +77,6 @@ class CascadePipeline(DiffusionPipeline):
             raise ValueError("a cascade needs statistics=…: Statistics.load(crops).to_dict()")
         self.register_modules(mask=mask, multiview=multiview, texture=texture)
         self._statistics = Statistics.from_dict(statistics)
-        if self.statistics.ndim == 3 and multiview is None:
-            raise ValueError(
-                "a 3D data set needs the multiview stage: pass multiview=MultiviewPipeline.from_pretrained(…)"
-            )
 
     @property
     def statistics(self) -> Statistics:
@@ -140,7 +137,8 @@ class CascadePipeline(DiffusionPipeline):
         if len(statistics["spacing_um"]) == 3 and "multiview" not in kwargs:
             source = folder / "multiview"
             if not (source / "model_index.json").is_file():
-                if (folder / "model_index.json").is_file():
+                index = folder / "model_index.json"
+                if index.is_file() and json.loads(index.read_text()).get("multiview", [None])[0]:
                     raise hub.ModelError(f"{folder}: multiview/ is missing; copy it there, or pass multiview=…")
                 from cascade.hub.embedded import embedded
 
@@ -190,7 +188,7 @@ class CascadePipeline(DiffusionPipeline):
             generator: one seed is drawn from it; image n depends on that seed and n alone.
             region: where cell centres may lie, an array as large as the canvas; default where the real cells lie.
             bank: cells to use again and again, turned, instead of making new ones for every image: those of `cells`.
-            neus: how solids are fitted, in 3D.
+            neus: how solids are fitted to imagined views.
             fields: of `CascadeSettings`, given one by one: they win over those of `settings`.
 
         Raises ValueError for settings that do not fit the data set, TypeError for one that does not exist.

@@ -25,6 +25,7 @@ from cascade.population.settings import CascadeSettings
 from cascade.rng import stream, torch_stream
 from cascade.shapes.ellipsoid import ellipsoid_of_outline
 from cascade.shapes.harmonic_solids import harmonic_solids
+from cascade.shapes.inflated import RELIEF, inflated_outline
 
 _BYTES_OF_A_FIT = {"grid": 16e6, "mlp": 2e9}  # a cell's share of the memory of a NeuS fit, measured
 _ROUNDS = 4  # of views and fits, before a solid is given up
@@ -118,24 +119,30 @@ def _solid_cells(
     drawn = stream(draw.seed, "elongation", draw.index).normal(1, spread / mean, count)
     elongation = axial.elongations(diameters_um(masks, pixel_um)) * np.clip(drawn, 0.5, 1.5)
     solids: list[SignedDistance | None]
-    residual, failed = np.zeros(count), {}
+    residual: list[float | None] = [None] * count
+    failed: dict[str, int] = {}
     if settings.shapes == "multiview":
-        solids, residual, again = _fitted_solids(stages, draw, settings, masks, elongation)
-        heights = heights_um(masks, pixel_um, elongation)
+        solids, fitted, again = _fitted_solids(stages, draw, settings, masks, elongation)
+        residual, heights = [*map(float, fitted)], heights_um(masks, pixel_um, elongation)
         failed = {"solids drawn again": sum(again[:-1]), "solids rejected": again[-1]}
     elif settings.shapes == "harmonics":
         area = masks.sum((1, 2)) * pixel_um**2
         made, heights = harmonic_solids(area, elongation, torch_stream(draw.seed, "harmonics", draw.index))
         solids = [*made]
     else:
-        solids = [ellipsoid_of_outline(m, pixel_um, e) for m, e in zip(masks, elongation, strict=True)]
-        heights = heights_um(masks, pixel_um, elongation)
+        each = zip(masks, elongation, strict=True)
+        if settings.shapes == "inflated":
+            rng = stream(draw.seed, "inflated", draw.index)
+            solids = [inflated_outline(mask, pixel_um, tall, rng) for mask, tall in each]
+            heights = elongation * diameters_um(masks, pixel_um) * (1 + RELIEF)
+        else:
+            solids = [ellipsoid_of_outline(mask, pixel_um, tall) for mask, tall in each]
+            heights = heights_um(masks, pixel_um, elongation)
     kept = [(n, solid) for n, solid in enumerate(solids) if solid is not None]
     size, spacing = stages.mask.config.crop_size, stages.statistics.spacing_um
     slices = [solid_slices(solid, heights[n], size, pixel_um, spacing) for n, solid in kept]
     records = [
-        CellRecord(outline=masks[n], outline_pixel_um=pixel_um, solid=solid, residual=float(residual[n]))
-        for n, solid in kept
+        CellRecord(outline=masks[n], outline_pixel_um=pixel_um, solid=solid, residual=residual[n]) for n, solid in kept
     ]
     return masks[[n for n, _ in kept]], slices, records, failed
 
@@ -145,7 +152,9 @@ def _fitted_solids(
 ) -> tuple[list[SignedDistance | None], npt.NDArray[Any], list[int]]:
     """Solids in µm (None where none could be fitted), their residuals, and failures by round."""
     if stages.multiview is None:
-        raise ValueError("solids of imagined views need the multiview stage")
+        raise ValueError(
+            "shapes='multiview' needs that stage: CascadePipeline(…, multiview=MultiviewPipeline.from_pretrained(…))"
+        )
     count, neus = len(masks), draw.neus or NeuSSettings()
     solids: list[SignedDistance | None] = [None] * count
     residual, missing = np.full(count, np.nan), np.arange(count)

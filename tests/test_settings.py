@@ -38,7 +38,7 @@ def flat():
         ({"min_alignment": math.nan}, r"min_alignment must be in \[0, 1\]"),
         ({"min_alignment": 6}, r"min_alignment must be in \[0, 1\]"),
         ({"reading": "cut"}, "reading must be one of silhouette, section, got cut"),
-        ({"shapes": "cubes"}, "multiview, harmonics, ellipsoids"),
+        ({"shapes": "cubes"}, "multiview, inflated, harmonics, ellipsoids"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(fields, message):

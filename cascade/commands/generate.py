@@ -25,7 +25,7 @@ from cascade.ownership import check_outside
 from cascade.population.scene import plan_scene
 from cascade.population.settings import CascadeSettings
 
-_IN_3D = {"correlation_length_um": None, "reading": "silhouette", "shapes": "multiview"}  # without meaning for planes
+_IN_3D = ("correlation_length_um", "reading", "shapes")  # without meaning for planes
 _BYTES_A_VOXEL = 48  # of a canvas while it is composed, measured
 
 
@@ -115,7 +115,8 @@ def _check(statistics: Statistics, settings: GenerationSettings, recipe: Recipe)
         raise ValueError("tiles goes without `vary`")
     if "coco" in settings.format and statistics.ndim == 3:
         raise ValueError("COCO describes planes, and this model makes stacks: give another `format`")
-    given = [f"--{name}" for name, usual in _IN_3D.items() if getattr(recipe.images, name) != usual]
+    usual = CascadeSettings()
+    given = [f"--{name}" for name in _IN_3D if getattr(recipe.images, name) != getattr(usual, name)]
     given = ["--meshes"] * settings.meshes + given
     if statistics.ndim == 2 and given:
         raise ValueError(f"this model makes planes, and {', '.join(given)} is for stacks: leave it out")

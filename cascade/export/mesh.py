@@ -35,7 +35,11 @@ def write_meshes(sample: Sample, folder: Path, format: str = "glb") -> int:
         if cell.solid is None or cell.origin_um is None:
             continue
         radius = np.cbrt(cell.size)
-        mesh = solid_mesh(cell.solid, (6 * radius, 4 * radius, 4 * radius), radius / 16)
+        wide = 4 * radius
+        if cell.outline is not None and cell.outline_pixel_um is not None:
+            places = np.argwhere(cell.outline)
+            wide = max(wide, 2.2 * cell.outline_pixel_um * float(np.abs(places - places.mean(0)).max()))
+        mesh = solid_mesh(cell.solid, (6 * radius, wide, wide), radius / 16)
         mesh.apply_translation(to_xyz(np.array(cell.origin_um)))
         mesh.export(folder / f"cell_{cell.label:04d}.{format}")
         written += 1

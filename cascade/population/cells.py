@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from cascade.annotation import CellRecord
 from cascade.geometry.grid import Grid, SignedDistance, signed_distance, voxelize
+from cascade.geometry.masks import largest_piece
 from cascade.geometry.resample import fitted, resample, unresampled
 from cascade.neus.fit import NeuSFit
 from cascade.optics.axial import Axial
@@ -77,8 +78,8 @@ def solid_slices(
     """
     reach = Grid.covering((2 * height_um, 0, 0), spacing_um).shape[0]
     side = round(size * pixel_um / spacing_um[1])
-    voxels = voxelize(sdf, Grid.centred((reach, side, side), spacing_um)).array
-    masks = voxelize(sdf, Grid.centred((reach, size, size), (spacing_um[0], pixel_um, pixel_um))).array
+    voxels = largest_piece(voxelize(sdf, Grid.centred((reach, side, side), spacing_um)).array)  # voxels miss thin necks
+    masks = largest_piece(voxelize(sdf, Grid.centred((reach, size, size), (spacing_um[0], pixel_um, pixel_um))).array)
     filled = np.flatnonzero(masks.any((1, 2)))
     if not len(filled):
         return Slices(masks, voxels, np.zeros(reach))

@@ -7,7 +7,7 @@ from typing import Literal
 from cascade.settings import at_least, check_fields
 
 Reading = Literal["silhouette", "section"]
-Shapes = Literal["multiview", "harmonics", "ellipsoids"]
+Shapes = Literal["multiview", "inflated", "harmonics", "ellipsoids"]
 
 MIN_ALIGNMENT = 0.6
 """IoU of Otsu's segmentation of a textured cell with its mask; real crops reach 0.73 to 0.92."""
@@ -44,8 +44,10 @@ class CascadeSettings:
     """What an outline says of a solid, in 3D. silhouette: all of it seen along z, as in the paper; section: where a
     plane cut it, at a height drawn at random, so that most cells are larger."""
     shapes: Shapes = "multiview"
-    """Where solids come from, in 3D. multiview: imagined views and NeuS; for comparison harmonics: random harmonic
-    solids of the outlines' areas; ellipsoids: those with the outlines' areas and second moments."""
+    """Where solids come from, in 3D. multiview: views of a solid imagined from its outline, and NeuS; inflated: the
+    outline, as thick at a place as it is deep there, above and below as rough as around, in half the time; for
+    comparison harmonics: random harmonic solids of the outlines' areas; ellipsoids: those with the outlines' areas and
+    second moments."""
     vary: float = 0.0
     """How far, 0 to 1, microscopes differ from image to image around the fitted one: exposure, gain, offset,
     background, blur, and in 3D dimming with depth and distance of slices; 1 is the widest range of each. What was drawn

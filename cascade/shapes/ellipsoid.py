@@ -51,11 +51,17 @@ def random_axes(rng: np.random.Generator, ndim: int, count: int) -> npt.NDArray[
 def ellipsoid_of_outline(mask: npt.NDArray[Any], pixel_um: float, elongation: float) -> SignedDistance:
     """The ellipsoid whose silhouette along z has the outline's area and second moments, `elongation` times as tall as
     that silhouette's mean diameter; for outlines (H, W) bool."""
+    semi, directions = ellipse_of_outline(mask, pixel_um)
+    axes = np.zeros((3, 3))
+    axes[0, 0] = 1
+    axes[1:, 1:] = directions
+    return ellipsoid(np.array([elongation * np.sqrt(semi.prod()), *semi]), axes)
+
+
+def ellipse_of_outline(mask: npt.NDArray[Any], pixel_um: float) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Semi-axes (2,) in µm and directions, the rows of (2, 2), of the ellipse with the area and second moments of an
+    outline (H, W) bool."""
     places = np.argwhere(mask) * pixel_um
     moments, directions = np.linalg.eigh(np.cov(places.T) + np.eye(2) * pixel_um**2 / 12)
     semi = 2 * np.sqrt(moments)  # a filled ellipse has the variance a² / 4
-    semi *= np.sqrt(mask.sum() * pixel_um**2 / np.pi / semi.prod())
-    axes = np.zeros((3, 3))
-    axes[0, 0] = 1
-    axes[1:, 1:] = directions.T
-    return ellipsoid(np.array([elongation * np.sqrt(semi.prod()), *semi]), axes)
+    return semi * np.sqrt(mask.sum() * pixel_um**2 / np.pi / semi.prod()), directions.T
