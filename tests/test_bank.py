@@ -9,6 +9,7 @@ from cascade.annotation import CellRecord
 from cascade.geometry.grid import Grid, voxelize
 from cascade.population.bank import draw_uses, read_cells, stored_bank, turned, used, write_cells
 from cascade.population.compositing import Cell
+from cascade.population.room import Room
 from cascade.population.scene import Scene
 
 
@@ -50,7 +51,7 @@ def test_cells_are_as_large_and_as_bright_as_those_of_a_real_image():
     masks = [ellipse((33, 33), (16, 16), (r, r), 0.0) for r in np.linspace(4, 15, 96)]
     cells = [Cell(m, 100.0 * m.astype(np.float32), (16.0, 16.0), CellRecord(brightness=300.0)) for m in masks]
     for like, light, sizes in ((0, 100.0, (0, 72)), (1, 800.0, (56, 96))):
-        scene = Scene((64, 64), None, 40, like, 100.0, 0.5)
+        scene = Scene((64, 64), Room(), 40, like, 100.0, 0.5)
         uses = draw_uses(cells, scene, real, 1, 0)
         assert all(sizes[0] <= use.cell < sizes[1] for use in uses)
         assert np.bincount([use.cell for use in uses]).max() <= 4

@@ -140,6 +140,7 @@ WRONG = {
     "halo": ({"profile": [float("nan")]}, {"profile": None}),
     "cells_per_image": ([], [-1], None, [1.5]),
     "region_um": ([1.0], [1.0, -1.0]),
+    "layer_um": ([-1.0], [1.0], None),
     "clustering_probability": (1.5, float("nan"), None),
     "cell_area_um2": ([], [0.0]),
     "cell_brightness": ([], [float("inf")]),
@@ -164,7 +165,9 @@ def test_stacks_need_to_know_of_light_along_z():
     axial = {"elongation": [1.0, 0.1], "u": [0.0, 1.0], "profile": [1.0]}
     with pytest.raises(ValueError, match=r"axial.profile must be 2 finite numbers"):
         Statistics.from_dict(record | {"axial": axial})
-    assert Statistics.from_dict(record | {"axial": axial | {"profile": [1.0, 0.2]}}).axial.elongation == (1.0, 0.1)
+    record["axial"] = axial | {"profile": [1.0, 0.2]}
+    assert Statistics.from_dict(record).axial.elongation == (1.0, 0.1)
+    assert Statistics.from_dict(record | {"layer_um": [1.0]}).layer_um == [1.0]
 
 
 def test_statistics_in_a_saved_cascade_are_named(tmp_path):

@@ -8,6 +8,7 @@ from cascade.population import placement
 from cascade.population.clustering import fit_clustering, touching_fraction
 from cascade.population.compositing import Cell, compose
 from cascade.population.placement import UNPLACED, place
+from cascade.population.room import Room
 
 
 def discs(count, rng, low=5, high=9):
@@ -67,10 +68,25 @@ def test_a_region_holds_all_centres():
     rng = np.random.default_rng(4)
     region = ellipsoid_region((200, 200), (1, 1), (50, 80))
     masks = discs(30, rng)
-    corners = place(masks, (200, 200), 0.5, rng, region)
+    corners = place(masks, (200, 200), 0.5, rng, Room(region))
     for mask, corner in zip(masks, corners, strict=True):
         assert region[tuple(corner + np.array(mask.shape) // 2)]
     assert region.sum() == pytest.approx(np.pi * 50 * 80, rel=0.01)
+
+
+def test_cells_of_a_layer_lie_in_its_slices_next_to_each_other():
+    ball = ellipsoid_region((7, 21, 21), (3, 1, 1), (10, 10, 10))
+    room, z = Room(layer=np.array([1, 1, 2])), []
+    for n in range(12):
+        corners = place([ball] * 12, (6, 200, 200), 1.0, np.random.default_rng(n), room)
+        z += (corners[:, 0] + 3).tolist()
+        distances = np.linalg.norm(corners[:, None, 1:] - corners[None, :, 1:], axis=-1)
+        np.fill_diagonal(distances, np.inf)
+        assert (distances.min(1) < 22).all()  # none found no neighbour
+    assert set(z) == {1, 2}
+    assert np.mean(np.array(z) == 1) == pytest.approx(2 / 3, abs=0.12)
+    crowded = place([ball] * 60, (6, 150, 150), 0.0, np.random.default_rng(0), room)
+    assert set(crowded[(crowded != UNPLACED).all(1), 0] + 3) == {1, 2}
 
 
 def test_no_cell_takes_no_place():
@@ -164,9 +180,9 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match=r"clustering_probability must be in \[0, 1\]"):
         place([], (10, 10), 1.5, np.random.default_rng(0))
     with pytest.raises(ValueError, match="region is empty"):
-        place([np.ones((2, 2), bool)], (10, 10), 0.5, np.random.default_rng(0), np.zeros((10, 10), bool))
+        place([np.ones((2, 2), bool)], (10, 10), 0.5, np.random.default_rng(0), Room(np.zeros((10, 10), bool)))
     with pytest.raises(ValueError, match="must be equal"):
-        place([np.ones((2, 2), bool)], (10, 10), 0.5, np.random.default_rng(0), np.ones((10, 11), bool))
+        place([np.ones((2, 2), bool)], (10, 10), 0.5, np.random.default_rng(0), Room(np.ones((10, 11), bool)))
 
 
 @pytest.mark.parametrize("shape", [(61, 83), (21, 34, 47)])
@@ -177,7 +193,7 @@ def test_large_canvases_are_searched_on_a_coarser_grid(shape, monkeypatch):
     region = rng.random(shape) < 0.99
     region[tuple(slice(0, n // 2) for n in shape)] = False
     masks = [np.ones((5,) * len(shape), bool)] * 30
-    corners = place(masks, shape, 0.0, rng, region, max_tries=1)
+    corners = place(masks, shape, 0.0, rng, Room(region), max_tries=1)
     placed = corners[(corners != UNPLACED).all(1)]
     assert len(placed) >= 20
     count = np.zeros(shape, int)

@@ -22,6 +22,7 @@ from cascade.optics.axial import Axial
 from cascade.optics.statistics import Statistics
 from cascade.population.compositing import compose
 from cascade.population.placement import place
+from cascade.population.room import Room
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +328,7 @@ def test_the_clustering_of_stacks_is_found_in_their_slices(truth):
         planes.append(SimpleNamespace(labels=labels[15]))
         found.append(Census(14, np.zeros((0, 3)), {}))
     fitted = _clustering_of_stacks(
-        [SimpleNamespace(frames=frames)], planes, found, axial, shape, spacing, None, 1.0, np.random.default_rng(1)
+        [SimpleNamespace(frames=frames)], planes, found, axial, shape, spacing, Room(), 1.0, np.random.default_rng(1)
     )
     assert len(fitted) == 20
     assert abs(np.mean(fitted) - truth) < 0.35

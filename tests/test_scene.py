@@ -80,6 +80,13 @@ def test_cells_scale_with_the_canvas_and_the_region():
     assert plan(embryo).num_cells == pytest.approx(20, abs=1)
     assert plan(embryo, canvas_size=(64, 256, 256)).num_cells == pytest.approx(20, abs=1)  # no larger than a real one
     assert plan(embryo, canvas_size=(32, 32, 128)).num_cells == pytest.approx(10, abs=1)
+    on_glass = replace(embryo, region_um=None, layer_um=[2.0, 4.0])
+    assert plan(on_glass, canvas_size=(16, 256, 128)).num_cells == 40  # a thinner stack shows as many
+    assert plan(on_glass).room.layer.tolist() == [1, 2]
+    assert plan(on_glass, canvas_size=(1, 128, 128)).room.layer.tolist() == [0, 0]
+    colony = plan(replace(on_glass, region_um=(3.0, 16.0, 16.0)), canvas_size=(16, 256, 256))
+    assert colony.num_cells == pytest.approx(20, abs=1)
+    assert colony.room.region.any((1, 2)).all()
     with pytest.raises(ValueError, match="they must be equal"):
         plan(real, half, canvas_size=(64, 64))
     with pytest.raises(ValueError, match="region is empty"):
@@ -125,5 +132,5 @@ def test_few_annotated_cells_are_helped_out_by_images_like_theirs():
 def test_a_region_as_large_as_the_real_ones_holds_as_many_cells(spacing, shape, own):
     given = statistics(spacing_um=spacing, image_shape=shape, region_um=own, cells_per_image=[50])
     scene = plan(given)
-    assert scene.region.sum() < 0.8 * np.prod(shape)
+    assert scene.room.region.sum() < 0.8 * np.prod(shape)
     assert scene.num_cells == pytest.approx(50, abs=2)

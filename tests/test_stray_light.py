@@ -10,6 +10,7 @@ from cascade.optics.axial import Axial, spread_light
 from cascade.optics.glow import Glow
 from cascade.optics.noise import Noise
 from cascade.population.placement import place
+from cascade.population.room import Room
 from cascade.population.scene import plan_scene
 from cascade.population.settings import CascadeSettings
 
@@ -87,8 +88,8 @@ def test_read_out_noise_goes_below_the_offset():
 def test_cells_beyond_the_border_are_as_dense_there_as_inside():
     discs_ = [np.hypot(*np.indices((21, 21)) - 10) <= 10] * 30
     inside, beyond = (
-        np.concatenate([place(discs_, (200, 200), 0.0, np.random.default_rng(n), beyond=b) + 10 for n in range(30)])
-        for b in (False, True)
+        np.concatenate([place(discs_, (200, 200), 0.0, np.random.default_rng(n), room) + 10 for n in range(30)])
+        for room in (Room(), Room(beyond=True))
     )
     assert inside.min() >= 0
     assert beyond.min() == -8  # a tenth of the box stays on the canvas

@@ -9,6 +9,7 @@ from cascade.population.bank import draw_uses, used
 from cascade.population.compositing import compose
 from cascade.population.picture import large_first, take_picture
 from cascade.population.placement import place
+from cascade.population.room import Room
 from cascade.population.scene import Scene
 from cascade.rng import stream
 
@@ -16,7 +17,7 @@ from cascade.rng import stream
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_tiles_make_the_same_image_as_one_canvas(ndim, tmp_path):
     canvas = (6, 230, 310)[-ndim:]
-    scene = Scene(canvas, None, 60, 0, 100.0, 0.5)
+    scene = Scene(canvas, Room(), 60, 0, 100.0, 0.5)
     record = compose_tiles(bank(ndim), scene, small_statistics(ndim), tmp_path / "big.ome.zarr", 3, 0, tile=64)
     root = zarr.open_group(tmp_path / "big.ome.zarr", mode="r")
     image, labels = root["0"][:], root["labels/cells/0"][:]

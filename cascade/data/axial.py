@@ -1,7 +1,7 @@
 """How cells extend and lie along z, read from stacks of which single slices are annotated."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ class Census:
     num_cells: int
     centres_um: npt.NDArray[Any]  # (N, 3), the ones that could be told apart
     relative_height: dict[int, float]  # u of the annotated slice in each cell, by label
+    middles_um: list[float] = field(default_factory=list)  # of annotated cells, above the first slice
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def measure_axial(
     for image, labels in stacks:
         regions = [r for r in measure.regionprops(labels) if r.area >= _SMALLEST_VX]
         centres = np.array([r.centroid for r in regions]).reshape(-1, 3) * np.array(spacing_um)
-        found.append(Census(len(regions), centres, {}))
+        middles = [0.5 * (r.bbox[0] + r.bbox[3] - 1) * spacing_um[0] for r in regions]
+        found.append(Census(len(regions), centres, {}, middles))
         if not regions:
             continue
         light = image.astype(np.float32) - np.median(image[background_mask(image, labels > 0)])
@@ -120,6 +122,8 @@ def fit_axial(
     and E[o²] = E[h³] / 12E[h]; for log-normal heights of relative variance v, 1 + v = ¾ E[o²] / E|o|², and the mean of
     h is 4E|o| / (1 + v).
     Any cell taller than 2x is as likely as another to be cut within x of its middle: those have all cells' diameters.
+    In stacks less high than cells are wide, cells lie in one layer, and slices cut all of them alike: there they are at
+    least as high as half of their light reaches.
 
     Returns the fit and what was found in every stack, or None if fewer than ten cells are annotated.
     """
@@ -130,8 +134,11 @@ def fit_axial(
     found = np.concatenate([f.diameters for f in followed])
     tall_cut_more = np.clip(0.75 * (offsets**2).mean() / max(offsets.mean() ** 2, 1e-6), 1, _MAX_TALL_CUT_MORE)
     height = max(4 * float(offsets.mean() / tall_cut_more), spacing_um[0])
+    if len(followed[0].image) * spacing_um[0] < np.median(found):
+        reaches = [_reach(c, m) for f in followed for c, m in zip(f.columns, f.middles, strict=True)]
+        height = max(height, 2 * spacing_um[0] * float(np.median(reaches)))
     near, middle = (offsets < part * height for part in (_SECTION, _MIDDLE))
-    outlines = float(found[near].mean())
+    outlines = float(found[near].mean() if near.any() else found.mean())
     diameter = float(found[middle].mean()) if middle.sum() >= _FEW else outlines
     diameter = max(diameter, outlines / _MIDDLE_HALF)
     half = 0.5 * height / spacing_um[0]
@@ -213,6 +220,16 @@ def _middle(column: npt.NDArray[Any], peak: int) -> float:
     return peak + 0.5 * (ends[1] - ends[0])
 
 
+def _reach(column: npt.NDArray[Any], middle: float) -> float:
+    """Slices from a cell's middle to where half of its light is left, or to the border where more is left."""
+    start = round(middle)
+    falls = []
+    for side in (column[start::-1], column[start:]):
+        below = np.flatnonzero(side < _HALF * side[0])
+        falls.append(_crossing(side, _HALF * side[0], int(below[0])) if len(below) else float(len(side) - 1))
+    return max(falls)
+
+
 def _crossing(values: npt.NDArray[Any], level: float, below: int) -> float:
     """Where values fall through a level, between the index `below` and the one before it."""
     if below == 0:
@@ -240,7 +257,8 @@ def _profile(columns: list[tuple[npt.NDArray[Any], float, float]]) -> tuple[list
     within, beyond = _median(np.concatenate([up, down])), _median(np.fmin(up, down))
     weight = np.interp(_U, _TIPS, (0, 1))
     median = np.minimum.accumulate(np.maximum((1 - weight) * within + weight * beyond, 0))
-    low, middle = np.percentile(widths, [25, 50])  # infinite for cells taller than their stack
+    with np.errstate(invalid="ignore"):  # infinite for cells taller than their stack
+        low, middle = np.percentile(widths, [25, 50])
     spread = (middle - low) / (_SD_OF_QUARTER * middle) if np.isfinite(middle) else 0.0
     return (median / median[0]).tolist(), float(np.clip(spread, *_SPREAD))
 
@@ -262,7 +280,8 @@ def _count(followed: list[_Followed], diameter: float, height: float, spacing_um
     for f, c, seen in zip(followed, centres, near, strict=True):
         ratio = (f.num_cells + _LEAN * overall) / (seen + _LEAN)  # few annotated cells: lean on the whole data set
         u = {label: float(2 * offset / height) for label, offset in zip(f.labels, f.offsets, strict=True)}
-        found.append(Census(max(round(len(c) * ratio), f.num_cells), c, u))
+        middles = [m * spacing_um[0] for m in f.middles]
+        found.append(Census(max(round(len(c) * ratio), f.num_cells), c, u, middles))
     return found
 
 

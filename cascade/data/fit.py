@@ -25,10 +25,12 @@ from cascade.optics.window import Window
 from cascade.population.clustering import fit_clustering, touching_fraction
 from cascade.population.compositing import Cell, compose
 from cascade.population.placement import place
+from cascade.population.room import Room, room_of
 from cascade.rng import stream
 
 _MANY = 24  # images looked at for background and noise
 _MANY_LEVELS = 120  # images looked at for their level
+_MANY_MIDDLES = 200  # cells whose height tells those of all
 _EDGE_PX = 2.0  # standard deviation of the blur of simulated cells' edges
 
 
@@ -78,6 +80,7 @@ def fit_statistics(
     background, noise = fit_camera(arrays, quiet, covers, 2 * diameter_px, strays)
     shape = tuple(int(n) for n in np.median([array.shape for array in arrays], 0))
     region = _region(found, np.array(shape) * np.array(spacing_um))
+    layer = _layer(found, shape[0] * spacing_um[0], axial.diameter_um) if axial else []
     gap_px = 0.1 * diameter_px
     gap_um, draws = gap_px * spacing_um[-1], stream(seed, "clustering")
     if axial is None:
@@ -88,7 +91,8 @@ def fit_statistics(
         density = len(areas) / len(planes) / room
         clustering = [fit_clustering(touching, np.sqrt(areas / np.pi), density, gap_px, draws)]
     else:
-        clustering = _clustering_of_stacks(images, planes, found, axial, shape, spacing_um, region, gap_um, draws)
+        sites = room_of(shape, spacing_um, region, layer)
+        clustering = _clustering_of_stacks(images, planes, found, axial, shape, spacing_um, sites, gap_um, draws)
     statistics = Statistics(
         source=source,
         licence=licence,
@@ -102,6 +106,7 @@ def fit_statistics(
         axial=axial,
         cells_per_image=[seen.num_cells for seen in found],
         region_um=region,
+        layer_um=layer,
         clustering_probability=float(np.mean(clustering)),
         image_clustering=clustering if axial else [],
         image_level=_levels(images, halo.radius_px, axial, glow, spacing_um),
@@ -176,7 +181,7 @@ def _clustering_of_stacks(
     axial: Axial,
     shape: tuple[int, ...],
     spacing_um: tuple[float, ...],
-    region: tuple[float, ...] | None,
+    room: Room,
     gap_um: float,
     rng: np.random.Generator,
 ) -> list[float]:
@@ -187,7 +192,6 @@ def _clustering_of_stacks(
     the annotated one, or where whole stacks are annotated the one that shows most.
     """
     frames = [frame for image in images for frame in image.frames]
-    room = None if region is None else ellipsoid_region(shape, spacing_um, region)
     pooled = np.concatenate([_areas(plane.labels) for plane in planes])
     probabilities, fitted = np.linspace(0, 1, 6), np.zeros(len(frames))
     by_count = np.argsort([seen.num_cells for seen in found], kind="stable")
@@ -217,7 +221,7 @@ def _touching(
     probability: float,
     shape: tuple[int, ...],
     spacing_um: tuple[float, ...],
-    room: npt.NDArray[Any] | None,
+    room: Room,
     gap_um: float,
     rng: np.random.Generator,
 ) -> float:
@@ -265,6 +269,15 @@ def _region(found: list[Census], extent_um: npt.NDArray[Any]) -> tuple[float, ..
     if (spread[-2:] > 0.8 * extent_um[-2:] / np.sqrt(12)).any():
         return None
     return tuple(float(s) for s in np.sqrt(2 + len(spread)) * spread)
+
+
+def _layer(found: list[Census], height_um: float, diameter_um: float) -> list[float]:
+    """Heights of cells' middles above the first slice, µm, in stacks less high than a cell is wide, which have room for
+    one layer; else none. Of many cells some stand for all, evenly drawn by height."""
+    if height_um >= diameter_um:
+        return []
+    middles = sorted(middle for seen in found for middle in seen.middles_um)
+    return [round(middles[n], 3) for n in evenly(len(middles), _MANY_MIDDLES)]
 
 
 def _fit_window(images: list[npt.NDArray[Any]], planes: list[Plane], level: float) -> Window:

@@ -62,6 +62,9 @@ NARROW = CellposeSettings(width=(16, 32, 64, 256), steps=600, crop=128, bfloat16
 NARROW_3D = replace(NARROW, diameter_px=17.0, planes=1600)
 """The same for stacks, whose cells are smaller and whose three orientations are thousands of planes."""
 
+WIDE = replace(NARROW, width=CellposeSettings.width)
+"""Cellpose's own width, trained as the narrow one."""
+
 SGD = replace(NARROW, steps=500, learning_rate=0.2, optimizer="sgd")
 """The narrow network by plain stochastic gradient descent at Cellpose's own rate for it: learns less in its steps, so
 that data on which only a careful training succeeds show here."""
@@ -144,6 +147,7 @@ SegmenterSettings = CellposeSettings | Cellpose4Settings | MultiClassSettings
 
 PROTOCOLS: dict[str, tuple[SegmenterSettings, ...]] = {
     "narrow": (NARROW, NARROW_3D),
+    "wide": (WIDE, replace(NARROW_3D, width=WIDE.width)),
     "sgd": (SGD, replace(SGD, diameter_px=17.0, planes=1600)),
     "full": (FULL, replace(FULL, diameter_px=17.0, planes=1600)),
     "cellpose4": (Cellpose4Settings(), Cellpose4Settings()),

@@ -8,7 +8,7 @@ from typing import Literal
 from cascade.data.settings import Truth
 from cascade.settings import at_least, check_fields, check_spacing
 
-Protocol = Literal["narrow", "sgd", "full", "cellpose4", "multiclass"]
+Protocol = Literal["narrow", "wide", "sgd", "full", "cellpose4", "multiclass"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +62,10 @@ class EvaluateSettings:
     seeds: int = 3
     """Trainings of each kind."""
     protocol: Protocol = "narrow"
-    """narrow, full: Cellpose 3.1 from scratch for two cores, or as it is for a GPU; sgd: the narrow one by 500 steps of
-    plain gradient descent; cellpose4: Cellpose 4 finetuned; multiclass: for tissue, background, membranes and centroids
-    by a small U-Net, and cells between membranes."""
+    """narrow, full: Cellpose 3.1 from scratch for two cores, or as it is for a GPU; wide: as many channels as it comes
+    with, trained as the narrow one, which takes three to four times as long; sgd: the narrow one by 500 steps of plain
+    gradient descent; cellpose4: Cellpose 4 finetuned; multiclass: for tissue, background, membranes and centroids by a
+    small U-Net, and cells between membranes."""
     steps: int | None = None
     """Of each training; default as the protocol says."""
     cellprob_threshold: float = 0.0

@@ -39,7 +39,7 @@ def compose_tiles(
     uses = [uses[n] for n in large_first([bank[use.cell] for use in uses])]
     masks = [turned(bank[use.cell], use.symmetry).mask for use in uses]
     draws, p = stream(seed, "placement", index), scene.clustering_probability
-    corners = place(masks, scene.canvas, p, draws, scene.region, beyond=scene.beyond)
+    corners = place(masks, scene.canvas, p, draws, scene.room)
     shown = np.flatnonzero((corners != UNPLACED).all(1))
     kind = digitise(np.zeros(1), statistics.dtype).dtype
     image, labels = ome_zarr.create(

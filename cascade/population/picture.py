@@ -28,9 +28,8 @@ def take_picture(
         scene.canvas,
         scene.clustering_probability,
         stream(seed, "placement", index),
-        scene.region,
+        scene.room,
         scene.max_overlap,
-        beyond=scene.beyond,
     )
     light, labels, placed = compose(cells, corners, scene.canvas)
     labels = labels.astype(label_dtype(len(placed)))

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from cascade.geometry.masks import tight_box
+from cascade.population.room import Room
 
 
 def place(
@@ -15,22 +16,19 @@ def place(
     canvas_shape: tuple[int, ...],
     clustering_probability: float,
     rng: np.random.Generator,
-    region: npt.NDArray[Any] | None = None,
+    room: Room | None = None,
     max_overlap: float = 0.0,
     max_tries: int = 60,
-    beyond: bool = False,
 ) -> npt.NDArray[Any]:
     """Find a free site for every mask, one after the other.
 
-    max_overlap: share of a cell, in [0, 1), that may lie on cells already placed, as in thick or crowded samples; see
-    `compose` for what becomes of the labels.
+    room: where centres may lie, default anywhere on the canvas. max_overlap: share of a cell, in [0, 1), that may lie
+    on cells already placed, as in thick or crowded samples; see `compose` for what becomes of the labels.
 
     With probability `clustering_probability` (Bernoulli) a cell is put next to one that is already there, pressed
     against it along a random direction, else anywhere free (cascaded diffusion paper, §2, after Svoboda & Ulman, 2017).
     Of a cell pressed against others 1 % (a solid: 3 %) may lie on them: light then falls off between neighbours as it
-    does in real images. A cell's box centre stays on the canvas, and in `region` (bool, canvas_shape) where given;
-    cells may be cut by the border. beyond: centres may lie beyond the border of a canvas without a region, as long as a
-    tenth of the box is on it: so do those of the cells of an image that is a window of a larger sample.
+    does in real images. Cells may be cut by the border.
 
     Returns corners (N, D) int64: where each mask's first voxel goes, possibly negative. A cell for which no site was
     found has the corner `UNPLACED`, in every axis.
@@ -42,7 +40,7 @@ def place(
     boxes = [tight_box(mask) for mask in masks]
     tight = [mask[box] for mask, box in zip(masks, boxes, strict=True)]
     widest = np.max([m.shape for m in tight] or [(1,) * len(canvas_shape)], axis=0)
-    canvas = _Canvas(canvas_shape, widest, region, max_overlap, beyond and region is None)
+    canvas = _Canvas(canvas_shape, widest, room or Room(), max_overlap)
     corners = np.full((len(masks), len(canvas_shape)), UNPLACED, np.int64)
     anchors = _Anchors()
     for n, mask in enumerate(tight):
@@ -73,23 +71,18 @@ _PRESSED = {2: 0.01, 3: 0.03}  # share of a cell that may lie on others where it
 class _Canvas:
     """Which voxels are taken; padded, so that cells cut by the border need no special case."""
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        pad: npt.NDArray[Any],
-        region: npt.NDArray[Any] | None,
-        max_overlap: float,
-        beyond: bool,
-    ):
+    def __init__(self, shape: Sequence[int], pad: npt.NDArray[Any], room: Room, max_overlap: float):
+        region = room.region
         if region is not None and region.shape != tuple(shape):
             raise ValueError(f"region has shape {region.shape}, the canvas {tuple(shape)}: they must be equal")
         if region is not None and not region.any():
             raise ValueError("region is empty: no cell can be placed in it")
-        self.shape, self.pad, self.region, self.max_overlap = tuple(shape), pad, region, max_overlap
-        self.beyond = _BEYOND if beyond else 0.0
+        self.shape, self.pad, self.max_overlap = tuple(shape), pad, max_overlap
+        self.region, self.layer = region, room.layer
+        self.beyond = _BEYOND if room.beyond and region is None else 0.0
         self.taken = np.zeros(np.array(shape) + 2 * pad, bool)
         self.sites = None if region is None else np.flatnonzero(region)
-        self.room: npt.NDArray[Any] | None = None  # distance to the nearest taken voxel when it was last computed
+        self.distance: npt.NDArray[Any] | None = None  # distance to the nearest taken voxel when it was last computed
         self.coarse = int(np.ceil((np.prod(shape, dtype=float) / _COARSE_BEYOND) ** (1 / len(shape))))
 
     def window(self, corner: npt.NDArray[Any], mask: npt.NDArray[Any]) -> tuple[slice, ...]:
@@ -98,6 +91,8 @@ class _Canvas:
     def allows(self, centre: npt.NDArray[Any], mask: npt.NDArray[Any]) -> bool:
         out = self.reach(mask)
         inside = all(-r <= c < n + r for c, n, r in zip(centre, self.shape, out, strict=True))
+        if self.layer is not None and centre[0] not in self.layer:
+            return False
         return inside and (self.region is None or bool(self.region[tuple(centre)]))
 
     def free(self, corner: npt.NDArray[Any], mask: npt.NDArray[Any], overlap: float) -> bool:
@@ -121,23 +116,31 @@ class _Canvas:
     def random_centre(self, mask: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
         if self.sites is None:
             out = self.reach(mask)
-            return rng.integers(-out, self.shape + out)
-        return np.array(np.unravel_index(self.sites[rng.integers(len(self.sites))], self.shape))
+            centre = rng.integers(-out, self.shape + out)
+        else:
+            centre = np.array(np.unravel_index(self.sites[rng.integers(len(self.sites))], self.shape))
+        return self.in_layer(centre, rng)
+
+    def in_layer(self, centre: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
+        """A centre, moved along z to where cells lie, if they lie in a layer."""
+        if self.layer is None:
+            return centre
+        return np.array([self.layer[rng.integers(len(self.layer))], *centre[1:]])
 
     def roomy(self, radius: float, refresh: bool) -> npt.NDArray[Any]:
         """Centres (C, D) that had at least `radius` of room; computed anew with `refresh`.
 
         On large canvases they are sought on a coarser grid, on which a block is taken if any of its voxels is.
         """
-        if self.room is None or refresh:
+        if self.distance is None or refresh:
             inner = self.taken[tuple(slice(p, p + n) for p, n in zip(self.pad, self.shape, strict=True))]
             free = ~_pooled(inner, self.coarse, np.any)
             distance = ndimage.distance_transform_edt(free).astype(np.float32) if not free.all() else np.inf
             if self.region is not None:
                 free = _pooled(self.region, self.coarse, np.all)
                 distance = np.where(free, distance, -1)
-            self.room = distance + np.zeros(free.shape, np.float32)
-        sites = np.argwhere(self.room * self.coarse > radius)
+            self.distance = distance + np.zeros(free.shape, np.float32)
+        sites = np.argwhere(self.distance * self.coarse > radius)
         return np.minimum(sites * self.coarse + self.coarse // 2, np.array(self.shape) - 1)
 
 
@@ -172,7 +175,7 @@ def _anywhere(
     for refresh in (False, True):  # a crowded canvas: look at every site with room for the whole box
         sites = canvas.roomy(radius, refresh)
         for site in rng.permutation(len(sites))[:max_tries]:
-            corner = sites[site] - half
+            corner = canvas.in_layer(sites[site], rng) - half
             if canvas.free(corner, mask, canvas.max_overlap):
                 return corner
     return None
@@ -215,10 +218,13 @@ def _beside(
             return None
         n = rng.integers(len(anchors.centres))
         direction = rng.standard_normal(mask.ndim)
+        if canvas.layer is not None:
+            direction[0] = 0
         direction /= np.linalg.norm(direction)
         reach = anchors.radii[n] + radius
         steps = np.arange(0.3 * reach, 1.1 * reach)  # outwards until it fits: in contact with what is there
-        corners = np.rint(anchors.centres[n] + steps[:, None] * direction).astype(np.int64) - half
+        start = canvas.in_layer(anchors.centres[n], rng)
+        corners = np.rint(start + steps[:, None] * direction).astype(np.int64) - half
         for corner in corners[canvas.maybe_free(corners, probes, overlap)]:
             if not canvas.allows(corner + half, mask):
                 break

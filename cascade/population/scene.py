@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cascade.geometry.masks import ellipsoid_region
 from cascade.optics.statistics import Statistics
 from cascade.optics.vary import Microscope, draw_microscope
+from cascade.population.room import Room, room_of
 from cascade.population.settings import CascadeSettings
 from cascade.rng import stream
 
@@ -17,18 +17,16 @@ _ENOUGH = 8  # annotated cells of an image, to draw the light and size of its ce
 
 @dataclass(frozen=True)
 class Scene:
-    """What is decided before there is any cell. region: where cell centres may lie, bool, or None for everywhere.
-    like: the real image whose brightness it takes after. beyond: cells' centres may lie beyond the border. microscope:
-    which sees it, None for the fitted one."""
+    """What is decided before there is any cell. room: where their centres may lie. like: the real image whose
+    brightness it takes after. microscope: which sees it, None for the fitted one."""
 
     canvas: tuple[int, ...]
-    region: npt.NDArray[Any] | None
+    room: Room
     num_cells: int
     like: int
     level: float
     clustering_probability: float
     max_overlap: float = 0.0
-    beyond: bool = False
     microscope: Microscope | None = None
 
 
@@ -48,27 +46,33 @@ def plan_scene(
     p = settings.clustering_probability
     if p is None:
         p = statistics.image_clustering[like] if statistics.image_clustering else statistics.clustering_probability
-    own, room = statistics.region_um, float(np.prod(statistics.image_shape))  # room: voxels the real cells share
-    if own is not None:
-        ball = np.pi * (4 / 3 if statistics.ndim == 3 else 1)  # of radius 1
-        room = float(ball * np.prod(own) / np.prod(statistics.spacing_um))
-    if region is not None:
-        region = region > 0
-        if not region.any():
-            raise ValueError("the region is empty: no cell can be placed in it")
-    elif own is not None:
-        axes_um = np.minimum(own, 0.5 * np.array(canvas) * statistics.spacing_um)
-        region = ellipsoid_region(canvas, statistics.spacing_um, axes_um)
-    share = (np.prod(canvas) if region is None else float(region.sum())) / room
+    room, share = _room(statistics, canvas, region)
     count = settings.cells_per_image
     if count is None:
         count = max(round(statistics.cells_per_image[like] * share), 1)
     else:
         _check_room(statistics, count, canvas, settings.max_overlap)
     level = statistics.image_level[like] if statistics.image_level else float(rng.choice(statistics.background.levels))
-    overlap, beyond = settings.max_overlap, statistics.cut_by_border
     microscope = draw_microscope(settings.vary, seed, index, statistics.window, statistics.dtype, statistics.spacing_um)
-    return Scene(canvas, region, int(count), like, level, float(p), overlap, beyond, microscope)
+    return Scene(canvas, room, int(count), like, level, float(p), settings.max_overlap, microscope)
+
+
+def _room(statistics: Statistics, canvas: tuple[int, ...], region: npt.NDArray[Any] | None) -> tuple[Room, float]:
+    """Where cells may lie, and how much that is, as a share of the room of those of a real image."""
+    spacing, shape, own = np.array(statistics.spacing_um), np.array(statistics.image_shape), statistics.region_um
+    if region is None:
+        room = room_of(canvas, statistics.spacing_um, own, statistics.layer_um, beyond=statistics.cut_by_border)
+    else:
+        room = Room(region > 0)
+        if not (region > 0).any():
+            raise ValueError("the region is empty: no cell can be placed in it")
+    flat = 0 if room.layer is None else 1  # the first axis that cells share: of one layer they share the plane
+    there = float(np.prod(shape[flat:]))
+    if own is not None:
+        ball = np.pi * (4 / 3 if len(shape) - flat == 3 else 1)  # of radius 1
+        there = float(ball * np.prod(own[flat:]) / np.prod(spacing[flat:]))
+    here = np.prod(canvas) if room.region is None else room.region.sum()
+    return room, float(here) / float(np.prod(canvas[:flat])) / there
 
 
 def _canvas(statistics: Statistics, settings: CascadeSettings, region: npt.NDArray[Any] | None) -> tuple[int, ...]:
