@@ -18,7 +18,7 @@ from diffusers import UNet2DModel
 from cascade import embedded
 from cascade.commands.cli import main
 
-MACHINE = "b8892c69040edde713224025"
+MACHINE = "31310e4b9b8164933c99e661"
 PLANES = ["--model", "nuclei2d", "--canvas_size", "96", "112", "--cells_per_image", "4"]
 STACKS = ["--model", "nuclei3d", "--canvas_size", "20", "64", "64", "--cells_per_image", "2"]
 COMMON = ["--num_inference_steps", "2", "--min_alignment", "0", "--seed", "11"]
@@ -31,12 +31,12 @@ SETS = {
     "stacks of harmonics": [*STACKS, "--shapes", "harmonics", "--max_overlap", "0.1", "--bank", "2"],
 }
 HASHES = {
-    "planes": "0589b4d4976799b4e7f635e5",
-    "planes of a bank": "05cb169dd704fca83c1be78f",
-    "planes of tiles": "6d9d0c7caf8e1a3773642416",
-    "stacks": "a16ffbb3f7de025983f5f0aa",
-    "stacks of sections": "efe39852b260fc5b47fd1b5a",
-    "stacks of harmonics": "085951ac47f0b16af1a8e277",
+    "planes": "415c6d37f637c922c418f2bb",
+    "planes of a bank": "97ee2565c25e057afcc7c295",
+    "planes of tiles": "8f2ae22e753d24fafab70e6b",
+    "stacks": "53dc60ced9dec623e17c7d80",
+    "stacks of sections": "c088bb75f1558bf5209f82bc",
+    "stacks of harmonics": "f3ebc6c954c02be8d25409fd",
 }
 
 
