@@ -94,6 +94,22 @@ def ball_stack(rng: np.random.Generator, shape=(24, 96, 96), count=8) -> tuple[n
     return (rng.poisson(100 + light) + rng.normal(0, 3, shape)).clip(0).astype(np.uint16), labels
 
 
+def glass_stack(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    """A made-up stack of five slices at spacing (1, 0.5, 0.5) µm: four flat cells, 14 µm wide and 7 µm high, whose
+    middles, the last that is returned, lie in the first slice or the second, so that most of them are cut."""
+    from scipy import ndimage
+
+    z, y, x = np.indices((5, 120, 120)) * np.reshape((1.0, 0.5, 0.5), (3, 1, 1, 1))
+    light, labels, middles = np.full(z.shape, 100.0), np.zeros(z.shape, np.uint16), []
+    for n, (cy, cx) in enumerate([(15, 15), (15, 45), (45, 15), (45, 45)]):
+        middles.append(float(rng.integers(2)))
+        up = ((z - middles[-1]) / 3.5) ** 2
+        inside = up + ((y - cy) / 7) ** 2 + ((x - cx) / 7) ** 2 <= 1
+        labels[inside], light[inside] = n + 1, 100 + 500 * (1 - up[inside])
+    image = ndimage.gaussian_filter(light, (0.5, 1, 1)) + rng.normal(0, 5, light.shape)
+    return np.rint(image).astype(np.uint16), labels, middles
+
+
 @pytest.fixture(scope="session")
 def ctc_sparse_3d(tmp_path_factory) -> Path:
     """Stacks of which one slice each is annotated."""

@@ -140,7 +140,7 @@ WRONG = {
     "halo": ({"profile": [float("nan")]}, {"profile": None}),
     "cells_per_image": ([], [-1], None, [1.5]),
     "region_um": ([1.0], [1.0, -1.0]),
-    "layer_um": ([-1.0], [1.0], None),
+    "middles_um": ([-1.0], [1.0], None),
     "clustering_probability": (1.5, float("nan"), None),
     "cell_area_um2": ([], [0.0]),
     "cell_brightness": ([], [float("inf")]),
@@ -167,7 +167,7 @@ def test_stacks_need_to_know_of_light_along_z():
         Statistics.from_dict(record | {"axial": axial})
     record["axial"] = axial | {"profile": [1.0, 0.2]}
     assert Statistics.from_dict(record).axial.elongation == (1.0, 0.1)
-    assert Statistics.from_dict(record | {"layer_um": [1.0]}).layer_um == [1.0]
+    assert Statistics.from_dict(record | {"middles_um": [1.0]}).middles_um == [1.0]
 
 
 def test_statistics_in_a_saved_cascade_are_named(tmp_path):

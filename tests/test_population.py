@@ -74,19 +74,26 @@ def test_a_region_holds_all_centres():
     assert region.sum() == pytest.approx(np.pi * 50 * 80, rel=0.01)
 
 
-def test_cells_of_a_layer_lie_in_its_slices_next_to_each_other():
-    ball = ellipsoid_region((7, 21, 21), (3, 1, 1), (10, 10, 10))
-    room, z = Room(layer=np.array([1, 1, 2])), []
-    for n in range(12):
-        corners = place([ball] * 12, (6, 200, 200), 1.0, np.random.default_rng(n), room)
-        z += (corners[:, 0] + 3).tolist()
-        distances = np.linalg.norm(corners[:, None, 1:] - corners[None, :, 1:], axis=-1)
-        np.fill_diagonal(distances, np.inf)
-        assert (distances.min(1) < 22).all()  # none found no neighbour
-    assert set(z) == {1, 2}
-    assert np.mean(np.array(z) == 1) == pytest.approx(2 / 3, abs=0.12)
-    crowded = place([ball] * 60, (6, 150, 150), 0.0, np.random.default_rng(0), room)
-    assert set(crowded[(crowded != UNPLACED).all(1), 0] + 3) == {1, 2}
+@pytest.mark.parametrize("height", [6, 7])
+def test_cells_of_a_layer_lie_at_its_heights_beside_each_other(height):
+    cell = np.pad(ellipsoid_region((height, 21, 21), (1, 1, 1), (height / 2, 10, 10)), 2)
+    middles = np.array([1.0, 1.0, 2.5])
+    corners = np.concatenate(
+        [place([cell] * 12, (6, 150, 150), p, np.random.default_rng(n), Room(None, middles))
+         for n in range(12) for p in (0.0, 1.0)]
+    )  # fmt: skip
+    found = corners[:, 0] + 2 + 0.5 * (height - 1)
+    assert set(found) == ({1.0, 3.0} if height == 7 else {1.5, 2.5})  # as near as slices allow
+    assert np.mean(found < 2) == pytest.approx(2 / 3, abs=0.1)
+    for some in corners.reshape(-1, 12, 3)[:, :, 1:].astype(float):
+        apart = np.linalg.norm(some[:, None] - some[None], axis=-1)[np.triu_indices(12, 1)]
+        assert apart.min() > 18  # none above another
+    besides = [np.sort(np.linalg.norm(some - some[0], axis=1))[1] for some in corners.reshape(-1, 12, 3)[1::2, :, 1:]]
+    assert max(besides) < 23  # p = 1: in contact
+    region = np.zeros((150, 150), bool)
+    region[:75] = True
+    inside = place([cell] * 6, (6, 150, 150), 0.5, np.random.default_rng(0), Room(region, middles))
+    assert (inside[:, 1] + 12 < 75).all()
 
 
 def test_no_cell_takes_no_place():

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
-from conftest import ball_stack, field_of_view, write_ctc_2d
+from conftest import ball_stack, field_of_view, glass_stack, write_ctc_2d
 
 from cascade.commands.cli import main
 from cascade.data.axial import Census
@@ -332,3 +332,21 @@ def test_the_clustering_of_stacks_is_found_in_their_slices(truth):
     )
     assert len(fitted) == 20
     assert abs(np.mean(fitted) - truth) < 0.35
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_cells_on_glass_are_said_to_lie_in_one_layer(whole, tmp_path):
+    rng, truth = np.random.default_rng(0), []
+    for part in ("01", "01_GT/SEG"):
+        (tmp_path / "S" / part).mkdir(parents=True)
+    for n in range(4):
+        image, labels, middles = glass_stack(rng)
+        tifffile.imwrite(tmp_path / "S" / "01" / f"t{n:03d}.tif", image)
+        name = f"man_seg{n:03d}.tif" if whole else f"man_seg_{n:03d}_002.tif"
+        tifffile.imwrite(tmp_path / "S" / "01_GT" / "SEG" / name, labels if whole else labels[2])
+        truth += [1.5 + 0.5 * m for m in middles] if whole else middles  # whole labels: their boxes'
+    out = tmp_path / "crops"
+    prepare(PrepareSettings(tmp_path / "S", output_dir=out, crop_size=32, pixel_size_um=1, spacing_um=[1, 0.5, 0.5]))
+    found = Statistics.load(out)
+    assert found.middles_um == pytest.approx(sorted(truth), abs=0.6)
+    assert "4.0 cells per image in one layer" in (out / "README.md").read_text()

@@ -80,13 +80,17 @@ def test_cells_scale_with_the_canvas_and_the_region():
     assert plan(embryo).num_cells == pytest.approx(20, abs=1)
     assert plan(embryo, canvas_size=(64, 256, 256)).num_cells == pytest.approx(20, abs=1)  # no larger than a real one
     assert plan(embryo, canvas_size=(32, 32, 128)).num_cells == pytest.approx(10, abs=1)
-    on_glass = replace(embryo, region_um=None, layer_um=[2.0, 4.0])
+    on_glass = replace(embryo, region_um=None, middles_um=[2.0, 3.0])
     assert plan(on_glass, canvas_size=(16, 256, 128)).num_cells == 40  # a thinner stack shows as many
-    assert plan(on_glass).room.layer.tolist() == [1, 2]
-    assert plan(on_glass, canvas_size=(1, 128, 128)).room.layer.tolist() == [0, 0]
+    assert plan(on_glass).room.middles.tolist() == [1, 1.5]
+    assert plan(on_glass, canvas_size=(1, 128, 128)).room.middles.tolist() == [0, 0]  # squeezed into it
     colony = plan(replace(on_glass, region_um=(3.0, 16.0, 16.0)), canvas_size=(16, 256, 256))
     assert colony.num_cells == pytest.approx(20, abs=1)
-    assert colony.room.region.any((1, 2)).all()
+    assert colony.room.region.sum() == pytest.approx(np.pi * 32**2, rel=0.01)
+    bottom = np.zeros((32, 128, 128), bool)
+    bottom[0, :64] = True  # half of the glass
+    assert plan(on_glass, bottom).num_cells == 10
+    assert plan(on_glass, bottom).room.region.shape == (128, 128)
     with pytest.raises(ValueError, match="they must be equal"):
         plan(real, half, canvas_size=(64, 64))
     with pytest.raises(ValueError, match="region is empty"):

@@ -110,7 +110,9 @@ def measure_axial(
 
 
 def fit_axial(
-    stacks: Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any], int, int]], spacing_um: Sequence[float]
+    stacks: Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any], int, int]],
+    spacing_um: Sequence[float],
+    one_layer: bool = False,
 ) -> tuple[Axial, list[Census]] | None:
     """Fit from stacks with one annotated slice each: (image (Z, Y, X), labels (Y, X), z, cells in that slice).
 
@@ -122,8 +124,8 @@ def fit_axial(
     and E[o²] = E[h³] / 12E[h]; for log-normal heights of relative variance v, 1 + v = ¾ E[o²] / E|o|², and the mean of
     h is 4E|o| / (1 + v).
     Any cell taller than 2x is as likely as another to be cut within x of its middle: those have all cells' diameters.
-    In stacks less high than cells are wide, cells lie in one layer, and slices cut all of them alike: there they are at
-    least as high as half of their light reaches.
+    one_layer: stacks less high than cells are wide, of which a slice cuts all cells alike: they are at least as high as
+    the part in which more than half of their light is left.
 
     Returns the fit and what was found in every stack, or None if fewer than ten cells are annotated.
     """
@@ -132,18 +134,16 @@ def fit_axial(
     if len(offsets) < _FEW:
         return None
     found = np.concatenate([f.diameters for f in followed])
+    columns, middles = [c for f in followed for c in f.columns], [m for f in followed for m in f.middles]
     tall_cut_more = np.clip(0.75 * (offsets**2).mean() / max(offsets.mean() ** 2, 1e-6), 1, _MAX_TALL_CUT_MORE)
     height = max(4 * float(offsets.mean() / tall_cut_more), spacing_um[0])
-    if len(followed[0].image) * spacing_um[0] < np.median(found):
-        reaches = [_reach(c, m) for f in followed for c, m in zip(f.columns, f.middles, strict=True)]
-        height = max(height, 2 * spacing_um[0] * float(np.median(reaches)))
+    if one_layer:
+        height = max(height, 2 * spacing_um[0] * float(np.median(list(map(_reach, columns, middles)))))
     near, middle = (offsets < part * height for part in (_SECTION, _MIDDLE))
     outlines = float(found[near].mean() if near.any() else found.mean())
     diameter = float(found[middle].mean()) if middle.sum() >= _FEW else outlines
     diameter = max(diameter, outlines / _MIDDLE_HALF)
-    half = 0.5 * height / spacing_um[0]
-    columns = [(c, m, half) for f in followed for c, m in zip(f.columns, f.middles, strict=True)]
-    profile, spread = _profile(columns)
+    profile, spread = _profile([(*each, 0.5 * height / spacing_um[0]) for each in zip(columns, middles, strict=True)])
     elongation, length = height / diameter, _GLOW_REACH * diameter
     glow = float(np.median([_glow(f.image, (f.z, f.free), length, spacing_um) for f in followed]))
     axial = Axial((elongation, elongation * spread), _U.tolist(), profile, diameter, outlines / diameter, glow, length)
@@ -221,13 +221,14 @@ def _middle(column: npt.NDArray[Any], peak: int) -> float:
 
 
 def _reach(column: npt.NDArray[Any], middle: float) -> float:
-    """Slices from a cell's middle to where half of its light is left, or to the border where more is left."""
-    start = round(middle)
-    falls = []
-    for side in (column[start::-1], column[start:]):
+    """Slices from a cell's middle to where half of its light is left: the mean of above and below, of those that the
+    stack shows; the distance to the farther border if it shows none."""
+    start, ends = round(middle), []
+    for side, beyond in ((column[start::-1], middle - start), (column[start:], start - middle)):
         below = np.flatnonzero(side < _HALF * side[0])
-        falls.append(_crossing(side, _HALF * side[0], int(below[0])) if len(below) else float(len(side) - 1))
-    return max(falls)
+        if len(below):
+            ends.append(_crossing(side, _HALF * side[0], int(below[0])) + beyond)
+    return float(np.mean(ends)) if ends else max(middle, len(column) - 1 - middle)
 
 
 def _crossing(values: npt.NDArray[Any], level: float, below: int) -> float:

@@ -68,9 +68,11 @@ def fit_statistics(
     masks = [background_mask(array, cover, halo.radius_px) for array, cover in zip(arrays, covers, strict=True)]
     areas = np.concatenate([_areas(plane.labels) for plane in planes])
     diameter_px = float(np.median(2 * np.sqrt(areas / np.pi)))
+    shape = tuple(int(n) for n in np.median([array.shape for array in arrays], 0))
+    one_layer = len(shape) == 3 and shape[0] * spacing_um[0] < diameter_px * spacing_um[-1]
     axial, glow = None, None
     if len(spacing_um) == 3:
-        axial, found = _fit_depth(images, planes, spacing_um)
+        axial, found = _fit_depth(images, planes, spacing_um, one_layer)
         axial = fit_haze(axial, arrays, masks, covers, spacing_um)
     else:
         found = _count_plane_cells(planes, spacing_um)
@@ -78,9 +80,8 @@ def fit_statistics(
     strays = [_stray(*seen, axial, glow, spacing_um) for seen in zip(arrays, masks, covers, strict=True)]
     quiet = [least_lit(stray, mask) for stray, mask in zip(strays, masks, strict=True)]
     background, noise = fit_camera(arrays, quiet, covers, 2 * diameter_px, strays)
-    shape = tuple(int(n) for n in np.median([array.shape for array in arrays], 0))
-    region = _region(found, np.array(shape) * np.array(spacing_um))
-    layer = _layer(found, shape[0] * spacing_um[0], axial.diameter_um) if axial else []
+    middles = _middles(found) if one_layer else []
+    region = _region(found, np.array(shape) * np.array(spacing_um), one_layer)
     gap_px = 0.1 * diameter_px
     gap_um, draws = gap_px * spacing_um[-1], stream(seed, "clustering")
     if axial is None:
@@ -91,8 +92,8 @@ def fit_statistics(
         density = len(areas) / len(planes) / room
         clustering = [fit_clustering(touching, np.sqrt(areas / np.pi), density, gap_px, draws)]
     else:
-        sites = room_of(shape, spacing_um, region, layer)
-        clustering = _clustering_of_stacks(images, planes, found, axial, shape, spacing_um, sites, gap_um, draws)
+        within = room_of(shape, spacing_um, region, middles)
+        clustering = _clustering_of_stacks(images, planes, found, axial, shape, spacing_um, within, gap_um, draws)
     statistics = Statistics(
         source=source,
         licence=licence,
@@ -106,7 +107,7 @@ def fit_statistics(
         axial=axial,
         cells_per_image=[seen.num_cells for seen in found],
         region_um=region,
-        layer_um=layer,
+        middles_um=middles,
         clustering_probability=float(np.mean(clustering)),
         image_clustering=clustering if axial else [],
         image_level=_levels(images, halo.radius_px, axial, glow, spacing_um),
@@ -153,7 +154,7 @@ def _levels(
 
 
 def _fit_depth(
-    images: list[Annotated], planes: list[Plane], spacing_um: tuple[float, ...]
+    images: list[Annotated], planes: list[Plane], spacing_um: tuple[float, ...], one_layer: bool
 ) -> tuple[Axial, list[Census]]:
     """The axial fit, and one Census per annotated frame; where single slices are annotated, planes are frames."""
     frames = [frame for image in images for frame in image.frames]
@@ -162,7 +163,9 @@ def _fit_depth(
     else:
         cut = zip(frames, planes, strict=True)
         fit = fit_axial(
-            ((f.image(), _annotated(p), f.z, len(_areas(p.labels))) for f, p in cut if f.z is not None), spacing_um
+            ((f.image(), _annotated(p), f.z, len(_areas(p.labels))) for f, p in cut if f.z is not None),
+            spacing_um,
+            one_layer,
         )
     if fit is not None:
         return fit
@@ -257,25 +260,25 @@ def _count_plane_cells(planes: list[Plane], spacing_um: tuple[float, ...]) -> li
     return found
 
 
-def _region(found: list[Census], extent_um: npt.NDArray[Any]) -> tuple[float, ...] | None:
+def _region(found: list[Census], extent_um: npt.NDArray[Any], one_layer: bool) -> tuple[float, ...] | None:
     """Semi-axes of the ellipsoid that cell centres fill, µm, or None where they fill the image.
 
-    A solid ellipsoid has the variance a² / 5 along its semi-axis a in 3D and a² / 4 in 2D, a full box L² / 12.
+    A solid ellipsoid has the variance a² / 5 along its semi-axis a in 3D and a² / 4 in 2D, a full box L² / 12. A layer
+    fills an ellipse, and the height of the stack.
     """
-    spreads = [seen.centres_um.std(0) for seen in found if len(seen.centres_um) >= 8]
+    flat = int(one_layer)
+    spreads = [seen.centres_um[:, flat:].std(0) for seen in found if len(seen.centres_um) >= 8]
     if not spreads:
         return None
     spread = np.median(spreads, 0)
     if (spread[-2:] > 0.8 * extent_um[-2:] / np.sqrt(12)).any():
         return None
-    return tuple(float(s) for s in np.sqrt(2 + len(spread)) * spread)
+    axes = np.sqrt(2 + len(spread)) * spread
+    return tuple(float(a) for a in [*0.5 * extent_um[:flat], *axes])
 
 
-def _layer(found: list[Census], height_um: float, diameter_um: float) -> list[float]:
-    """Heights of cells' middles above the first slice, µm, in stacks less high than a cell is wide, which have room for
-    one layer; else none. Of many cells some stand for all, evenly drawn by height."""
-    if height_um >= diameter_um:
-        return []
+def _middles(found: list[Census]) -> list[float]:
+    """Heights of cells' middles above the first slice, µm; of many, some that stand for all, evenly drawn by height."""
     middles = sorted(middle for seen in found for middle in seen.middles_um)
     return [round(middles[n], 3) for n in evenly(len(middles), _MANY_MIDDLES)]
 

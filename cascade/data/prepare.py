@@ -230,7 +230,7 @@ def _write(output_dir: Path, rows: list[_Row], statistics: Statistics, notes: Co
 
 def _about(statistics: Statistics, rows: list[_Row], notes: Counter[str]) -> str:
     size, pixel_um = len(rows[0].mask), rows[0].pixel_size_um
-    layer = " in one layer" if statistics.layer_um else ""
+    layer = " in one layer" if statistics.middles_um else ""
     left_out = "".join(f"- {count} {reason}\n" for reason, count in sorted(notes.items()) if count)
     return f"""{size}×{size} pixels at {pixel_um:g} µm, one cell each, its neighbours removed; by `cascade prepare`.
 `statistics.json` holds the intensity window, background, noise and population that generation needs:

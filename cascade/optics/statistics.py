@@ -46,7 +46,7 @@ class Statistics:
     image_level: list[float] = field(default_factory=list)  # background of each entry of cells_per_image, where known
     cut_by_border: bool = False  # images are windows of a larger sample: cells_per_image counts those that are cut
     glow: Glow | None = None  # stray light of planes; that of stacks is in `axial`
-    layer_um: list[float] = field(default_factory=list)  # middles of cells above the first slice, where all lie in one
+    middles_um: list[float] = field(default_factory=list)  # above the first slice, of cells that lie in one layer
 
     @property
     def ndim(self) -> int:
@@ -152,10 +152,10 @@ def check_statistics(found: Statistics) -> None:
     check_numbers("cells_per_image", found.cells_per_image, least=0, whole=True)
     if found.region_um is not None:
         check_numbers("region_um", found.region_um, count=ndim, above=0)
-    if found.layer_um != []:  # at any height
+    if found.middles_um != []:  # no layer
         if ndim == 2:
-            raise ValueError("layer_um must be empty for planes")
-        check_numbers("layer_um", found.layer_um, least=0)
+            raise ValueError("middles_um must be empty for planes")
+        check_numbers("middles_um", found.middles_um, least=0)
     check_numbers("clustering_probability", [found.clustering_probability], least=0, most=1)
     check_numbers("cell_area_um2", found.cell_area_um2, above=0)
     cells, images = len(found.cell_area_um2), len(found.cells_per_image)

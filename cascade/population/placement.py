@@ -28,7 +28,8 @@ def place(
     With probability `clustering_probability` (Bernoulli) a cell is put next to one that is already there, pressed
     against it along a random direction, else anywhere free (cascaded diffusion paper, §2, after Svoboda & Ulman, 2017).
     Of a cell pressed against others 1 % (a solid: 3 %) may lie on them: light then falls off between neighbours as it
-    does in real images. Cells may be cut by the border.
+    does in real images. Cells may be cut by the border. Cells of one layer are put beside each other as they are seen
+    along z.
 
     Returns corners (N, D) int64: where each mask's first voxel goes, possibly negative. A cell for which no site was
     found has the corner `UNPLACED`, in every axis.
@@ -37,10 +38,16 @@ def place(
         raise ValueError(f"clustering_probability must be in [0, 1], got {clustering_probability}")
     if not 0 <= max_overlap < 1:
         raise ValueError(f"max_overlap must be in [0, 1), got {max_overlap}")
+    room = room or Room()
+    if room.middles is not None:
+        plane = Room(room.region, beyond=room.beyond)
+        flat = [mask.any(0) for mask in masks]
+        corners = place(flat, canvas_shape[1:], clustering_probability, rng, plane, max_overlap, max_tries)
+        return _at_heights(corners, masks, room.middles, rng)
     boxes = [tight_box(mask) for mask in masks]
     tight = [mask[box] for mask, box in zip(masks, boxes, strict=True)]
     widest = np.max([m.shape for m in tight] or [(1,) * len(canvas_shape)], axis=0)
-    canvas = _Canvas(canvas_shape, widest, room or Room(), max_overlap)
+    canvas = _Canvas(canvas_shape, widest, room.region, max_overlap, room.beyond and room.region is None)
     corners = np.full((len(masks), len(canvas_shape)), UNPLACED, np.int64)
     anchors = _Anchors()
     for n, mask in enumerate(tight):
@@ -54,6 +61,17 @@ def place(
             corners[n] = corner - [box.start for box in boxes[n]]
             anchors.add(corner + np.array(mask.shape) // 2, _radius(mask))
     return corners
+
+
+def _at_heights(
+    corners: npt.NDArray[Any], masks: list[npt.NDArray[Any]], middles: npt.NDArray[Any], rng: np.random.Generator
+) -> npt.NDArray[Any]:
+    """Corners (N, 3) of solids whose corners in the plane (N, 2) are known, their middles at heights drawn (slices)."""
+    found = np.insert(corners, 0, UNPLACED, axis=1)
+    for n in np.flatnonzero((corners != UNPLACED).all(1)):
+        filled = np.flatnonzero(masks[n].any((1, 2)))
+        found[n, 0] = np.floor(rng.choice(middles) - 0.5 * (filled[0] + filled[-1]) + 0.5)
+    return found
 
 
 _BEYOND = 0.4  # of a cell's box, from its centre: a tenth of it stays on the canvas
@@ -71,18 +89,23 @@ _PRESSED = {2: 0.01, 3: 0.03}  # share of a cell that may lie on others where it
 class _Canvas:
     """Which voxels are taken; padded, so that cells cut by the border need no special case."""
 
-    def __init__(self, shape: Sequence[int], pad: npt.NDArray[Any], room: Room, max_overlap: float):
-        region = room.region
+    def __init__(
+        self,
+        shape: Sequence[int],
+        pad: npt.NDArray[Any],
+        region: npt.NDArray[Any] | None,
+        max_overlap: float,
+        beyond: bool,
+    ):
         if region is not None and region.shape != tuple(shape):
             raise ValueError(f"region has shape {region.shape}, the canvas {tuple(shape)}: they must be equal")
         if region is not None and not region.any():
             raise ValueError("region is empty: no cell can be placed in it")
-        self.shape, self.pad, self.max_overlap = tuple(shape), pad, max_overlap
-        self.region, self.layer = region, room.layer
-        self.beyond = _BEYOND if room.beyond and region is None else 0.0
+        self.shape, self.pad, self.region, self.max_overlap = tuple(shape), pad, region, max_overlap
+        self.beyond = _BEYOND if beyond else 0.0
         self.taken = np.zeros(np.array(shape) + 2 * pad, bool)
         self.sites = None if region is None else np.flatnonzero(region)
-        self.distance: npt.NDArray[Any] | None = None  # distance to the nearest taken voxel when it was last computed
+        self.room: npt.NDArray[Any] | None = None  # distance to the nearest taken voxel when it was last computed
         self.coarse = int(np.ceil((np.prod(shape, dtype=float) / _COARSE_BEYOND) ** (1 / len(shape))))
 
     def window(self, corner: npt.NDArray[Any], mask: npt.NDArray[Any]) -> tuple[slice, ...]:
@@ -91,8 +114,6 @@ class _Canvas:
     def allows(self, centre: npt.NDArray[Any], mask: npt.NDArray[Any]) -> bool:
         out = self.reach(mask)
         inside = all(-r <= c < n + r for c, n, r in zip(centre, self.shape, out, strict=True))
-        if self.layer is not None and centre[0] not in self.layer:
-            return False
         return inside and (self.region is None or bool(self.region[tuple(centre)]))
 
     def free(self, corner: npt.NDArray[Any], mask: npt.NDArray[Any], overlap: float) -> bool:
@@ -116,31 +137,23 @@ class _Canvas:
     def random_centre(self, mask: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
         if self.sites is None:
             out = self.reach(mask)
-            centre = rng.integers(-out, self.shape + out)
-        else:
-            centre = np.array(np.unravel_index(self.sites[rng.integers(len(self.sites))], self.shape))
-        return self.in_layer(centre, rng)
-
-    def in_layer(self, centre: npt.NDArray[Any], rng: np.random.Generator) -> npt.NDArray[Any]:
-        """A centre, moved along z to where cells lie, if they lie in a layer."""
-        if self.layer is None:
-            return centre
-        return np.array([self.layer[rng.integers(len(self.layer))], *centre[1:]])
+            return rng.integers(-out, self.shape + out)
+        return np.array(np.unravel_index(self.sites[rng.integers(len(self.sites))], self.shape))
 
     def roomy(self, radius: float, refresh: bool) -> npt.NDArray[Any]:
         """Centres (C, D) that had at least `radius` of room; computed anew with `refresh`.
 
         On large canvases they are sought on a coarser grid, on which a block is taken if any of its voxels is.
         """
-        if self.distance is None or refresh:
+        if self.room is None or refresh:
             inner = self.taken[tuple(slice(p, p + n) for p, n in zip(self.pad, self.shape, strict=True))]
             free = ~_pooled(inner, self.coarse, np.any)
             distance = ndimage.distance_transform_edt(free).astype(np.float32) if not free.all() else np.inf
             if self.region is not None:
                 free = _pooled(self.region, self.coarse, np.all)
                 distance = np.where(free, distance, -1)
-            self.distance = distance + np.zeros(free.shape, np.float32)
-        sites = np.argwhere(self.distance * self.coarse > radius)
+            self.room = distance + np.zeros(free.shape, np.float32)
+        sites = np.argwhere(self.room * self.coarse > radius)
         return np.minimum(sites * self.coarse + self.coarse // 2, np.array(self.shape) - 1)
 
 
@@ -175,7 +188,7 @@ def _anywhere(
     for refresh in (False, True):  # a crowded canvas: look at every site with room for the whole box
         sites = canvas.roomy(radius, refresh)
         for site in rng.permutation(len(sites))[:max_tries]:
-            corner = canvas.in_layer(sites[site], rng) - half
+            corner = sites[site] - half
             if canvas.free(corner, mask, canvas.max_overlap):
                 return corner
     return None
@@ -218,13 +231,10 @@ def _beside(
             return None
         n = rng.integers(len(anchors.centres))
         direction = rng.standard_normal(mask.ndim)
-        if canvas.layer is not None:
-            direction[0] = 0
         direction /= np.linalg.norm(direction)
         reach = anchors.radii[n] + radius
         steps = np.arange(0.3 * reach, 1.1 * reach)  # outwards until it fits: in contact with what is there
-        start = canvas.in_layer(anchors.centres[n], rng)
-        corners = np.rint(start + steps[:, None] * direction).astype(np.int64) - half
+        corners = np.rint(anchors.centres[n] + steps[:, None] * direction).astype(np.int64) - half
         for corner in corners[canvas.maybe_free(corners, probes, overlap)]:
             if not canvas.allows(corner + half, mask):
                 break

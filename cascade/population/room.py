@@ -12,15 +12,16 @@ from cascade.geometry.masks import ellipsoid_region
 
 @dataclass(frozen=True)
 class Room:
-    """Where the centres of cells' boxes may lie on a canvas: anywhere, unless it says otherwise.
+    """Where the centres of cells' boxes may lie: anywhere on the canvas, unless it says otherwise.
 
-    region: bool, as large as the canvas. layer: slices (N,) of a stack, one of which is drawn for each cell, where they
-    lie in one layer, as on glass. beyond: centres may lie beyond the border of a canvas without a region, as long as a
-    tenth of the box is on it: so do those of the cells of an image that is a window of a larger sample.
+    region: bool, as large as the canvas, or as a plane of it if there are `middles`. middles: heights (N,) in slices,
+    one of which is drawn for each cell of a stack, where no cell lies above another, as on glass. beyond: centres may
+    lie beyond the border of a canvas without a region, as long as a tenth of the box is on it: so do those of the cells
+    of an image that is a window of a larger sample.
     """
 
     region: npt.NDArray[Any] | None = None
-    layer: npt.NDArray[Any] | None = None
+    middles: npt.NDArray[Any] | None = None
     beyond: bool = False
 
 
@@ -28,22 +29,20 @@ def room_of(
     canvas: tuple[int, ...],
     spacing_um: Sequence[float],
     region_um: Sequence[float] | None,
-    layer_um: Sequence[float] = (),
+    middles_um: Sequence[float] = (),
     *,
     beyond: bool = False,
 ) -> Room:
     """The room on a canvas that cells have in real images.
 
     region_um: semi-axes of the ellipsoid that they fill, None for everywhere; where it is larger than the canvas, as
-    large as that. layer_um: heights of their middles above the first slice, if they lie in one layer, which is then of
-    the ellipsoid's outline seen along z; empty for any.
+    large as that. middles_um: heights of their middles above the first slice where they lie in one layer, empty for
+    anywhere; on a canvas of fewer slices they are squeezed into it.
     """
-    layer, region = None, None
-    if len(layer_um):
-        layer = np.clip(np.rint(np.array(layer_um) / spacing_um[0]), 0, canvas[0] - 1).astype(int)
+    middles, region, flat = None, None, 0
+    if len(middles_um):
+        middles, flat = np.minimum(np.array(middles_um) / spacing_um[0], canvas[0] - 1), 1
     if region_um is not None:
         axes_um = np.minimum(region_um, 0.5 * np.array(canvas) * spacing_um)
-        if layer is not None:
-            axes_um[0] = np.inf
-        region = ellipsoid_region(canvas, spacing_um, axes_um)
-    return Room(region, layer, beyond)
+        region = ellipsoid_region(canvas[flat:], spacing_um[flat:], axes_um[flat:])
+    return Room(region, middles, beyond)

@@ -1,6 +1,6 @@
 """One image: which cells it shows, where they lie, and what the camera makes of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,8 @@ def plan_scene(
     """Decide what image `index` shows; settings left at None are drawn as in the real images, scaled to the canvas.
 
     region: where cell centres may lie, any non-zero voxel of an array as large as the canvas, which it then gives the
-    size of. Raises ValueError for a canvas of another dimension or smaller than a cell, more cells than could ever
-    lie on it, a region of another size, or an empty one.
+    size of; as seen along z, if cells lie in one layer. Raises ValueError for a canvas of another dimension or smaller
+    than a cell, more cells than could ever lie on it, a region of another size, or an empty one.
     """
     canvas = _canvas(statistics, settings, region)
     rng = stream(seed, "scene", index)
@@ -58,21 +58,21 @@ def plan_scene(
 
 
 def _room(statistics: Statistics, canvas: tuple[int, ...], region: npt.NDArray[Any] | None) -> tuple[Room, float]:
-    """Where cells may lie, and how much that is, as a share of the room of those of a real image."""
-    spacing, shape, own = np.array(statistics.spacing_um), np.array(statistics.image_shape), statistics.region_um
-    if region is None:
-        room = room_of(canvas, statistics.spacing_um, own, statistics.layer_um, beyond=statistics.cut_by_border)
-    else:
-        room = Room(region > 0)
+    """Where cells may lie, and how much that is, as a share of the room of those of a real image: of the volume, or,
+    if they lie in one layer, of the plane."""
+    own, spacing = statistics.region_um, statistics.spacing_um
+    room = room_of(canvas, spacing, own, statistics.middles_um, beyond=statistics.cut_by_border)
+    flat = 0 if room.middles is None else 1
+    if region is not None:
         if not (region > 0).any():
             raise ValueError("the region is empty: no cell can be placed in it")
-    flat = 0 if room.layer is None else 1  # the first axis that cells share: of one layer they share the plane
-    there = float(np.prod(shape[flat:]))
+        room = replace(room, region=(region > 0).any(0) if flat else region > 0, beyond=False)
+    there = float(np.prod(statistics.image_shape[flat:]))
     if own is not None:
-        ball = np.pi * (4 / 3 if len(shape) - flat == 3 else 1)  # of radius 1
+        ball = np.pi * (4 / 3 if len(own[flat:]) == 3 else 1)  # of radius 1
         there = float(ball * np.prod(own[flat:]) / np.prod(spacing[flat:]))
-    here = np.prod(canvas) if room.region is None else room.region.sum()
-    return room, float(here) / float(np.prod(canvas[:flat])) / there
+    here = np.prod(canvas[flat:]) if room.region is None else room.region.sum()
+    return room, float(here) / there
 
 
 def _canvas(statistics: Statistics, settings: CascadeSettings, region: npt.NDArray[Any] | None) -> tuple[int, ...]:
@@ -99,6 +99,8 @@ def _check_room(statistics: Statistics, count: int, canvas: tuple[int, ...], max
     """Even if all cells were as small as the smallest: they may be cut by the border, so they share the canvas and half
     a cell around it; no packing is denser than without gaps."""
     extent = np.array(canvas) * statistics.spacing_um
+    if statistics.middles_um:
+        extent[0] = min(extent[0], statistics.image_shape[0] * statistics.spacing_um[0])
     size = np.array([_diameter_um(statistics, percentile=5)] * len(canvas))
     if statistics.axial is not None:
         size[0] *= statistics.axial.elongation[0]
