@@ -33,7 +33,8 @@ class GenerationSettings:
     shard_size: int = 4
     """Images between two points to resume from."""
     region: Path | None = None
-    """TIFF: cells lie where this image, as large as the canvas, is not zero."""
+    """TIFF: cells lie where this image, as large as the canvas, is not zero; cells of one layer where it is not zero as
+    seen along z."""
     bank: int | None = None
     """For large data sets: make so many cells once, and use them in all images, turned and as bright as each image
     asks for; default new cells for every image."""
