@@ -6,7 +6,6 @@ one of them shows. A full installation from the network is another test, and tak
     python .ci/wheel_check.py
 """
 
-import resource
 import subprocess
 import sys
 import sysconfig
@@ -20,11 +19,10 @@ _LEFT_OUT = (  # extras, and what only they bring; and this package itself, as i
     "open3d", "dash", "tensorboard", "transformers", "tokenizers", "submitit", "cellpose", "roifile", "bioio",
     "cascade", "__editable__",
 )  # fmt: skip
-_SECONDS = 5.0  # that `cascade doctor` may take
 
 
 def main() -> None:
-    """Raises CalledProcessError, or SystemExit with a reason, where something does not work."""
+    """Raises CalledProcessError where something does not work."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         run("-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, str(ROOT))
@@ -41,17 +39,9 @@ def main() -> None:
         run("-m", "pip", "-q", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel))
         cascade = place / "env" / "bin" / "cascade"
         for words in (["--version"], ["doctor"], ["sample", "nuclei30", "nuclei"], ["validate", "nuclei"]):
-            start, before = time.perf_counter(), _used()
+            start = time.perf_counter()
             subprocess.run([cascade, *words], cwd=place, check=True)
-            print(f"cascade {' '.join(words)}: {time.perf_counter() - start:.1f} s, {_used() - before:.1f} s of CPU")
-            if words == ["doctor"] and _used() - before > _SECONDS:
-                raise SystemExit(f"cascade doctor takes more than {_SECONDS:g} s of CPU")
-
-
-def _used() -> float:
-    """Seconds of CPU that processes have taken which this one has waited for."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+            print(f"cascade {' '.join(words)}: {time.perf_counter() - start:.1f} s")
 
 
 def run(*words: str) -> None:

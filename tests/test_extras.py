@@ -1,6 +1,7 @@
 """What only options need: nothing is imported before it is asked for, and what is missing is named with the mend."""
 
 import ast
+import subprocess
 import sys
 import tomllib
 
@@ -68,3 +69,11 @@ def test_doctor_lists_every_extra(capsys, monkeypatch):
     said = capsys.readouterr().out
     assert all(f"missing (extra {extra}: " in said and install(extra) in said for extra in EXTRAS)
     assert "nuclei2d: " in said
+
+
+def test_doctor_imports_nothing_heavy_but_torch():
+    heavy = [*{"diffusers", "accelerate", "datasets", "scipy", "skimage", "trimesh", "zarr", *EXTRAS.values()}]
+    code = "import sys; from cascade.commands.cli import main; main(['doctor']); "
+    code += f"print([one for one in {heavy} if one in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "[]"
