@@ -1,6 +1,6 @@
 """Does pretraining help? The texture stage finetuned from a pretrained model and from random weights, step by step.
 
-    python benchmarks/pretraining.py [--quick] [--steps 100 200 300] [--crops 10 30] [--base_model DIR]
+    python benchmarks/pretraining.py [--quick] [--steps 100 200 300] [--crops 10 30] [--seeds 3] [--base_model DIR]
                                      [--output_dir DIR]
 
 Both are trained on the crops of BBBC039 `01` with the same data order; at each of --steps the averaged weights are
@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +33,13 @@ from cascade.diffusion.encoders import LatentEncoder
 from cascade.diffusion.losses import DenoisingLoss
 from cascade.diffusion.networks import Controlled
 from cascade.evaluation.distribution import all_orientations, encoder_features, frechet_distance
+from cascade.evaluation.experiment import run_trainings
+from cascade.evaluation.segmenters import NARROW, trained
+from cascade.evaluation.sources import Source
 from cascade.evenly import evenly
 from cascade.optics.camera import photograph_crops
 from cascade.optics.statistics import Statistics
+from cascade.pipelines.cascade import CascadePipeline
 from cascade.pipelines.texture import TexturePipeline
 
 _LEAST = 320  # rows of a folder of crops: ten batches
@@ -45,6 +50,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="ten and twenty steps")
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 200, 300], help="where to measure, ascending")
     parser.add_argument("--crops", type=int, nargs="+", default=[], help="train on so many; default all")
+    parser.add_argument("--seeds", type=int, default=0, help="train segmenters so often on what each texture makes")
     parser.add_argument("--base_model", default=str(embedded("nuclei3d") / "texture"))
     parser.add_argument("--output_dir", type=Path, help="keep the trained stages here, and go on from there")
     options = parser.parse_args()
@@ -64,6 +70,9 @@ def main() -> None:
                 name: curve(place / name, own, base, steps, name == "from_scratch", loaded["test"], options.quick)
                 for name in ("pretrained", "from_scratch")
             }
+            if options.seeds:
+                for name, figures in found.items():
+                    figures["seg"] = seg(place / name, data, options.seeds, options.quick)
             report |= found if count is None else {f"{count} crops": found}
     report["machine"] = machine()
     print(json.dumps(report))
@@ -123,6 +132,23 @@ def measure(folder: Path, crops: CropDataset, count: int) -> dict:
         "fid": round(frechet_distance(*seen), 5),
         "alignment": round(float(otsu_alignment(made, masks).mean()), 4),
     }
+
+
+def seg(folder: Path, data: Path, seeds: int, quick: bool) -> list[float]:
+    """Of segmenters trained on planes of nuclei2d's cells with this texture, on BBBC039 `02`."""
+    planes, count = folder / "planes", 10 if quick else 100
+    model = CascadePipeline.from_pretrained(embedded("nuclei2d"), texture=TexturePipeline.from_pretrained(folder))
+    model.save_pretrained(folder / "model")
+    command = [sys.executable, "-m", "cascade", "generate", "--model", str(folder / "model"), "--bank", str(4 * count)]
+    subprocess.run([*command, "--num_images", str(count), "--output_dir", str(planes)], check=True)
+    real = Source(data / "BBBC039", "gt", ("02",), 2 if quick else None, (0.65, 0.65)).load()
+    own = replace(NARROW, steps=20) if quick else NARROW
+    run_trainings(
+        {"synthetic": Source(planes).load()}, real, lambda images, seed: trained(images, own, seed), seeds,
+        folder / "segmenters", repr(own),
+    )  # fmt: skip
+    runs = [json.loads((folder / "segmenters" / "runs" / f"synthetic_{n}.json").read_text()) for n in range(seeds)]
+    return [round(run["scores"]["seg"], 4) for run in runs]
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def _solid_cells(
 ) -> tuple[npt.NDArray[Any], list[Slices], list[CellRecord], dict[str, int]]:
     """Silhouettes, slices and records of the solids that the outlines became, and how many did not."""
     axial, pixel_um, count = _axial(stages.statistics), stages.pixel_um, len(masks)
-    cut = np.full(count, np.sqrt(1 - axial.section**2))  # outlines are from the middle half of cells
+    cut = np.full(count, np.sqrt(1 - axial.section**2))  # where outlines are cut on average
     if settings.reading == "section":
         cut = stream(draw.seed, "sections", draw.index).uniform(-1, 1, count)
     masks = silhouettes_of_slices(masks, cut)

@@ -52,6 +52,7 @@ def test_where_cells_on_glass_lie_is_seen_in_shallow_stacks():
         middles = [middle for seen in cells for middle in seen.middles_um]
         assert np.abs(np.subtract(middles, [middle for *_, some in stacks for middle in some])).max() < 0.6
         assert 5 < axial.elongation[0] * axial.diameter_um < 9
+        assert axial.diameter_um == pytest.approx(14, rel=0.05)  # whether or not the slice shows cells as wide
 
 
 def test_too_few_cells_give_no_fit(stacks):

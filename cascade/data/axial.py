@@ -9,7 +9,8 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage import feature, measure
 
-from cascade.optics.axial import _MIDDLE_HALF, Axial, spread_light
+from cascade.data.glow import beyond_halo, glow_share
+from cascade.optics.axial import _MIDDLE_HALF, Axial
 from cascade.optics.foreground import background_mask
 
 _U = np.linspace(0, 2, 21)  # relative heights at which the profile is kept
@@ -25,20 +26,17 @@ _SD_OF_QUARTER = 0.674  # from its median to its quartile, in standard deviation
 _COLUMN = 0.25  # half width of that of whole cells, of their diameter
 _DISC, _DISC_PX = 0.5, 1.5  # radius of that of outlines, of their radius, and pixels at least
 _HALF = 0.5  # of a peak's light: where it is left, a cell ends
+_HALF_LIT = 0.8  # relative height of that of cells in a layer: 1 of evenly lit ones, 0.71 where light falls as 1 − u²
 _RISE = 0.1  # of a peak's light: where it rises by so much again, the next cell begins
 _CLIMB = 2  # slices looked at either way on the way to a peak: noise makes steps of one
 
 _SECTION = 0.25  # of a cell's height, to either side of its middle: its middle half, to which _MIDDLE_HALF belongs
 _MIDDLE = 0.125  # and its middle quarter, in which outlines are as wide as the cell but for 1 %
 _MAX_TALL_CUT_MORE = 1.25  # 1 + v where heights vary by half of their mean; a few wrong middles must not give more
+_MOST_CUT = 0.8  # relative height at which a layer's cells are taken to be cut at most: there is little outline beyond
 _SPREAD = (0.05, 0.3)  # of heights, relative: cells are never all alike, and misjudged tips look like more
 
 _GLOW_REACH = 2 / 3  # of a cell's diameter
-_GLOW_OF_GLOW = 0.6  # glow is smoother than cells: so much of it is left when it is spread once more
-_GLOW_AWAY_PX = 6  # beyond the halo that blur makes just outside of outlines
-_GLOW_THIRDS = (33, 67)  # percentiles: places with least and most light around
-_MAX_GLOW = 0.4  # more is no glow but cells that nobody annotated
-_FEW_VX = 100  # places that do not tell
 
 # A ball of radius r answers strongest to a Laplacian of Gaussian of sigma r / √3 (Lindeberg, IJCV 30, 1998).
 _DOG_RATIO = 1.6  # of the two Gaussians whose difference is nearest to it (Marr & Hildreth, 1980)
@@ -46,8 +44,6 @@ _DOG_SIGMA = 0.85  # of the smaller one in sigmas of the Laplacian, which lies b
 _APART = 0.8  # sigmas to either side within which there is one blob
 _FAINT = 0.35  # of the annotated cells' lower quartile: fainter blobs are noise or nucleoli
 _LEAN = 5  # cells that the whole data set counts for, beside those that the slice itself shows
-
-_Places = npt.NDArray[Any] | tuple[int, npt.NDArray[Any]]  # of a stack, bool: (Z, Y, X), or a slice and its (Y, X)
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ def measure_axial(
         areas = [r.image.reshape(len(r.image), -1).sum(1).max() * spacing_um[1] * spacing_um[2] for r in regions]
         own = (2 * np.sqrt(np.array(areas) / np.pi)).tolist()
         length = _GLOW_REACH * float(np.median(own))
-        glows.append(_glow(ndimage.gaussian_filter(light, _SMOOTH_VX), _free(labels), length, spacing_um))
+        glows.append(glow_share(ndimage.gaussian_filter(light, _SMOOTH_VX), beyond_halo(labels), length, spacing_um))
         for region, diameter in zip(regions, own, strict=True):
             slices = len(region.image)
             ratios.append(slices * spacing_um[0] / diameter)
@@ -124,8 +120,8 @@ def fit_axial(
     and E[o²] = E[h³] / 12E[h]; for log-normal heights of relative variance v, 1 + v = ¾ E[o²] / E|o|², and the mean of
     h is 4E|o| / (1 + v).
     Any cell taller than 2x is as likely as another to be cut within x of its middle: those have all cells' diameters.
-    one_layer: stacks less high than cells are wide, of which a slice cuts all cells alike: they are at least as high as
-    the part in which more than half of their light is left.
+    one_layer: stacks less high than cells are wide, of which a slice cuts all cells alike: how high they are at least
+    tells the part in which more than half of their light is left, and how wide, what an ellipsoid is cut there.
 
     Returns the fit and what was found in every stack, or None if fewer than ten cells are annotated.
     """
@@ -138,16 +134,30 @@ def fit_axial(
     tall_cut_more = np.clip(0.75 * (offsets**2).mean() / max(offsets.mean() ** 2, 1e-6), 1, _MAX_TALL_CUT_MORE)
     height = max(4 * float(offsets.mean() / tall_cut_more), spacing_um[0])
     if one_layer:
-        height = max(height, 2 * spacing_um[0] * float(np.median(list(map(_reach, columns, middles)))))
+        height = max(height, 2 * spacing_um[0] * float(np.median(list(map(_reach, columns, middles)))) / _HALF_LIT)
+    outlines, diameter = _diameters(found, offsets, height, one_layer)
+    profile, spread = _profile([(*each, 0.5 * height / spacing_um[0]) for each in zip(columns, middles, strict=True)])
+    elongation, length = height / diameter, _GLOW_REACH * diameter
+    glow = float(np.median([glow_share(f.image, (f.z, f.free), length, spacing_um) for f in followed]))
+    axial = Axial((elongation, elongation * spread), _U.tolist(), profile, diameter, outlines / diameter, glow, length)
+    return axial, _count(followed, diameter, height, spacing_um)
+
+
+def _diameters(
+    found: npt.NDArray[Any], offsets: npt.NDArray[Any], height: float, one_layer: bool
+) -> tuple[float, float]:
+    """Mean diameters of the outlines that teach shapes, and of cells' middle planes.
+
+    Those outlines are from the middle half of cells; of a layer, whose cells may all be cut elsewhere, all of them, and
+    what an ellipsoid cut so far from its middle has there tells that.
+    """
+    if one_layer:
+        u = np.minimum(2 * offsets / height, _MOST_CUT)
+        return float(found.mean()), float((found / np.sqrt(1 - u * u)).mean())
     near, middle = (offsets < part * height for part in (_SECTION, _MIDDLE))
     outlines = float(found[near].mean() if near.any() else found.mean())
     diameter = float(found[middle].mean()) if middle.sum() >= _FEW else outlines
-    diameter = max(diameter, outlines / _MIDDLE_HALF)
-    profile, spread = _profile([(*each, 0.5 * height / spacing_um[0]) for each in zip(columns, middles, strict=True)])
-    elongation, length = height / diameter, _GLOW_REACH * diameter
-    glow = float(np.median([_glow(f.image, (f.z, f.free), length, spacing_um) for f in followed]))
-    axial = Axial((elongation, elongation * spread), _U.tolist(), profile, diameter, outlines / diameter, glow, length)
-    return axial, _count(followed, diameter, height, spacing_um)
+    return outlines, max(diameter, outlines / _MIDDLE_HALF)
 
 
 def _follow(
@@ -171,26 +181,7 @@ def _follow(
         peaks.append((peak, round(cy), round(cx)))
     ids = [int(region.label) for region in regions]
     offsets = (z - np.array(middles)) * spacing_um[0]
-    return _Followed(image, _free(labels), z, count, ids, middles, offsets, np.array(diameters), columns, peaks)
-
-
-def _free(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Away from every cell, bool, same shape: beyond the light just outside their outlines."""
-    apart = ndimage.generate_binary_structure(labels.ndim, 1)
-    return ~ndimage.binary_dilation(labels > 0, apart, iterations=_GLOW_AWAY_PX)
-
-
-def _glow(light: npt.NDArray[Any], free: _Places, length_um: float, spacing_um: Sequence[float]) -> float:
-    """Light at the `free` places as a share of the cells' light around them: how much it differs between the third
-    that has most around it and the third that has least. By medians, since not every cell is annotated. What is seen
-    around is both, cells and glow."""
-    around, here = spread_light(light, length_um, spacing_um)[free], light[free]
-    if len(here) < _FEW_VX:
-        return 0.0
-    low, high = np.percentile(around, _GLOW_THIRDS)
-    rise = [float(np.median(v[around >= high]) - np.median(v[around <= low])) for v in (here, around)]
-    share = float(np.clip(rise[0] / max(rise[1], 1e-3), 0, _MAX_GLOW))
-    return share / (1 - _GLOW_OF_GLOW * share)
+    return _Followed(image, beyond_halo(labels), z, count, ids, middles, offsets, np.array(diameters), columns, peaks)
 
 
 def _uphill(column: npt.NDArray[Any], start: int) -> int:

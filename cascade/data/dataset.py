@@ -20,6 +20,9 @@ class CropDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     float32 in {0, 1}, brightness (B,) float32 in [0, 1] after the same window, relative_height (B,), and noise_sd (B,),
     the camera noise of the data set in units of the image.
 
+    max_relative_height: leave out crops that are cut farther from their cells' middles, 1 being their tips; but not of
+    cells that lie in one layer, which are all cut alike.
+
     With several folders, a smaller one is repeated until it counts at least a quarter of the largest. `fingerprint` is
     a hash of all that batches are made of.
     """
@@ -82,7 +85,7 @@ def _load(folder: str | Path, statistics: Statistics, max_relative_height: float
         raise DataError(f"{folder}: holds no crops (data/*.parquet); make them with 'cascade prepare'")
     arrow = datasets.table.InMemoryTable(pyarrow.parquet.read_table(files))  # from_parquet would copy it to a cache
     table = datasets.Dataset(arrow).with_format("numpy")[:]
-    keep = np.abs(table["relative_height"]) <= max_relative_height
+    keep = (np.abs(table["relative_height"]) <= max_relative_height) | bool(statistics.middles_um)
     if not keep.any():
         raise DataError(f"{folder}: no crop is within --max_relative_height {max_relative_height}; raise it")
     window = statistics.window

@@ -1,5 +1,6 @@
 """Fitting the light that lies between cells, and telling where there is least of it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +16,12 @@ from cascade.optics.glow import Glow
 _REACH = 0.45  # of a cell's diameter: σ of how far light goes
 _THIRDS = (33, 67)  # percentiles: places with least and most light around
 _MAX_SHARE = 0.4  # more is no glow but cells that nobody annotated
-_FEW_PX = 300  # places that do not tell
+_FEW_PX, _FEW_VX = 300, 100  # places that do not tell
 _OUTLIER = 6  # standard deviations: debris is no stray light
+
+_HALO_PX = 6  # that blur makes just outside of outlines
+_GLOW_OF_GLOW = 0.6  # glow is smoother than cells: so much of it is left when it is spread once more
+_Places = npt.NDArray[Any] | tuple[int, npt.NDArray[Any]]  # of a stack, bool: (Z, Y, X), or a slice and its (Y, X)
 
 _CELL = 0.4  # of annotated cells' light: brighter voxels are cells, annotated or not
 _AWAY_VX = 4  # from cells: beyond their halo
@@ -95,6 +100,25 @@ def _structure(
         found.append([ring(covariance, 2), ring(covariance, LAG), (spread[kept] ** 2).mean()])
     near, far, light = np.subtract(found[1], found[0])
     return np.array([near, far]) / light
+
+
+def beyond_halo(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Away from every cell, bool, same shape: beyond the light just outside their outlines."""
+    apart = ndimage.generate_binary_structure(labels.ndim, 1)
+    return ~ndimage.binary_dilation(labels > 0, apart, iterations=_HALO_PX)
+
+
+def glow_share(light: npt.NDArray[Any], free: _Places, length_um: float, spacing_um: Sequence[float]) -> float:
+    """Light at the `free` places of a stack (Z, Y, X) as a share of the cells' light around them: how much it differs
+    between the third that has most around it and the third that has least. By medians, since not every cell is
+    annotated. What is seen around is both, cells and glow."""
+    lit, here = spread_light(light, length_um, spacing_um)[free], light[free]
+    if len(here) < _FEW_VX:
+        return 0.0
+    low, high = np.percentile(lit, _THIRDS)
+    rise = [float(np.median(v[lit >= high]) - np.median(v[lit <= low])) for v in (here, lit)]
+    share = float(np.clip(rise[0] / max(rise[1], 1e-3), 0, _MAX_SHARE))
+    return share / (1 - _GLOW_OF_GLOW * share)
 
 
 def cell_light(

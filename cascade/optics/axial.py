@@ -17,7 +17,8 @@ class Axial:
 
     elongation: mean and spread of (height / diameter of the middle plane), in µm/µm, of cells of `diameter_um`.
     profile: light at relative heights `u` as a fraction of the middle plane's; beyond u = 1 it is out-of-focus light.
-    section: diameter of outlines cut in the middle half of cells, as a fraction of the middle plane's.
+    section: diameter of outlines cut in the middle half of cells (of cells in one layer of all outlines), as a fraction
+        of the middle plane's.
     glow, glow_um: share of the light that cells give to what lies around them, and how far it spreads (a Gaussian's σ).
     haze, haze_um: the same of light that is far out of focus, with σ along z and in the plane.
     """
