@@ -15,7 +15,7 @@ class QualitySettings:
 
     alpha: float | None = None
     """Quality: at how many voxels from the specimen's boundary inwards light is as it is deep inside; the smaller, the
-    worse. 10 is poor, 100 the paper's, 1000 better than any microscope."""
+    worse. 10 is poor, 100 the paper's; the embedded weights change little above 50."""
     beta: float | None = None
     """The same outwards, of the noise around the specimen."""
     tile_size: tuple[int, ...] = ()
