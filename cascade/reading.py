@@ -163,6 +163,9 @@ def _read(path: Path, lossless: bool = False) -> _Stored:
         page = tiff.pages.first
         if lossless and page.compression in _JPEG and page.bitspersample <= _LOSSY_BITS:
             raise DataError(f"{path}: JPEG, which changes ids; save the labels anew, without compression or with zlib")
+        alike = sum(one.shape == tiff.series[0].shape for one in tiff.series)  # others are previews
+        if alike > 1:
+            raise DataError(f"{path}: {alike} images in one file; save each as a TIFF of its own, with Fiji for one")
         array = tiff.asarray()
         return _Stored(array, *_channels_and_times(tiff, array), axes=tiff.series[0].axes, names=_names_in(tiff))
 

@@ -37,10 +37,10 @@ def paint_annotation(
     its crops.
     """
     statistics = stages.statistics
-    check_spacing(annotation, statistics.spacing_um)
+    check_annotation(stages, annotation)
     boxes = ndimage.find_objects(annotation.labels.astype(np.int32))
     masks = [annotation.labels[boxes[cell.label - 1]] == cell.label for cell in annotation.cells]
-    slices = [_slices(stages, mask, cell.label) for mask, cell in zip(masks, annotation.cells, strict=True)]
+    slices = [_slices(stages, mask) for mask in masks]
 
     # 1. Light: the records', or drawn as in a real image
     like = int(stream(seed, "like", index).integers(len(statistics.cells_per_image)))
@@ -75,6 +75,25 @@ def paint_annotation(
     return Sample(image, annotation, seed, index, counts, microscope.record())
 
 
+def check_annotation(stages: Stages, annotation: Annotation) -> None:
+    """Raises ValueError for an annotation of another dimension or voxel size than the model's images, or cells larger
+    than its crops."""
+    spacing_um = stages.statistics.spacing_um
+    check_spacing(annotation, spacing_um)
+    crop_um = stages.mask.config.crop_size * stages.pixel_um
+    for label, box in enumerate(ndimage.find_objects(annotation.labels.astype(np.int32)), 1):
+        wide = max(axis.stop - axis.start for axis in box[-2:]) if box else 0
+        if wide > _side(stages) - 4:
+            raise ValueError(
+                f"cell {label} is {wide * spacing_um[-1]:.3g} µm wide, and this model paints crops of {crop_um:.3g} µm"
+            )
+
+
+def _side(stages: Stages) -> int:
+    """Of a crop, in the annotation's pixels."""
+    return round(stages.mask.config.crop_size * stages.pixel_um / stages.statistics.spacing_um[-1])
+
+
 def check_spacing(annotation: Annotation, spacing_um: tuple[float, ...]) -> None:
     """Raises ValueError for an annotation of another dimension or voxel size than a model's images."""
     if annotation.ndim != len(spacing_um):
@@ -86,15 +105,12 @@ def check_spacing(annotation: Annotation, spacing_um: tuple[float, ...]) -> None
         )
 
 
-def _slices(stages: Stages, mask: npt.NDArray[Any], label: int) -> Slices:
+def _slices(stages: Stages, mask: npt.NDArray[Any]) -> Slices:
     """A cell's mask in its box, (Y, X) or (Z, Y, X), as planes at the texture's pixels, itself in their middle; in 3D
     with as many empty planes again, for the light beyond its top and bottom."""
     spacing, pixel_um, size = stages.statistics.spacing_um[-2:], stages.pixel_um, stages.mask.config.crop_size
     planes = mask[None] if mask.ndim == 2 else mask
-    side = round(size * pixel_um / spacing[-1])
-    if max(planes.shape[-2:]) > side - 4:
-        wide = max(planes.shape[-2:]) * spacing[-1]
-        raise ValueError(f"cell {label} is {wide:.3g} µm wide, and this model paints crops of {size * pixel_um:.3g} µm")
+    side = _side(stages)
     extra = len(planes) // 2 + 1 if mask.ndim == 3 else 0
     room = [(extra, extra), *(((side - n) // 2, side - n - (side - n) // 2) for n in planes.shape[1:])]
     voxels = np.pad(planes, room)

@@ -231,16 +231,18 @@ def test_the_embedded_models_for_planes_are_found_without_loading_them():
 def test_a_drawing_becomes_an_image_that_shows_it(painter):
     layer = drawn(*[(ellipse((96, 96), (25 + 44 * (n // 2), 25 + 44 * (n % 2)), (14, 11)), n) for n in range(4)],
                   shape=(96, 96))  # fmt: skip
-    image, labels, sample, said = requests.paint({"layers": [layer]}, None, painter, 0, 2, 3)
+    image, labels, made, said = requests.paint({"layers": [layer]}, None, painter, 0, 2, 3)
+    sample = made.sample
+    assert made.made_by == painter
     assert image.shape == (96, 96)
     assert labels.shape == (96, 96, 3)
     assert said == "4 cells in 96×96"
     inside = sample.labels > 0
     assert sample.image[inside].mean() > 1.3 * sample.image[~inside].mean()
     again = requests.paint(None, sample.labels.astype(np.uint16), painter, 0, 2, 3)
-    assert np.array_equal(again[2].image, sample.image)
+    assert np.array_equal(again[2].sample.image, sample.image)
     other = requests.paint(None, sample.labels.astype(np.uint16), painter, 0, 2, 4)
-    assert not np.array_equal(other[2].image, sample.image)
+    assert not np.array_equal(other[2].sample.image, sample.image)
 
 
 def test_t_start_reaches_the_painter():
@@ -255,10 +257,10 @@ def test_t_start_reaches_the_painter():
 
 
 def test_a_population_has_as_many_cells_as_were_asked_for(monkeypatch):
-    image, _, sample, said = requests.populate("sketch2d", 5, 0.5, 160, 0, True)
+    image, _, made, said = requests.populate("sketch2d", 5, 0.5, 160, 0, True)
     assert said == "5 cells in 160×160"
     assert image.shape == (160, 160)
-    assert np.unique(sample.labels).size == 6
+    assert np.unique(made.sample.labels).size == 6
     with pytest.raises(ValueError, match="ask for fewer"):
         requests.populate("sketch2d", 60, 0.0, 128, 0, True)
     with pytest.raises(ValueError, match="canvas must be a whole number from 128 to 1024"):
@@ -268,7 +270,7 @@ def test_a_population_has_as_many_cells_as_were_asked_for(monkeypatch):
 def test_a_cascade_makes_populations_of_a_bank(monkeypatch):
     monkeypatch.setattr(painters, "BANK", 3)
     painters._bank.cache_clear()
-    first, second = (requests.populate("nuclei2d", 4, 0.3, 128, seed, True)[2] for seed in (0, 1))
+    first, second = (requests.populate("nuclei2d", 4, 0.3, 128, seed, True)[2].sample for seed in (0, 1))
     painters._bank.cache_clear()
     assert len(first.cells) == 4
     assert not np.array_equal(first.image, second.image)
@@ -292,18 +294,24 @@ def test_an_organism_is_shown_as_labels_as_a_sketch_and_painted():
         scenes.simulate("whale")
 
 
+def test_an_emptied_field_is_what_it_stands_for():
+    *_, said = requests.in_one_line(requests.look, 4)([], None, None, "", False)
+    assert "drop" in said or "image" in said
+
+
 def test_a_download_holds_image_and_labels(tmp_path):
     labels = np.zeros((40, 40), np.uint16)
     labels[5:25, 5:25] = 1
     sample = scenes.Sample(np.full((40, 40), 9, np.uint16), Annotation.of_labels(labels, (0.65, 0.65)), 5)
     for format, name in (("cellpose", "train/sample_000000_masks.tif"), ("ctc", "01_GT/SEG/man_seg000.tif")):
-        path = requests.download(sample, format, "sketch2d", tmp_path / format)
+        path = requests.download(requests.Made(sample, "sketch2d"), format, tmp_path / format)
         with zipfile.ZipFile(path) as packed:
+            assert any(b'"source": "sketch2d"' in packed.read(one) for one in packed.namelist() if "dataset" in one)
             packed.extract(name, tmp_path)
             assert (tifffile.imread(tmp_path / name) == labels).all()
         assert [one.name for one in (tmp_path / format).iterdir()] == [path.name]
     with pytest.raises(ValueError, match="nothing to download yet"):
-        requests.download(None, "ctc", "", tmp_path)
+        requests.download(None, "ctc", tmp_path)
 
 
 def test_mistakes_are_one_line_and_others_are_raised():

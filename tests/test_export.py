@@ -4,18 +4,21 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import tifffile
 from conftest import ball_stack, field_of_view
+from datasets import load_dataset
 
 from cascade.annotation import Annotation, Sample
 from cascade.data.frames import find_frames
+from cascade.data.label_sets import find_labels
 from cascade.data.spacing import spacing_of
 from cascade.export import ctc
 from cascade.export.formats import FORMATS, DataSetWriter
 from cascade.export.mesh import solid_mesh
 from cascade.export.preview import sample_preview
-from cascade.export.records import SampleRecord
+from cascade.export.records import SampleRecord, write_cells
 from cascade.export.save import save_samples
 from cascade.export.tiff import write_tiff
 from cascade.files import STATE
@@ -133,9 +136,33 @@ def test_long_sets_are_split_so_that_track_ids_fit(tmp_path):
     tracks = np.loadtxt(tmp_path / "02_GT/TRA/man_track.txt", dtype=int)
     np.testing.assert_array_equal(tracks[:, 0], np.arange(1, 13))
     assert (tracks[-1] == [12, 2, 2, 0]).all()
-    many = replace(SampleRecord.of(one, 0), num_cells=40_000)
-    with pytest.raises(ValueError, match="more than 65535 cells"):
+    many = replace(SampleRecord.of(one, 0), cells=10_000 * one.cells)
+    with pytest.raises(ValueError, match="more cells than the 65535 numbers"):
         ctc.finish(tmp_path, [many] * 2, (1.0, 1.0), {}, frames_per_sequence=10)
+
+
+def test_ids_beyond_16_bits_are_kept_and_tracks_are_counted(tmp_path):
+    """Three images of two cells each, the second with an id that two of which no sequence would hold."""
+    labels = np.zeros((8, 8), np.uint32)
+    labels[1:3, 1:3], labels[5:7, 5:7] = 1, 70_000
+    one = Annotation.of_labels(labels, (0.5, 0.5))
+    folder = save_samples([Sample(None, one, 0, n) for n in range(3)], tmp_path / "set", ("ctc", "huggingface"))
+    tracks = np.loadtxt(folder / "ctc" / "01_GT" / "TRA" / "man_track.txt", dtype=int)
+    assert tracks[:, 0].tolist() == [1, 2, 3, 4, 5, 6]
+    mask = tifffile.imread(folder / "ctc" / "01_GT" / "TRA" / "man_track001.tif")
+    assert (mask == np.where(labels == 70_000, 4, np.where(labels == 1, 3, 0))).all()
+    rows = load_dataset(str(folder / "huggingface"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert (np.array(rows[1]["labels"]) == labels).all()
+    assert all((file.annotation()[0].labels == labels).all() for file in find_labels(folder / "huggingface"))
+
+
+def test_what_only_some_cells_have_is_a_column_all_the_same(tmp_path):
+    labels = np.zeros((8, 8), np.uint16)
+    labels[1:3, 1:3], labels[5:7, 5:7] = 1, 2
+    one = Annotation.of_labels(labels, (0.5, 0.5))
+    lit = replace(one, cells=(one.cells[0], replace(one.cells[1], brightness=500.0)))
+    write_cells([SampleRecord.of(Sample(None, lit, 0, 0), 0)], tmp_path / "cells.parquet")
+    assert pyarrow.parquet.read_table(tmp_path / "cells.parquet")["brightness"].to_pylist() == [None, 500.0]
 
 
 def test_more_labels_than_16_bits_are_written(tmp_path):

@@ -107,6 +107,17 @@ def test_a_channel_of_nnunet_is_a_file(tmp_path):
         find_frames(tmp_path, channel="3")
 
 
+def test_labels_of_images_of_several_channels_are_sketched(tmp_path):
+    for number in range(2):
+        image_file(tmp_path / f"nn/imagesTr/x_{number:04d}.tif", seed=number)
+    (tmp_path / "nn" / "instancesTr").mkdir()
+    labels = np.zeros((64, 64), np.uint16)
+    labels[10:30, 10:30] = 1
+    tifffile.imwrite(tmp_path / "nn/instancesTr/x.tif", labels)
+    words = ["sketch", str(tmp_path / "nn"), "--like_channel", "2", "--spacing_um", "1", "1", "--structure", "cells"]
+    assert main([*words, "--output_dir", str(tmp_path / "sketches")]) == 0
+
+
 def test_qupaths_outlines_are_the_pixels_whose_centres_they_hold(tmp_path):
     hole = [[15, 25], [20, 25], [20, 30], [15, 30], [15, 25]]
     parts = {"type": "MultiPolygon", "coordinates": [polygon(np.add(SQUARE, 25))["coordinates"]]}

@@ -195,3 +195,23 @@ def test_the_command_simulates_what_is_like_a_folder(tmp_path, capsys, monkeypat
     assert {p.name: p.read_bytes() for p in output.rglob("*.safet*")} == made
     assert (tmp_path / "made_like.json").read_bytes() == record
     assert main(["simulate", "auto", "--like", str(tmp_path), "--output_dir", str(tmp_path / "x")]) == 1
+
+
+def test_nothing_is_put_among_the_images_that_are_looked_at(tmp_path, capsys):
+    folder = raw_folder(tmp_path / "raw", 2)
+    before = sorted(folder.iterdir())
+    for command in (["simulate", "auto", "--touching", "0"], ["sketch", str(tmp_path / "cells")]):
+        if command[0] == "sketch":
+            made = ["simulate", "nuclei", "--spacing_um", "0.5", "0.5", "--num_cells", "3"]
+            assert main([*made, "--output_dir", str(tmp_path / "cells")]) == 0
+        assert main([*command, "--like", str(folder), "--output_dir", str(folder / "made")]) == 1
+        assert "is where the images are read from; name another folder" in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_fit_is_found_again_beside_what_was_made_inside_the_folder(tmp_path, capsys):
+    folder = raw_folder(tmp_path / "raw", 2)
+    words = ["simulate", "auto", "--like", str(folder), "--touching", "0"]
+    words += ["--output_dir", str(folder / "results" / "made")]
+    assert main(words) == main(words) == 0
+    assert "as it was fitted before" in capsys.readouterr().out

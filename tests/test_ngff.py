@@ -235,3 +235,20 @@ def test_thinning_says_what_it_cannot_copy(foreign, tmp_path, capsys, caplog):
     caplog.set_level(logging.INFO)
     assert main(["thin", str(foreign), "--frames", "1", "--channel", "DNA", "--output_dir", str(tmp_path / "t")]) == 1
     assert "is a folder, and files are copied" in capsys.readouterr().err
+
+
+def test_signed_labels_and_labels_that_are_an_image_are_annotations(tmp_path, planes, capsys):
+    image, labels = planes[0]
+    write_foreign(tmp_path / "a" / "x.ome.zarr", "0.5", image, labels.astype(np.int32))
+    write_foreign(tmp_path / "b" / "images" / "x.ome.zarr", "0.5", image)
+    write_foreign(tmp_path / "b" / "masks" / "x.ome.zarr", "0.5", labels.astype(np.int64))
+    for name in "ab":
+        (file,) = find_labels(tmp_path / name)
+        annotation, _ = file.annotation()
+        assert annotation.labels.dtype == np.uint16
+        assert (annotation.labels == labels).all()
+    write_foreign(tmp_path / "c" / "x.ome.zarr", "0.5", image, labels.astype(np.int32) - 1)
+    with pytest.raises(DataError, match=r"x\.ome\.zarr.*: ids down to -1"):
+        find_labels(tmp_path / "c")[0].annotation()
+    words = ["sketch", str(tmp_path / "a"), "--output_dir", str(tmp_path / "sketches")]
+    assert main(words) == 0

@@ -169,6 +169,21 @@ def test_what_cannot_be_is_one_line(words, message, model, annotations, tmp_path
     assert not list((tmp_path / "set").rglob("*.tif"))
 
 
+def test_a_cell_too_wide_is_named_with_its_file_before_anything_is_painted(tmp_path, capsys):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for n in range(3):
+        labels = np.zeros((96, 96), np.uint16)
+        labels[10 : 30 + 50 * (n == 2), 10:30] = 1
+        tifffile.imwrite(
+            masks / f"{n}_masks.tif", labels, imagej=True, resolution=(1 / 0.65,) * 2, metadata={"unit": "um"}
+        )
+    words = ["generate", "--model", "nuclei2d", "--annotations", str(masks), "--output_dir", str(tmp_path / "out")]
+    assert main(words) == 1
+    assert "2_masks.tif: cell 1 is 45.5 µm wide, and this model paints crops of 41.6 µm" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_annotations_at_another_spacing_are_refused(annotations, tmp_path, capsys):
     tiny_sketch_pipeline(spacing_um=[0.2, 0.2]).save_pretrained(tmp_path / "model")
     assert painted(tmp_path / "model", annotations, tmp_path / "set") == 1

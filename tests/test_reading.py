@@ -1,8 +1,13 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tifffile
 from skimage import io
 
+from cascade.data.frames import Frame
+from cascade.data.spacing import stored_spacing
+from cascade.evaluation.predictions import read_predictions
 from cascade.reading import DataError, read_image, read_labels
 
 LABELS = np.zeros((20, 20), np.uint16)
@@ -129,3 +134,51 @@ def test_files_that_are_no_pictures_are_named(tmp_path, name, content):
         with pytest.raises(DataError, match=rf"{name}: cannot be read .*; replace the file") as error:
             read(tmp_path / name)
         assert "\n" not in str(error.value)
+
+
+def test_several_images_in_one_file_are_refused_and_previews_are_not(tmp_path):
+    path = tmp_path / "positions.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        for _ in range(3):
+            tiff.write(LABELS, metadata={"axes": "YX"})
+    with pytest.raises(DataError, match=r"positions\.ome\.tif: 3 images in one file; save each"):
+        read_image(path)
+    with tifffile.TiffWriter(tmp_path / "preview.ome.tif", ome=True) as tiff:
+        tiff.write(LABELS, metadata={"axes": "YX"})
+        tiff.write(LABELS[::2, ::2], metadata={"axes": "YX"})
+    assert (read_image(tmp_path / "preview.ome.tif") == LABELS).all()
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("nm", 1e-3), ("µm", 1), ("\u03bcm", 1), ("mm", 1e3), ("pixel", None), ("reference frame", None)],
+)
+def test_units_of_ome_are_told_apart(tmp_path, unit, factor):
+    told = {f"PhysicalSize{axis}": size for axis, size in zip("ZYX", (2.0, 0.5, 0.25), strict=True)}
+    told |= {f"PhysicalSize{axis}Unit": unit for axis in "ZYX"}
+    tifffile.imwrite(tmp_path / "x.tif", np.zeros((3, 8, 8), np.uint16), ome=True, metadata={"axes": "ZYX"} | told)
+    found = stored_spacing(tmp_path / "x.tif", 3)
+    assert found == (None if factor is None else pytest.approx((2.0 * factor, 0.5 * factor, 0.25 * factor)))
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("um", 1), ("microns", 1), ("nm", 1e-3), ("pixel", None)])
+def test_units_of_imagej_are_told_apart(tmp_path, unit, factor):
+    told = {"axes": "ZYX", "unit": unit, "spacing": 2.0}
+    stack = np.zeros((3, 8, 8), np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", stack, imagej=True, resolution=(4, 2), metadata=told)
+    found = stored_spacing(tmp_path / "x.tif", 3)
+    assert found == (None if factor is None else pytest.approx((2.0 * factor, 0.5 * factor, 0.25 * factor)))
+
+
+def test_one_file_of_predictions_is_not_that_of_two_sequences(tmp_path):
+    (tmp_path / "found").mkdir()
+    save(tmp_path / "found" / "mask000.tif", LABELS)
+    frames = [Frame(f"{n}/t000", tmp_path / n / "t000.tif", tmp_path / f"{n}_GT/man_seg000.tif") for n in ("01", "02")]
+    test = [SimpleNamespace(labels=LABELS)] * 2
+    with pytest.raises(DataError, match=r"mask000\.tif: is the only file of 01/t000 and of 02/t000; lay those of each"):
+        read_predictions(tmp_path / "found", test, frames)
+    for n in ("01", "02"):
+        (tmp_path / "found" / f"{n}_RES").mkdir()
+        save(tmp_path / "found" / f"{n}_RES" / "mask000.tif", LABELS * int(n))
+    (tmp_path / "found" / "mask000.tif").unlink()
+    assert [one.max() for one in read_predictions(tmp_path / "found", test, frames)] == [2, 4]

@@ -225,6 +225,29 @@ def test_a_folder_is_read_as_a_sequence_and_as_layers(tmp_path):
     np.testing.assert_array_equal(overlapping(plane), planes.sum(0))
 
 
+def test_the_record_says_the_voxel_size_that_was_made(tmp_path):
+    """And not the one that was given of what was read."""
+    plane = np.zeros((40, 60), np.uint16)
+    plane[5:25, 5:35] = 1
+    (tmp_path / "planes").mkdir()
+    tifffile.imwrite(tmp_path / "planes" / "a_masks.tif", plane)
+    words = ["simulate", "labels", "--source", str(tmp_path / "planes"), "--reading", "slice", "--step_um", "1"]
+    words += ["--spacing_um", "0.5", "0.5", "--format", "ctc", "cellpose", "stardist"]
+    assert main([*words, "--output_dir", str(tmp_path / "out")]) == 0
+    for place in ("ctc", "cellpose/stacks", "stardist"):
+        assert json.loads((tmp_path / "out" / place / "dataset.json").read_text())["spacing_um"] == [1.0, 0.5, 0.5]
+        (file,) = find_labels(tmp_path / "out" / place)
+        assert file.annotation()[0].spacing_um == (1.0, 0.5, 0.5)
+
+
+def test_planes_of_several_pixel_sizes_keep_theirs_in_coco(tmp_path):
+    labels = np.zeros((9, 9), np.uint16)
+    labels[2:5, 2:7] = 1
+    samples = [Sample(None, Annotation.of_labels(labels, (side, side)), 0, n) for n, side in enumerate((0.5, 0.7))]
+    folder = save_samples(samples, tmp_path / "coco", ("coco",))
+    assert [file.annotation()[0].spacing_um for file in find_labels(folder)] == [(0.5, 0.5), (0.7, 0.7)]
+
+
 def test_what_is_no_slice_is_refused():
     deep = nuclei(np.random.default_rng(0), DEEP)
     with pytest.raises(ValueError, match="a slice to be repeated must be a plane"):

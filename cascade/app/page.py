@@ -118,12 +118,12 @@ def _draw(names: list[str], folder: Path) -> None:
         paint = gr.Button("Paint", variant="primary", elem_id="paint", scale=1)
         said = _line("draw-said")
     file = gr.File(label="Or a mask", file_types=list(SUFFIXES), height=110, elem_id="mask")
-    mask, sample = _held(), _held()
+    mask, made = _held(), _held()
     file.change(requests.in_one_line(requests.load_mask, 3), [file], [mask, labels, said], show_progress="minimal")
     painter.change(lambda name: gr.Slider(visible=painters.paints_sketches(name)), [painter], [t_start])
     given = [drawing, mask, painter, t_start, steps, seed]
-    _when(paint, requests.paint, given, [image, labels, sample, said])
-    _download(sample, painter, said, folder)
+    _when(paint, requests.paint, given, [image, labels, made, said])
+    _download(made, said, folder)
 
 
 def _population(names: list[str], folder: Path) -> None:
@@ -142,10 +142,10 @@ def _population(names: list[str], folder: Path) -> None:
         with gr.Column():
             image = gr.Image(label="Image", elem_id="population", **_SHOWN)
             labels = gr.Image(label="Labels", **_SHOWN)
-    sample = _held()
+    made = _held()
     given = [painter, count, clustering, side, seed, bank]
-    _when(make, requests.populate, given, [image, labels, sample, said])
-    _download(sample, painter, said, folder)
+    _when(make, requests.populate, given, [image, labels, made, said])
+    _download(made, said, folder)
 
 
 def _simulate(names: list[str], folder: Path) -> None:
@@ -161,9 +161,9 @@ def _simulate(names: list[str], folder: Path) -> None:
     make = gr.Button("Simulate", variant="primary", elem_id="simulate")
     said = _line("simulate-said")
     picture = gr.Image(label="Of stacks: slices along z, y and x, and the projection", **_SHOWN | {"height": 520})
-    sample = _held()
-    _when(make, requests.simulate, [organism, look, painter, seed], [picture, sample, said])
-    _download(sample, organism, said, folder)
+    made = _held()
+    _when(make, requests.simulate, [organism, look, painter, seed], [picture, made, said])
+    _download(made, said, folder)
 
 
 def _your_data() -> None:
@@ -194,7 +194,7 @@ def _when(button: Any, function: Callable[..., tuple[Any, ...]], given: list[Any
     button.click(requests.in_one_line(function, len(results)), given, results, concurrency_id="turn")
 
 
-def _download(sample: Any, made_by: Any, said: Any, folder: Path) -> None:
+def _download(made: Any, said: Any, folder: Path) -> None:
     import gradio as gr
 
     with gr.Row():
@@ -202,15 +202,15 @@ def _download(sample: Any, made_by: Any, said: Any, folder: Path) -> None:
         ask = gr.Button("Pack image and labels", scale=1)
         file = gr.File(label="Download", interactive=False, height=70, scale=2)
 
-    def packed(held: Any, name: str, maker: str) -> tuple[str, str]:
+    def packed(held: Any, name: str) -> tuple[str, str]:
         for old in folder.glob("download-*"):
             if time.time() - old.stat().st_mtime > _KEPT_S:
                 for path in old.glob("*.zip"):
                     path.unlink(missing_ok=True)
         place = tempfile.mkdtemp(prefix="download-", dir=folder)
-        return str(requests.download(held, name, maker, Path(place))), f"packed for {name}"
+        return str(requests.download(held, name, Path(place))), f"packed for {name}"
 
-    ask.click(requests.in_one_line(packed, 2), [sample, format, made_by], [file, said])
+    ask.click(requests.in_one_line(packed, 2), [made, format], [file, said])
 
 
 def _line(name: str) -> Any:

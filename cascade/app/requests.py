@@ -1,6 +1,7 @@
 """What the buttons of the page do: from the values of its fields to pictures and one line each."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,14 @@ FORMATS = ("cellpose", "ctc", "stardist")
 SIDES = (128, 1024)
 """Of a population's canvas, pixels."""
 _MOST = 2**31 - 1  # of seeds
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was made last, for a download."""
+
+    sample: Sample
+    made_by: str
 
 
 def in_one_line(function: Callable[..., tuple[Any, ...]], results: int) -> Callable[..., tuple[Any, ...]]:
@@ -61,7 +70,7 @@ def paint(
     t_start: float,
     steps: float,
     seed: float,
-) -> tuple[Picture, Picture, Sample, str]:
+) -> tuple[Picture, Picture, Made, str]:
     """The picture of a drawing, or of a mask if there is one; t_start, steps: 0 for the model's own."""
     slips = 0
     if mask is None:
@@ -75,12 +84,12 @@ def paint(
     said = f"{len(sample.cells)} cells in {_size(labels)}"
     said += f"; {slips} strokes were too small for a cell" if slips else ""
     assert sample.image is not None
-    return scenes.grey(sample.image), scenes.coloured(labels), sample, said
+    return scenes.grey(sample.image), scenes.coloured(labels), Made(sample, painter), said
 
 
 def populate(
     painter: str, num_cells: float, clustering: float, side: float, seed: float, bank: bool
-) -> tuple[Picture, Picture, Sample, str]:
+) -> tuple[Picture, Picture, Made, str]:
     """A population and its labels."""
     sample = scenes.population(
         painter,
@@ -94,40 +103,42 @@ def populate(
     said = f"{len(sample.cells)} cells in {_size(sample.labels)}"
     said += f"; {missing} found no room, or could not be made" if missing > 0 else ""
     assert sample.image is not None
-    return scenes.grey(sample.image), scenes.coloured(sample.labels), sample, said
+    return scenes.grey(sample.image), scenes.coloured(sample.labels), Made(sample, painter), said
 
 
-def simulate(organism: str, look: scenes.Look, painter: str, seed: float) -> tuple[Picture, Sample, str]:
+def simulate(organism: str, look: scenes.Look, painter: str, seed: float) -> tuple[Picture, Made, str]:
     """An organism, looked at as labels, as a sketch, or painted."""
     number = whole("seed", seed, 0, _MOST)
     annotation = scenes.simulate(organism, number)
     sample = scenes.shown(annotation, look, painter, number)
     picture = np.rint(np.clip(sample_picture(sample), 0, 1) * 255).astype(np.uint8)
     spacing = " × ".join(f"{one:.3g}" for one in annotation.spacing_um)
-    return picture, sample, f"{len(sample.cells)} cells in {_size(sample.labels)} voxels of {spacing} µm"
+    made_by = f"{organism}, painted by {painter}" if look == "painted" else organism
+    said = f"{len(sample.cells)} cells in {_size(sample.labels)} voxels of {spacing} µm"
+    return picture, Made(sample, made_by), said
 
 
 def look(
-    files: Sequence[str] | None, crop_size: float, pixel_size_um: float, spacing_um: str, sparse: bool
+    files: Sequence[str] | None, crop_size: float | None, pixel_size_um: float | None, spacing_um: str, sparse: bool
 ) -> tuple[None, Picture, str, str]:
     """The crops of dropped images, what was left out and why, and the command that learns from them; the files are
     deleted, and the first of the results empties their field."""
     found = look_at_pairs(
         [Path(one) for one in files or []],
-        crop_size=whole("crop size", crop_size, 0, 10**4) or None,
-        pixel_size_um=float(pixel_size_um) or None,
+        crop_size=whole("crop size", crop_size or 0, 0, 10**4) or None,
+        pixel_size_um=float(pixel_size_um or 0) or None,
         spacing_um=lengths("voxel size", spacing_um),
         sparse=sparse,
     )
     return None, found.crops, found.command, "\n".join([f"{found.used} crops of one cell each", *found.notes])
 
 
-def download(sample: Sample | None, format: str, made_by: str, folder: Path) -> Path:
+def download(made: Made | None, format: str, folder: Path) -> Path:
     """A zip of what was made last. Raises ValueError where nothing was."""
-    if sample is None:
+    if made is None:
         raise ValueError("there is nothing to download yet: make an image first")
-    about = {"made_by": f"cascade-microscopy {__version__}", "source": made_by, "seed": sample.seed}
-    return scenes.saved(sample, folder, format, about)
+    about = {"made_by": f"cascade-microscopy {__version__}", "source": made.made_by, "seed": made.sample.seed}
+    return scenes.saved(made.sample, folder, format, about)
 
 
 def _size(labels: npt.NDArray[Any]) -> str:

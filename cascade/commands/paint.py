@@ -14,7 +14,7 @@ from diffusers.utils.logging import disable_progress_bar
 from cascade import __version__
 from cascade.annotation import Annotation, Sample
 from cascade.commands.generate import settled_dtype, tell_done
-from cascade.commands.simulate import files_of, labels_source, settings_of
+from cascade.commands.simulate import Check, files_of, labels_source, settings_of
 from cascade.data.label_sets import find_labels
 from cascade.data.pairs import ANY_CHANNEL
 from cascade.diffusion.painting import PaintingSettings
@@ -25,14 +25,21 @@ from cascade.generation.load import check_device, load
 from cascade.generation.painting import Painter, Source, painted
 from cascade.generation.settings import GenerationSettings, SourceSettings
 from cascade.generation.shards import Job
-from cascade.generation.simulation import SimulateSettings, files_sha256, frames_per_sequence, plain_fields, simulated
+from cascade.generation.simulation import (
+    SimulateSettings,
+    files_sha256,
+    frames_per_sequence,
+    plain_fields,
+    simulated,
+    some_of,
+)
 from cascade.hub import folders as hub
 from cascade.hub.few_steps import FEW_STEPS
 from cascade.hub.statistics import saved_statistics
 from cascade.memory import keep_freed
 from cascade.ownership import check_outside
 from cascade.pipelines.conditional_gan import ConditionalGANPipeline
-from cascade.pipelines.painter import check_spacing
+from cascade.pipelines.painter import check_annotation, check_spacing
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.population.settings import CascadeSettings
 from cascade.simulators.catalogue import ORGANISMS
@@ -52,6 +59,10 @@ _TILES = ("tile_size", "tile_overlap")
 
 Kind = Literal["cascade", "sketch", "gan"]
 _KINDS: dict[str, Kind] = {SketchPipeline.__name__: "sketch", ConditionalGANPipeline.__name__: "gan"}
+
+
+_Found = tuple[Painter, tuple[float, ...], Check]
+"""A painter, the voxel size of what it paints, µm, and what it cannot paint."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +107,13 @@ def paint(
     kind, how = kind_of(settings.model), _How(images, sketches, quality)
     _check(settings, chosen, how, kind)
     settings = replace(settings, dtype=settled_dtype(settings))
-    painter, spacing_um = _PAINTERS[kind](folder, settings, how)
-    found = _source(chosen, spacing_um, images.canvas_size, settings.output_dir)
-    check_spacing(found.source(settings.seed, 0), spacing_um)
+    painter, spacing_um, check = _PAINTERS[kind](folder, settings, how)
+    found = _source(chosen, spacing_um, check, images.canvas_size, settings.output_dir)
     wanted = settings.num_images or found.there or 1
     if found.there is not None and wanted > found.there:
         raise ValueError(f"num_images asks for {wanted}, and {chosen.annotations} holds {found.there} annotations")
+    for index in range(wanted if found.there else 1):
+        found.source(settings.seed, index)  # what cannot be painted is said before anything is
     used = {
         "cascade": plain_fields(images) | plain_fields(sketches),
         "sketch": plain_fields(sketches),
@@ -118,7 +130,9 @@ def paint(
         num_images=wanted,
         shard_size=settings.shard_size,
         formats=settings.format,
-        frames_per_sequence=frames_per_sequence(settings.format, lambda: found.source(settings.seed, 0)),
+        frames_per_sequence=frames_per_sequence(
+            settings.format, some_of(found.source, settings.seed, wanted if found.there else None)
+        ),
         meshes=False,
         settings=used | {"dtype": settings.dtype, "source": found.record, "labels_sha256": files_sha256(found.files)},
     )
@@ -159,7 +173,7 @@ def _changed(settings: Any, but: Sequence[str]) -> list[str]:
     return [one.name for one in names if getattr(settings, one.name) != one.default]
 
 
-def _sketch_painter(folder: Path, settings: GenerationSettings, how: _How) -> tuple[Painter, tuple[float, ...]]:
+def _sketch_painter(folder: Path, settings: GenerationSettings, how: _How) -> _Found:
     disable_progress_bar()  # of loading, which takes no time
     device = check_device(settings.device)
     keep_freed()
@@ -174,10 +188,10 @@ def _sketch_painter(folder: Path, settings: GenerationSettings, how: _How) -> tu
     def painter(annotation: Annotation, seed: int, index: int) -> Sample:
         return pipeline.paint(annotation, seed, index, how.sketches, vary=how.images.vary)
 
-    return painter, pipeline.spacing_um
+    return painter, pipeline.spacing_um, lambda annotation: check_spacing(annotation, pipeline.spacing_um)
 
 
-def _gan_painter(folder: Path, settings: GenerationSettings, how: _How) -> tuple[Painter, tuple[float, ...]]:
+def _gan_painter(folder: Path, settings: GenerationSettings, how: _How) -> _Found:
     disable_progress_bar()
     device = check_device(settings.device)
     keep_freed()
@@ -187,31 +201,36 @@ def _gan_painter(folder: Path, settings: GenerationSettings, how: _How) -> tuple
     def painter(annotation: Annotation, seed: int, index: int) -> Sample:
         return pipeline.paint(annotation, seed, index, how.quality)
 
-    return painter, pipeline.spacing_um
+    return painter, pipeline.spacing_um, lambda annotation: check_spacing(annotation, pipeline.spacing_um)
 
 
-def _cascade_painter(folder: Path, settings: GenerationSettings, how: _How) -> tuple[Painter, tuple[float, ...]]:
+def _cascade_painter(folder: Path, settings: GenerationSettings, how: _How) -> _Found:
     pipeline = load(folder, settings.device, settings.dtype, few_steps=settings.few_steps)
     pipeline.set_progress_bar_config(disable=True)
 
     def painter(annotation: Annotation, seed: int, index: int) -> Sample:
         return pipeline.paint(annotation, seed, index, how.images)
 
-    return painter, tuple(saved_statistics(folder)["spacing_um"])
+    spacing_um = tuple(saved_statistics(folder)["spacing_um"])
+    return painter, spacing_um, lambda annotation: check_annotation(pipeline.parts, annotation)
 
 
 _PAINTERS = {"cascade": _cascade_painter, "sketch": _sketch_painter, "gan": _gan_painter}
 
 
 def _source(
-    chosen: SourceSettings, spacing_um: tuple[float, ...], canvas_size: Sequence[int] | None, output_dir: Path
+    chosen: SourceSettings,
+    spacing_um: tuple[float, ...],
+    check: Check,
+    canvas_size: Sequence[int] | None,
+    output_dir: Path,
 ) -> _Annotations:
-    """Annotations at a model's voxel size."""
+    """Annotations at a model's voxel size; `check` is made of each as it is read."""
     if chosen.annotations is not None:
         check_outside(output_dir, chosen.annotations, "the annotations")
         own = LabelsSettings(source=chosen.annotations)
         files = find_labels(own.source, own.truth, own.sequences, channel=ANY_CHANNEL)
-        source, there = labels_source(own, files)
+        source, there = labels_source(own, files, check)
         record = {"annotations": str(chosen.annotations.resolve())}
         return _Annotations(source, there, record, tuple(files_of(files)))
     organism = chosen.simulate or ""
@@ -230,6 +249,7 @@ def _source(
         known = ", ".join(name for name in ORGANISMS if name != "labels")
         raise UsageError(f"--simulate takes an organism, {known}, or auto with --like FOLDER; got {organism}")
     source = simulated(ORGANISMS[organism].simulate(), simulator)
+    check(source(0, 0))
     return _Annotations(source, None, {"organism": organism, **plain_fields(simulator)})
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from cascade.files import replacing
 from cascade.generation import shards
 from cascade.generation.painting import Source
 from cascade.generation.simulation import SimulateSettings, simulated, simulation_job, unpainted
-from cascade.ownership import check_outside
+from cascade.ownership import check_not_input, check_outside
 from cascade.reading import DataError
 from cascade.simulators.catalogue import ORGANISMS
 from cascade.simulators.labels import LabelsSettings, layered, over_time, repeated, whole
@@ -27,6 +27,9 @@ from cascade.sketch.settings import Structure
 _SHOWING: dict[str, Structure | None] = {"nuclei": "cells", "tissue": "membranes", "auto": None}
 """What raw images show, of organisms whose settings `--like` fits; None: what is seen in them."""
 FITTED = tuple(_SHOWING)
+
+Check = Callable[[Annotation], None]
+"""Raises ValueError for an annotation that cannot be used."""
 
 
 def simulate(organism: str, own: Any, settings: SimulateSettings) -> None:
@@ -92,10 +95,11 @@ def fitted(organism: str, settings: SimulateSettings, given: dict[str, Any]) -> 
     folder, output = settings.like or Path(), settings.output_dir
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; name the folder that holds the images")
+    check_not_input(output.parent, folder)  # where a picture will lie, too
     picture, record = (output.with_name(f"{output.name}_like.{kind}") for kind in ("png", "json"))
     how = {name: given.get(name, ()) for name in ("spacing_um", "canvas_size")}
     looked = [settings.like_sequences, settings.like_channel]
-    of = json.loads(json.dumps([organism, how, *looked, __version__, _contents(folder)]))
+    of = json.loads(json.dumps([organism, how, *looked, __version__, _contents(folder, output.parent)]))
     if (kept := _kept(record, of)) is not None:
         print(f"{kept[0]}, as it was fitted before: see {record}")
         return kept
@@ -122,11 +126,11 @@ def files_of(files: Sequence[LabelFile]) -> list[Path]:
     return list(dict.fromkeys(path for file in files for path in file.files))
 
 
-def _contents(folder: Path) -> str:
-    """A hash of the names, sizes and times of all files in a folder."""
+def _contents(folder: Path, but: Path) -> str:
+    """A hash of the names, sizes and times of all files in a folder, but for those in another one that lies in it."""
     digest = hashlib.sha256(str(folder.resolve()).encode())
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        if path.is_file() and but.resolve() not in path.resolve().parents:
             digest.update(f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
@@ -143,13 +147,19 @@ def _kept(record: Path, of: list[Any]) -> tuple[str, Any] | None:
         return None
 
 
-def labels_source(settings: LabelsSettings, files: Sequence[LabelFile]) -> tuple[Source, int]:
-    """Labels that exist as a source, and how many annotations they are."""
+def labels_source(
+    settings: LabelsSettings, files: Sequence[LabelFile], check: Check | None = None
+) -> tuple[Source, int]:
+    """Labels that exist as a source, and how many annotations they are. check: is made of each as it is read; what it
+    raises names the file."""
 
     def one(seed: int, index: int) -> Annotation:
         file = files[index]
         try:
-            return _read(file, settings)
+            annotation = _read(file, settings)
+            if check is not None:
+                check(annotation)
+            return annotation
         except DataError:
             raise
         except ValueError as error:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from cascade.annotation import Annotation
-from cascade.commands.simulate import labels_source
+from cascade.commands.simulate import files_of, labels_source
 from cascade.data.label_sets import LabelFile, find_labels
+from cascade.data.pairs import ANY_CHANNEL
 from cascade.data.seen import Seen
 from cascade.data.sketches import fit_seen, look_for
 from cascade.entry import UsageError
@@ -16,8 +17,9 @@ from cascade.evenly import evenly
 from cascade.export.preview import outlined_sheet
 from cascade.generation import shards
 from cascade.generation.painting import painted
+from cascade.generation.simulation import some_of
 from cascade.generation.sketching import SketchingSettings, sketched, sketching_job
-from cascade.ownership import check_outside
+from cascade.ownership import check_not_input, check_outside
 from cascade.rng import stream
 from cascade.simulators.labels import LabelsSettings
 from cascade.sketch.draw import draw_sketch
@@ -34,16 +36,15 @@ def sketch(asked: SketchingSettings) -> None:
     FileExistsError for a folder that holds something else, all before anything is drawn.
     """
     check_outside(asked.output_dir, asked.source, "the annotations")
-    files = find_labels(asked.source, asked.truth, asked.sequences)
+    files = find_labels(asked.source, asked.truth, asked.sequences, channel=ANY_CHANNEL)
     labels = LabelsSettings(source=asked.source, truth=asked.truth, spacing_um=asked.spacing_um)
     one, there = labels_source(labels, files)
 
     def source(seed: int, index: int) -> Annotation:
         return one(seed, index % there)
 
-    first = source(asked.seed, 0)
-    own = _settings(asked, files, first.ndim)
-    job = sketching_job(asked, own, [file.path for file in files], asked.num_images or there, first)
+    own = _settings(asked, files, source(asked.seed, 0).ndim)
+    job = sketching_job(asked, own, files_of(files), asked.num_images or there, some_of(one, asked.seed, there))
     output, make = asked.output_dir, painted(source, sketched(own))
     if asked.only is not None:
         made = shards.again(output, shards.load_job(output), make, asked.only)
@@ -73,6 +74,7 @@ def _settings(asked: SketchingSettings, files: list[LabelFile], ndim: int) -> Sk
         print(_ANYTHING)
         return SketchSettings(structure=asked.structure or "cells")
     folder = asked.like or asked.source
+    check_not_input(asked.output_dir.parent, folder)  # where a picture will lie, too
     seen = look_for(
         asked.structure,
         folder,

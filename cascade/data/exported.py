@@ -26,8 +26,8 @@ def read_exported(path: Path, number: int = 0) -> Annotation:
     """
     try:
         return _READERS[path.suffix](path, number)
-    except DataError:
-        raise
+    except DataError as error:
+        raise error if str(path) in str(error) else DataError(f"{path}: {error}") from error
     except Exception as error:  # each library has its own
         raise DataError(f"{path}: cannot be read as labels of a data set ({error})") from error
 
@@ -40,13 +40,26 @@ def images_of(path: Path) -> list[str]:
         raise DataError(f"{path}: describes no images as COCO does ({error})") from error
 
 
+def unsigned(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Integer labels as the narrowest unsigned type that holds them; narrow ones stay. Raises DataError for ids below
+    0."""
+    if labels.dtype.kind == "i" and labels.min(initial=0) < 0:
+        raise DataError(f"ids down to {labels.min()}; make what is no cell 0 (labels.clip(0))")
+    if labels.dtype.kind not in "iu" or (labels.dtype.kind == "u" and labels.dtype.itemsize <= 4):
+        return labels
+    return labels.astype("uint16" if labels.max(initial=0) < 2**16 else "uint32")
+
+
 def _of_zarr(path: Path, number: int) -> Annotation:
-    (labels,) = labels_in(path)
-    found = read_zarr(labels)
+    """Labels beside an image, or an image that is labels."""
+    several = labels_in(path)
+    if len(several) > 1:
+        raise DataError(f"{path}: {', '.join(one.name for one in several)} are all labels; keep one of them")
+    found = read_zarr(several[0] if several else path)
     ndim = 3 if found.spacing_um[0] or found.array.shape[2] > 1 else 2
     if not all(found.spacing_um[-ndim:]):
         raise DataError(f"{path}: its labels have no voxel size in a unit of length")
-    return Annotation.of_labels(found.array.reshape(found.array.shape[-ndim:]), found.spacing_um[-ndim:])
+    return Annotation.of_labels(unsigned(found.array.reshape(found.array.shape[-ndim:])), found.spacing_um[-ndim:])
 
 
 def _of_parquet(path: Path, number: int) -> Annotation:
@@ -57,7 +70,7 @@ def _of_parquet(path: Path, number: int) -> Annotation:
     row = pyarrow.parquet.read_table(path, columns=["labels", "spacing_um"]).to_pylist()[number]
     data, spacing = io.BytesIO(row["labels"]["bytes"]), _lengths(row["spacing_um"])
     labels = tifffile.imread(data) if len(spacing) == 3 else np.array(Image.open(data))
-    return Annotation.of_labels(labels.astype(np.uint32 if labels.dtype.itemsize > 2 else np.uint16), spacing)
+    return Annotation.of_labels(unsigned(labels), spacing)
 
 
 def _of_coco(path: Path, number: int) -> Annotation:
@@ -71,7 +84,8 @@ def _of_coco(path: Path, number: int) -> Annotation:
         if labels[mask].any():
             raise DataError(f"{path}: cell {cell['id']} lies on another one of {image['file_name']}")
         labels[mask] = cell.get("label", n)
-    return Annotation.of_labels(labels, _lengths(known.get("info", {}).get("spacing_um", (1.0, 1.0))))
+    spacing = image.get("spacing_um") or known.get("info", {}).get("spacing_um") or (1.0, 1.0)
+    return Annotation.of_labels(labels, _lengths(spacing))
 
 
 @lru_cache(maxsize=1)

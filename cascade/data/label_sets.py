@@ -4,12 +4,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
 
 from cascade.annotation import Annotation
-from cascade.data.exported import COCO, images_of, read_exported
+from cascade.data.exported import COCO, images_of, read_exported, unsigned
 from cascade.data.frames import Frame, find_frames
 from cascade.data.spacing import spacing_of
 from cascade.export.annotations import load_annotation
@@ -58,7 +55,7 @@ class LabelFile:
                 raise DataError(str(error)) from error
         if self.holds_spacing:
             return read_exported(self.path, self.number), "annotation"
-        labels = _unsigned(self.frame.labels())
+        labels = unsigned(self.frame.labels())
         spacing, origin = self._spacing(labels.ndim, spacing_um)
         return Annotation.of_labels(labels, spacing[-labels.ndim :]), origin
 
@@ -134,10 +131,3 @@ def _bare(source: Path, path: Path) -> LabelFile:
 
 def _images(folder: Path) -> Iterator[Path]:
     return (p for p in sorted(folder.iterdir()) if is_image(p)) if folder.is_dir() else iter(())
-
-
-def _unsigned(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Of the narrowest unsigned type that holds them; narrow ones stay."""
-    if labels.dtype.kind == "u" and labels.dtype.itemsize <= 4:
-        return labels
-    return labels.astype("uint16" if labels.max(initial=0) < 2**16 else "uint32")

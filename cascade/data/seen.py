@@ -79,7 +79,8 @@ def look_at(
         raise DataError(f"{source}: no such folder; name the folder that holds the images")
     files = [] if raw else _label_files(source, truth, tuple(sequences), channel)
     if files and not _are_sparse(files, spacing_um):
-        return replace(_of_labels(source, files, spacing_um, most or _MOST_LABELLED, whole), channel=channel)
+        found = _of_labels(source, files, spacing_um, most or _MOST_LABELLED, whole)
+        return replace(found, channel=files[0].frame.channel)  # none where each channel is a file
     paths = [path for sequence in find_images(source, sequences) for path in sequence]
     return _of_images(source, paths, channel, spacing_um, most or _MOST_RAW, structure)
 

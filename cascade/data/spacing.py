@@ -15,6 +15,9 @@ from cascade.vendor import is_vendors, read_vendor
 
 log = logging.getLogger(__name__)
 
+_MU = ("\u00b5", "\u03bc", "\\u00B5")  # the micro sign, the Greek letter, and what ImageJ writes
+_UM = {"nm": 1e-3, "um": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3} | {f"{mu}m": 1.0 for mu in _MU}
+
 
 def spacing_of(
     source: str | Path, frames: list[Frame], ndim: int, given: Sequence[float] | None = None
@@ -91,17 +94,17 @@ def stored_spacing(path: Path, ndim: int) -> tuple[float, ...] | None:
         if tiff.ome_metadata:
             pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"].get("Image", {})  # which may be in another file
             pixels = (pixels[0] if isinstance(pixels, list) else pixels).get("Pixels", {})
-            spacing = tuple(float(pixels.get(f"PhysicalSize{axis}", 0)) for axis in "ZYX"[-ndim:])
-            units = {pixels.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"[-ndim:]}
-            return spacing if _are_lengths(spacing) and units == {"µm"} else None
+            units = [_UM.get(str(pixels.get(f"PhysicalSize{axis}Unit", "um")), 0.0) for axis in "ZYX"[-ndim:]]
+            told = [float(pixels.get(f"PhysicalSize{axis}", 0)) for axis in "ZYX"[-ndim:]]
+            spacing = tuple(length * unit for length, unit in zip(told, units, strict=True))
+            return spacing if _are_lengths(spacing) else None
         meta, page = tiff.imagej_metadata or {}, tiff.pages.first
-        if meta.get("unit") not in ("um", "µm", "micron", "\\u00B5m"):
-            return None
+        unit = _UM.get(str(meta.get("unit")), 0.0)
         plane = []
         for tag in ("YResolution", "XResolution"):
             count, per = page.tags[tag].value if tag in page.tags else (0, 1)
-            plane.append(per / count if count else 0.0)
-        spacing = (float(meta.get("spacing", 0)), *plane) if ndim == 3 else tuple(plane)
+            plane.append(unit * per / count if count else 0.0)
+        spacing = (unit * float(meta.get("spacing", 0)), *plane) if ndim == 3 else tuple(plane)
         return spacing if _are_lengths(spacing) else None
 
 

@@ -22,7 +22,18 @@ def read_predictions(folder: Path, test: list[LabelledImage], frames: Iterable[F
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; name the folder that holds the predicted labels")
-    return [_read(_file_of(folder, frame), one, frame) for one, frame in zip(test, frames, strict=True)]
+    found: dict[Path, Frame] = {}
+    labels = []
+    for one, frame in zip(test, frames, strict=True):
+        path = _file_of(folder, frame)
+        other = found.setdefault(path, frame)
+        if other.image_path != frame.image_path:
+            raise DataError(
+                f"{path}: is the only file of {other.name} and of {frame.name}; lay those of each sequence in a folder "
+                f"of its own, {frame.name.split('/')[0]}_RES for one"
+            )
+        labels.append(_read(path, one, frame))
+    return labels
 
 
 def _file_of(folder: Path, frame: Frame) -> Path:

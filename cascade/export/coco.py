@@ -56,8 +56,10 @@ def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, .
         images.append({"id": number, "file_name": f"images/sample_{number:06d}.png", "height": height, "width": width})
         for cell in part["cells"]:
             annotations.append({**cell, "id": len(annotations) + 1, "image_id": number, "category_id": 1, "iscrowd": 0})
+    if "spacing_um" in about:  # it differs
+        images = [image | {"spacing_um": list(one.spacing_um)} for image, one in zip(images, records, strict=True)]
     joined = {
-        "info": {**about, "spacing_um": list(spacing_um)},
+        "info": {"spacing_um": list(spacing_um), **about},
         "images": images,
         "annotations": annotations,
         "categories": [{"id": 1, "name": "cell"}],

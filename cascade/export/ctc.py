@@ -34,8 +34,8 @@ def finish(
 ) -> None:
     """TRA masks and tracks of all samples, and `dataset.json`.
 
-    Samples are independent images, so each cell is a track of one frame; its id is its label and the highest before it.
-    Raises ValueError if a sequence has more cells than uint16 ids.
+    Samples are independent images, so each cell is a track of one frame, all of them numbered in their order. Raises
+    ValueError if a sequence has more cells than uint16 ids.
     """
     for start in range(0, len(records), frames_per_sequence):
         sequence, _ = _place(start, frames_per_sequence)
@@ -44,16 +44,18 @@ def finish(
         lines: list[str] = []
         last = 0
         for frame, record in enumerate(records[start : start + frames_per_sequence]):
-            highest = max([record.num_cells, *(cell.label for cell in record.cells)])
-            if last + highest > TRACK_IDS:
+            ids = sorted(cell.label for cell in record.cells)
+            if last + len(ids) > TRACK_IDS:
                 raise ValueError(
-                    f"{folder}: sequence {sequence} has more than {TRACK_IDS} cells; use shorter sequences"
+                    f"{folder}: sequence {sequence} has more cells than the {TRACK_IDS} numbers of the Cell Tracking "
+                    "Challenge's layout: give another `format`, stardist for one"
                 )
             labels = tifffile.imread(folder / f"{sequence}_GT" / "SEG" / f"man_seg{frame:03d}.tif")
-            shifted = np.where(labels > 0, labels.astype(np.int64) + last, 0).astype(np.uint16)
-            write_tiff(tra / f"man_track{frame:03d}.tif", shifted, record.spacing_um[-shifted.ndim :])
-            lines += [f"{last + cell.label} {frame} {frame} 0" for cell in record.cells]
-            last += highest
+            track = np.zeros(max([0, *ids]) + 1, np.uint16)
+            track[ids] = np.arange(len(ids)) + last + 1
+            write_tiff(tra / f"man_track{frame:03d}.tif", track[labels], record.spacing_um[-labels.ndim :])
+            lines += [f"{track[label]} {frame} {frame} 0" for label in ids]
+            last += len(ids)
         (tra / "man_track.txt").write_text("\n".join(lines) + "\n")
     axes = "ZYX"[-len(spacing_um) :]
     about = about | ({"channels": records[0].channels} if records[0].channels > 1 else {})

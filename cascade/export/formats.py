@@ -60,6 +60,7 @@ class DataSetWriter:
     def finish(self, folder: Path, records: list[SampleRecord], about: dict[str, Any]) -> None:
         """Write the index files of every format, which record `about`, `provenance.jsonl` and `cells.parquet`."""
         spacing_um = records[0].spacing_um
+        about = {name: value for name, value in about.items() if name != "spacing_um"}  # that was asked for
         if any(record.spacing_um != spacing_um for record in records):
             about = about | {"spacing_um": None}  # each file says its own
         for name in self.formats:

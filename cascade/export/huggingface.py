@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import tifffile
 from PIL import Image
@@ -15,7 +16,8 @@ from cascade.export.records import SampleRecord
 
 
 def write(sample: Sample, number: int, folder: Path) -> None:
-    """One Parquet file a sample: labels and, if there is one, image (16-bit PNG or TIFF), spacing, cells."""
+    """One Parquet file a sample: labels and, if there is one, image (PNG; TIFF of stacks, channels, and ids that PNG
+    cannot hold), spacing, cells."""
     import datasets
 
     (folder / "data").mkdir(parents=True, exist_ok=True)
@@ -71,8 +73,8 @@ def _picture(array: npt.NDArray[Any] | None) -> Any:
 
 def _encoded(array: npt.NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
-    if array.ndim == 2:
-        Image.fromarray(array).save(buffer, "PNG")
+    if array.ndim == 2 and array.max(initial=0) < 2**16:
+        Image.fromarray(array.astype(np.uint16) if array.dtype.itemsize > 2 else array).save(buffer, "PNG")
     else:
         tifffile.imwrite(buffer, array, compression="zlib", photometric="minisblack")
     return buffer.getvalue()

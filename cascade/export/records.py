@@ -80,5 +80,7 @@ def write_cells(records: Iterable[SampleRecord], path: Path) -> None:
                 else:
                     row[key] = value
             rows.append(row)
+    names = list(dict.fromkeys(name for row in rows for name in row))  # not all is known of every cell
+    table = pa.table({name: pa.array([row.get(name) for row in rows]) for name in names})
     with replacing(path) as partial:
-        pq.write_table(pa.Table.from_pylist(rows) if rows else pa.table({"sample": pa.array([], pa.int64())}), partial)
+        pq.write_table(table if rows else pa.table({"sample": pa.array([], pa.int64())}), partial)

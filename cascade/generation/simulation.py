@@ -2,13 +2,14 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cascade import __version__
 from cascade.annotation import Annotation, Sample
+from cascade.evenly import evenly
 from cascade.export import ctc
 from cascade.generation.jobs import Job
 from cascade.generation.painting import Make, Source
@@ -18,7 +19,8 @@ from cascade.rng import stream
 from cascade.settings import at_least, check_fields
 from cascade.simulators.catalogue import Simulator
 
-_SPARE = 2  # times the cells of the first image that any other is taken to have at most
+_SPARE = 2  # times the cells of those looked at that images are taken to have at most on average
+_LOOKED_AT = 8  # of labels that exist
 _LONGEST = 400  # frames of a sequence in the Cell Tracking Challenge's layout
 
 
@@ -78,6 +80,7 @@ def simulation_job(
     files: of labels that exist; default those that the settings name. Raises ValueError for files that are not there,
     and formats that cannot hold the annotations.
     """
+    exist = files is not None
     if files is None:
         files = [value for value in dataclasses.asdict(own).values() if isinstance(value, Path)]
     return Job(
@@ -88,29 +91,38 @@ def simulation_job(
         num_images=settings.num_images or 1,
         shard_size=settings.shard_size,
         formats=settings.format,
-        frames_per_sequence=frames_per_sequence(settings.format, lambda: source(settings.seed, 0)),
+        frames_per_sequence=frames_per_sequence(
+            settings.format, some_of(source, settings.seed, settings.num_images if exist else None)
+        ),
         meshes=False,
         settings={"organism": organism, **plain_fields(own)},
     )
 
 
-def frames_per_sequence(formats: Sequence[str], make_first: Callable[[], Annotation]) -> int:
-    """Images in a sequence of the Cell Tracking Challenge's layout, for annotations like the first one.
+def some_of(source: Source, seed: int, count: int | None) -> Iterator[Annotation]:
+    """Annotations that stand for all: some of `count` that exist, or where None do, the first that is simulated."""
+    return (source(seed, index) for index in (evenly(count, _LOOKED_AT) if count else [0]))
+
+
+def frames_per_sequence(formats: Sequence[str], some: Iterable[Annotation]) -> int:
+    """Images in a sequence of the Cell Tracking Challenge's layout, for annotations like these, which are not asked for
+    in other layouts.
 
     Raises ValueError for formats that cannot hold the annotations.
     """
     if not {"ctc", "coco"} & set(formats):
         return _LONGEST
-    first = make_first()
-    if "coco" in formats and first.ndim == 3:
-        raise ValueError("COCO describes planes, and these are stacks: give another `format`")
-    highest = max((cell.label for cell in first.cells), default=1)
-    if highest > ctc.TRACK_IDS:
+    most = 1
+    for one in some:
+        if "coco" in formats and one.ndim == 3:
+            raise ValueError("COCO describes planes, and these are stacks: give another `format`")
+        most = max(most, len(one.cells))
+    if most > ctc.TRACK_IDS:
         raise ValueError(
-            f"images of {highest} cells are too many for the {ctc.TRACK_IDS} numbers of the Cell Tracking Challenge's "
+            f"images of {most} cells are too many for the {ctc.TRACK_IDS} numbers of the Cell Tracking Challenge's "
             "layout: give another `format`, ome-zarr for one"
         )
-    return min(_LONGEST, max(ctc.TRACK_IDS // (_SPARE * highest), 1))
+    return min(_LONGEST, max(ctc.TRACK_IDS // (_SPARE * most), 1))
 
 
 def files_sha256(files: Sequence[Path]) -> str:

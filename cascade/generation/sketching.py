@@ -1,7 +1,7 @@
 """Sketches as a data set: the painter that draws them, and what a set of them is made of."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal
@@ -84,11 +84,11 @@ def sketched(settings: SketchSettings) -> Painter:
 
 
 def sketching_job(
-    asked: SketchingSettings, own: SketchSettings, files: Sequence[Path], count: int, first: Annotation
+    asked: SketchingSettings, own: SketchSettings, files: Sequence[Path], count: int, some: Iterable[Annotation]
 ) -> Job:
     """What a data set of `count` sketches is made of: the annotations' bytes and the numbers of the sketches.
 
-    first: one of the annotations. Raises ValueError for formats that cannot hold them.
+    some: of the annotations, which stand for all. Raises ValueError for formats that cannot hold them.
     """
     digest = hashlib.sha256()
     for path in files:
@@ -101,7 +101,7 @@ def sketching_job(
         num_images=count,
         shard_size=asked.shard_size,
         formats=asked.format,
-        frames_per_sequence=frames_per_sequence(asked.format, lambda: first),
+        frames_per_sequence=frames_per_sequence(asked.format, some),
         meshes=False,
         settings=own.record(),
     )

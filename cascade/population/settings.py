@@ -37,7 +37,8 @@ class CascadeSettings:
     correlation_length_um: float | None = None
     """Instead of rho: texture whose correlation falls off along z with this length, in µm."""
     num_inference_steps: int | None = None
-    """Steps of outlines and texture; default what each stage draws well with: 10, and 5 (nuclei3d) or 10; distilled ones 2."""
+    """Steps of outlines and texture; default what each stage draws well with: 10, and 10 or, of nuclei3d, 5; distilled
+    ones 2."""
     min_alignment: float = MIN_ALIGNMENT
     """IoU with its mask, in [0, 1], that a textured cell must reach, or it is drawn again."""
     reading: Reading = "silhouette"
