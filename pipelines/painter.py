@@ -82,16 +82,16 @@ def check_annotation(stages: Stages, annotation: Annotation) -> None:
     check_spacing(annotation, spacing_um)
     crop_um = stages.mask.config.crop_size * stages.pixel_um
     for label, box in enumerate(ndimage.find_objects(annotation.labels.astype(np.int32)), 1):
-        wide = max(axis.stop - axis.start for axis in box[-2:]) if box else 0
-        if wide > _side(stages) - 4:
-            raise ValueError(
-                f"cell {label} is {wide * spacing_um[-1]:.3g} µm wide, and this model paints crops of {crop_um:.3g} µm"
-            )
+        wide = [axis.stop - axis.start for axis in box[-2:]] if box else [0, 0]
+        if any(n > side - 4 for n, side in zip(wide, _sides(stages), strict=True)):
+            wide_um = max(np.array(wide) * spacing_um[-2:])
+            raise ValueError(f"cell {label} is {wide_um:.3g} µm wide, and this model paints crops of {crop_um:.3g} µm")
 
 
-def _side(stages: Stages) -> int:
-    """Of a crop, in the annotation's pixels."""
-    return round(stages.mask.config.crop_size * stages.pixel_um / stages.statistics.spacing_um[-1])
+def _sides(stages: Stages) -> list[int]:
+    """Of a crop along y and x, in the annotation's pixels."""
+    crop_um = stages.mask.config.crop_size * stages.pixel_um
+    return [round(crop_um / side_um) for side_um in stages.statistics.spacing_um[-2:]]
 
 
 def check_spacing(annotation: Annotation, spacing_um: tuple[float, ...]) -> None:
@@ -110,9 +110,9 @@ def _slices(stages: Stages, mask: npt.NDArray[Any]) -> Slices:
     with as many empty planes again, for the light beyond its top and bottom."""
     spacing, pixel_um, size = stages.statistics.spacing_um[-2:], stages.pixel_um, stages.mask.config.crop_size
     planes = mask[None] if mask.ndim == 2 else mask
-    side = _side(stages)
     extra = len(planes) // 2 + 1 if mask.ndim == 3 else 0
-    room = [(extra, extra), *(((side - n) // 2, side - n - (side - n) // 2) for n in planes.shape[1:])]
+    sides = zip(_sides(stages), planes.shape[1:], strict=True)
+    room = [(extra, extra), *(((side - n) // 2, side - n - (side - n) // 2) for side, n in sides)]
     voxels = np.pad(planes, room)
     masks = np.zeros((len(voxels), size, size), bool)
     for z in np.flatnonzero(voxels.any((1, 2))):

@@ -144,3 +144,15 @@ def test_the_window_is_inverted_inside_its_range():
     assert window.stretch(np.array([0.0, 5000.0])).tolist() == [0.0, 1.0]
     with pytest.raises(ValueError, match="high > low"):
         Window(5.0, 5.0)
+
+
+def test_a_background_that_was_cut_off_has_no_noise():
+    rng = np.random.default_rng(0)
+    cells = np.zeros((200, 200), bool)
+    cells[40:80, 40:90], cells[120:160, 100:150] = True, True
+    image = np.where(cells, rng.normal(800, 30, cells.shape), 0).clip(0).astype(np.uint16)
+    background, noise = fit_camera([image] * 2, [~ndimage.binary_dilation(cells, iterations=6)] * 2, [cells] * 2, 60.0)
+    assert background.level == 0
+    drawn = noise.add(np.zeros((50, 50)), rng)
+    assert np.isfinite(drawn).all()
+    assert np.abs(drawn).max() < 1

@@ -8,6 +8,7 @@ from made_up import bank, small_statistics
 from cascade.annotation import CellRecord
 from cascade.geometry.grid import Grid, voxelize
 from cascade.population.bank import draw_uses, read_cells, stored_bank, turned, used, write_cells
+from cascade.population.cells import solid_slices
 from cascade.population.compositing import Cell
 from cascade.population.room import Room
 from cascade.population.scene import Scene
@@ -111,3 +112,21 @@ def test_a_bank_is_the_same_whoever_makes_which_part(tmp_path):
     assert (tmp_path / "alone" / "000002.safetensors").read_bytes() == (
         tmp_path / "shared" / "000002.safetensors"
     ).read_bytes()
+
+
+def test_where_pixels_are_not_square_cells_are_flipped_and_not_turned_by_a_quarter():
+    (cell, *_) = bank(2)
+    real = replace(small_statistics(2), spacing_um=(1.0, 0.5), cells_per_image=[40])
+    uses = draw_uses([cell], Scene((64, 64), Room(), 40, 0, 100.0, 0.5), real, 1, 0)
+    assert {use.symmetry for use in uses} == {0, 2, 4, 6}
+    assert {used([cell], use, 100.0).mask.shape for use in uses} == {cell.mask.shape}
+
+
+def test_a_solid_is_cut_whole_where_pixels_are_not_square():
+    def ball(points):
+        return np.linalg.norm(points, axis=1) - 10.0
+
+    for spacing in ((1.0, 1.0, 0.5), (1.0, 0.5, 1.0), (1.0, 0.5, 0.5)):
+        voxels = solid_slices(ball, 20.0, 64, 0.5, spacing).voxels
+        reached = [np.ptp(np.flatnonzero(voxels.any(axes))) + 1 for axes in ((0, 2), (0, 1))]
+        np.testing.assert_allclose(np.array(reached) * spacing[1:], 20.0, atol=1.1)

@@ -115,6 +115,17 @@ def test_labels_are_measured_where_there_are_some(tmp_path):
     assert like(tmp_path).origin == "raw images"  # most cells have no label
 
 
+def test_numbers_of_cells_are_those_of_images_of_the_typical_size(tmp_path):
+    rng = np.random.default_rng(0)
+    for n, (shape, count) in enumerate([((160, 160), 12)] * 3 + [((320, 320), 48)]):
+        image, labels = field_of_view(rng, shape, count)
+        tifffile.imwrite(tmp_path / f"{n}.tif", image)
+        tifffile.imwrite(tmp_path / f"{n}_masks.tif", labels)
+    seen = like(tmp_path, spacing_um=SPACING)
+    assert seen.image_shape == (160, 160)
+    assert seen.measures.cells_per_image == pytest.approx([12] * 4, abs=1)
+
+
 def test_dense_stacks_of_labels_are_tissue(tmp_path):
     y = np.arange(3).repeat(8)
     cubes = np.pad((9 * y[:, None, None] + 3 * y[:, None] + y + 1).astype(np.uint16), 1)

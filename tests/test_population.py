@@ -64,6 +64,18 @@ def test_the_clustering_probability_is_recovered():
     assert fit_clustering(touching, radii, 80 / 512**2, 1.5, rng) == pytest.approx(0.6, abs=0.15)
 
 
+def test_the_clustering_probability_is_the_same_of_cells_of_many_pixels():
+    """On a camera with finer pixels everything is larger, and nothing else."""
+
+    def fitted(radius, touching):
+        density, rng = 1 / (6 * np.pi * radius**2), np.random.default_rng(0)
+        return fit_clustering(touching, np.full(30, radius), density, 0.2 * radius, rng)
+
+    large = [[fitted(radius, touching) for touching in (0.0, 0.6, 0.8)] for radius in (100.0, 200.0, 300.0)]
+    np.testing.assert_allclose(large, [large[0]] * 3, atol=0.05)
+    assert 0 == large[0][0] < large[0][1] < large[0][2] < 1
+
+
 def test_a_region_holds_all_centres():
     rng = np.random.default_rng(4)
     region = ellipsoid_region((200, 200), (1, 1), (50, 80))

@@ -11,8 +11,8 @@ from conftest import ball_stack, field_of_view, glass_stack, write_ctc_2d
 
 from cascade.commands.cli import main
 from cascade.data.axial import Census
+from cascade.data.crowding import _soft_ellipsoid, clustering_of_stacks
 from cascade.data.dataset import CropDataset, crop_size_of
-from cascade.data.fit import _clustering_of_stacks, _soft_ellipsoid
 from cascade.data.frames import DataError
 from cascade.data.prepare import prepare
 from cascade.data.settings import PrepareSettings, ValidateSettings
@@ -157,6 +157,11 @@ def test_small_data_sets_are_repeated_and_sizes_must_agree(crops, ctc_2d, tmp_pa
     with pytest.raises(DataError, match="different sizes"):
         CropDataset([str(crops), str(other)])
     assert len(CropDataset([str(crops), str(crops)])) == 2 * len(CropDataset([str(crops)]))
+    how = dict(crop_size=32, spacing_um=[0.5, 0.5], pixel_size_um=1.25)
+    coarse = prepare(PrepareSettings(ctc_2d, output_dir=tmp_path / "coarse", **how))
+    with pytest.raises(DataError, match=r"crops of 0\.5, 1\.25 µm per pixel: prepare them with one --pixel_size_um"):
+        CropDataset([str(crops), str(coarse)])
+    assert len(CropDataset([str(crops), str(coarse)], any_pixel_size=True)) > len(CropDataset([str(crops)]))
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "statistics.json").write_text((crops / "statistics.json").read_text())
     with pytest.raises(DataError, match="holds no crops"):
@@ -327,7 +332,7 @@ def test_the_clustering_of_stacks_is_found_in_their_slices(truth):
         frames.append(SimpleNamespace(z=15, labels=lambda plane=labels[15]: plane))
         planes.append(SimpleNamespace(labels=labels[15]))
         found.append(Census(14, np.zeros((0, 3)), {}))
-    fitted = _clustering_of_stacks(
+    fitted = clustering_of_stacks(
         [SimpleNamespace(frames=frames)], planes, found, axial, shape, spacing, Room(), 1.0, np.random.default_rng(1)
     )
     assert len(fitted) == 20
@@ -350,3 +355,16 @@ def test_cells_on_glass_are_said_to_lie_in_one_layer(whole, tmp_path):
     found = Statistics.load(out)
     assert found.middles_um == pytest.approx(sorted(truth), abs=0.6)
     assert "4.0 cells per image in one layer" in (out / "README.md").read_text()
+
+
+def test_numbers_of_cells_are_those_of_images_of_the_typical_size(tmp_path):
+    rng, folder = np.random.default_rng(0), tmp_path / "S"
+    (folder / "01").mkdir(parents=True), (folder / "01_GT" / "SEG").mkdir(parents=True)
+    for n, (shape, count) in enumerate([((160, 160), 12)] * 3 + [((320, 320), 48)]):
+        image, labels = field_of_view(rng, shape, count)
+        tifffile.imwrite(folder / "01" / f"t{n:03d}.tif", image)
+        tifffile.imwrite(folder / "01_GT" / "SEG" / f"man_seg{n:03d}.tif", labels)
+    prepare(PrepareSettings(folder, output_dir=tmp_path / "crops", crop_size=32, spacing_um=[0.5, 0.5]))
+    found = Statistics.load(tmp_path / "crops")
+    assert found.image_shape == (160, 160)
+    assert found.cells_per_image == pytest.approx([12] * 4, abs=1)

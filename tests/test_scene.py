@@ -80,6 +80,8 @@ def test_cells_scale_with_the_canvas_and_the_region():
     assert plan(embryo).num_cells == pytest.approx(20, abs=1)
     assert plan(embryo, canvas_size=(64, 256, 256)).num_cells == pytest.approx(20, abs=1)  # no larger than a real one
     assert plan(embryo, canvas_size=(32, 32, 128)).num_cells == pytest.approx(10, abs=1)
+    tall = replace(embryo, region_um=(41.0, 16.0, 16.0))  # taller than the stack, as centres that fill it seem
+    assert plan(tall).num_cells == pytest.approx(20, abs=1)
     on_glass = replace(embryo, region_um=None, middles_um=[2.0, 3.0])
     assert plan(on_glass, canvas_size=(16, 256, 128)).num_cells == 40  # a thinner stack shows as many
     assert plan(on_glass).room.middles.tolist() == [1, 1.5]

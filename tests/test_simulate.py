@@ -225,6 +225,25 @@ def test_a_folder_is_read_as_a_sequence_and_as_layers(tmp_path):
     np.testing.assert_array_equal(overlapping(plane), planes.sum(0))
 
 
+def test_sequences_are_volumes_of_their_own_and_gaps_are_named(tmp_path, capsys):
+    for sequence, times in (("01", (0, 1, 2)), ("02", (0, 1))):
+        place = tmp_path / "set" / f"{sequence}_GT" / "SEG"
+        place.mkdir(parents=True)
+        for n in times:
+            tifffile.imwrite(place / f"man_seg{n:03d}.tif", frames(3)[n].labels)
+    words = ["simulate", "labels", "--source", str(tmp_path / "set"), "--reading", "time", "--step_um", "2"]
+    words += ["--spacing_um", "0.5", "0.5"]
+    assert main([*words, "--output_dir", str(tmp_path / "out")]) == 0
+    shapes = [load_annotation(annotation_path(tmp_path / "out", n)).labels.shape[0] for n in range(2)]
+    assert shapes == [3, 2]
+    (tmp_path / "set" / "01_GT" / "SEG" / "man_seg001.tif").unlink()
+    assert main([*words, "--output_dir", str(tmp_path / "other")]) == 1
+    assert (
+        "01_GT/SEG: frame 0 is followed by 2, and reading time needs the labels of all frames"
+        in capsys.readouterr().err
+    )
+
+
 def test_the_record_says_the_voxel_size_that_was_made(tmp_path):
     """And not the one that was given of what was read."""
     plane = np.zeros((40, 60), np.uint16)

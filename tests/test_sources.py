@@ -8,7 +8,8 @@ from conftest import write_ctc_2d
 from cascade.data.frames import DataError
 from cascade.data.prepare import prepare
 from cascade.data.settings import PrepareSettings
-from cascade.evaluation.sources import Source
+from cascade.evaluation.settings import EvaluateSettings
+from cascade.evaluation.sources import Source, sparse_sources
 from cascade.evenly import evenly
 
 
@@ -55,3 +56,14 @@ def test_the_voxel_size_that_is_given_wins(tmp_path, caplog):
     for wrong in ((1.0, 1.0, 1.0), (0.5,), (0.5, 0.0)):
         with pytest.raises(DataError, match="needs 2 lengths above 0"):
             Source(folder, spacing_um=wrong).load()
+
+
+def test_the_voxel_size_that_is_given_is_that_of_few_annotated_real_images_too(tmp_path):
+    folder = write_ctc_2d(tmp_path / "few", frames=1)
+    asked = EvaluateSettings(
+        real_test=folder, synthetic=["made"], spacing_um=(0.5, 0.25), output_dir=tmp_path / "out",
+        sparse=[f"real={folder}", f"synthetic={folder}"],
+    )  # fmt: skip
+    sources = sparse_sources(asked)
+    assert sources["real"].load()[0].spacing_um == (0.5, 0.25)
+    assert sources["synthetic"].load()[0].spacing_um == (1.0, 1.0)

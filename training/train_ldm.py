@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     settings = parse(Settings, __doc__, argv)
     with claimed(settings) as output:
-        dataset = CropDataset(settings.data)
+        dataset = CropDataset(settings.data, any_pixel_size=True)
         _train_unet(settings, dataset, _train_vae(settings, dataset, output), output)
 
 

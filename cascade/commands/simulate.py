@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -165,14 +167,29 @@ def labels_source(
         except ValueError as error:
             raise DataError(f"{file.path}: {error}") from error
 
+    sequences = [[*frames] for _, frames in groupby(files, lambda file: file.path.parent)]
+
     def sequence(seed: int, index: int) -> Annotation:
-        frames = [file.annotation(settings.spacing_um)[0] for file in files]
+        _check_times(sequences[index])
+        frames = [file.annotation(settings.spacing_um)[0] for file in sequences[index]]
         try:
             return over_time(frames, settings.step_um or frames[0].spacing_um[0])
         except ValueError as error:
             raise DataError(f"{settings.source}: {error}") from error
 
-    return (sequence, 1) if settings.reading == "time" else (one, len(files))
+    return (sequence, len(sequences)) if settings.reading == "time" else (one, len(files))
+
+
+def _check_times(files: Sequence[LabelFile]) -> None:
+    """Raise DataError where a sequence of the Cell Tracking Challenge lacks the labels of a frame in between."""
+    told = [re.fullmatch(r"man_seg(\d+)", file.path.stem) for file in files]
+    times = [int(found[1]) for found in told if found]
+    for before, after in pairwise(times):
+        if after != before + 1 and len(times) == len(files):
+            raise DataError(
+                f"{files[0].path.parent}: frame {before} is followed by {after}, and reading time needs the labels of "
+                "all frames: take those of a tracker, or frames without a gap"
+            )
 
 
 def _read(file: LabelFile, settings: LabelsSettings) -> Annotation:

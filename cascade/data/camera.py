@@ -69,7 +69,8 @@ def fit_camera(
     variance = float(camera[LAG, LAG])
 
     level, seen = np.mean(known, axis=0)
-    missed = variance * 36 / float((_SEEN * camera[LAG - 2 : LAG + 3, LAG - 2 : LAG + 3]).sum())
+    share = float((_SEEN * camera[LAG - 2 : LAG + 3, LAG - 2 : LAG + 3]).sum())
+    missed = variance * 36 / share if share > 0 else 1.0  # a background that was cut off has no noise
     gain = missed * _slope(np.concatenate(levels), np.concatenate(laplacians), level, seen)
     variance = missed * seen
     background = Background(
@@ -80,7 +81,7 @@ def fit_camera(
         haze_px=haze_px,
     )
     seen = _fit_read_out(np.concatenate(pixels, 1), level, variance, gain, background.haze_sd)
-    return background, replace(seen, kernel=_kernel(camera).tolist())
+    return background, replace(seen, kernel=_kernel(camera).tolist()) if share > 0 else seen
 
 
 def _fit_read_out(pixels: npt.NDArray[Any], level: float, variance: float, gain: float, haze_sd: float) -> Noise:

@@ -21,13 +21,19 @@ class CropDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     the camera noise of the data set in units of the image.
 
     max_relative_height: leave out crops that are cut farther from their cells' middles, 1 being their tips; but not of
-    cells that lie in one layer, which are all cut alike.
+    cells that lie in one layer, which are all cut alike. any_pixel_size: whether folders may differ in it.
 
     With several folders, a smaller one is repeated until it counts at least a quarter of the largest. `fingerprint` is
     a hash of all that batches are made of.
     """
 
-    def __init__(self, folders: Sequence[str | Path] | str | Path, *, max_relative_height: float = 1e9):
+    def __init__(
+        self,
+        folders: Sequence[str | Path] | str | Path,
+        *,
+        max_relative_height: float = 1e9,
+        any_pixel_size: bool = False,
+    ):
         folders = [folders] if isinstance(folders, str | Path) else list(folders)
         if not folders:
             raise DataError("data is missing: name one or more folders of 'cascade prepare'")
@@ -39,6 +45,11 @@ class CropDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
             part["noise_sd"] = torch.full((len(part["image"]),), 2 * statistics.noise_sd(pixel))
         if len(sizes) > 1:
             raise DataError(f"crops of different sizes in {folders}: prepare them with one --crop_size")
+        if not any_pixel_size and not np.allclose(pixels, pixels[0], rtol=0.01):
+            raise DataError(
+                f"{', '.join(map(str, folders))}: crops of {', '.join(f'{one:g}' for one in pixels)} µm per pixel: "
+                "prepare them with one --pixel_size_um"
+            )
         self.pixel_size_um = pixels[0]
         self.columns = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         counts = [len(part["image"]) for part in parts]

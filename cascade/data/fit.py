@@ -1,21 +1,19 @@
 """Fitting what generation needs to know of a data set: window, background, noise, halo, depth and population."""
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 from skimage import measure
 
 from cascade.data.axial import Census, fit_axial, measure_axial
 from cascade.data.camera import fit_camera
 from cascade.data.crops import Plane
-from cascade.data.frames import Frame
+from cascade.data.crowding import areas_px, clustering_of_stacks
+from cascade.data.frames import Annotated
 from cascade.data.glow import around, cell_light, fit_glow, fit_haze, least_lit
 from cascade.evenly import evenly
-from cascade.geometry.masks import ellipsoid_region, one_piece
+from cascade.geometry.masks import one_piece
 from cascade.optics.axial import Axial
 from cascade.optics.foreground import background_mask
 from cascade.optics.glow import Glow
@@ -23,33 +21,12 @@ from cascade.optics.halo import Halo
 from cascade.optics.statistics import Statistics
 from cascade.optics.window import Window
 from cascade.population.clustering import fit_clustering, touching_fraction
-from cascade.population.compositing import Cell, compose
-from cascade.population.placement import place
-from cascade.population.room import Room, room_of
+from cascade.population.room import room_of
 from cascade.rng import stream
 
 _MANY = 24  # images looked at for background and noise
 _MANY_LEVELS = 120  # images looked at for their level
 _MANY_MIDDLES = 200  # cells whose height tells those of all
-_EDGE_PX = 2.0  # standard deviation of the blur of simulated cells' edges
-
-
-@dataclass(frozen=True)
-class Annotated:
-    """One image of the data set with its annotated frames (several, where several slices are annotated)."""
-
-    path: Path
-    frames: list[Frame]
-
-    def image(self) -> npt.NDArray[Any]:
-        return self.frames[0].image()
-
-    def cover(self, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """Voxels annotated as cell, bool; slices that nobody annotated are empty."""
-        cover = np.zeros(shape, bool)
-        for frame in self.frames:
-            cover[... if frame.z is None else frame.z] |= frame.labels() > 0
-        return cover
 
 
 def fit_statistics(
@@ -66,7 +43,7 @@ def fit_statistics(
     arrays = [image.image() for image in some]
     covers = [image.cover(array.shape) for array, image in zip(arrays, some, strict=True)]
     masks = [background_mask(array, cover, halo.radius_px) for array, cover in zip(arrays, covers, strict=True)]
-    areas = np.concatenate([_areas(plane.labels) for plane in planes])
+    areas = np.concatenate([areas_px(plane.labels) for plane in planes])
     diameter_px = float(np.median(2 * np.sqrt(areas / np.pi)))
     shape = tuple(int(n) for n in np.median([array.shape for array in arrays], 0))
     one_layer = len(shape) == 3 and shape[0] * spacing_um[0] < diameter_px * spacing_um[-1]
@@ -82,6 +59,9 @@ def fit_statistics(
     background, noise = fit_camera(arrays, quiet, covers, 2 * diameter_px, strays)
     middles = _middles(found) if one_layer else []
     region = _region(found, np.array(shape) * np.array(spacing_um), one_layer)
+    counts = [seen.num_cells for seen in found]
+    if region is None and len({array.shape for array in arrays}) > 1:
+        counts = _counts(images, found, shape, one_layer)
     gap_px = 0.1 * diameter_px
     gap_um, draws = gap_px * spacing_um[-1], stream(seed, "clustering")
     if axial is None:
@@ -93,7 +73,7 @@ def fit_statistics(
         clustering = [fit_clustering(touching, np.sqrt(areas / np.pi), density, gap_px, draws)]
     else:
         within = room_of(shape, spacing_um, region, middles)
-        clustering = _clustering_of_stacks(images, planes, found, axial, shape, spacing_um, within, gap_um, draws)
+        clustering = clustering_of_stacks(images, planes, found, axial, shape, spacing_um, within, gap_um, draws)
     statistics = Statistics(
         source=source,
         licence=licence,
@@ -105,7 +85,7 @@ def fit_statistics(
         noise=noise,
         halo=halo,
         axial=axial,
-        cells_per_image=[seen.num_cells for seen in found],
+        cells_per_image=counts,
         region_um=region,
         middles_um=middles,
         clustering_probability=float(np.mean(clustering)),
@@ -118,6 +98,15 @@ def fit_statistics(
         cell_image=[],
     )
     return statistics, found
+
+
+def _counts(images: list[Annotated], found: list[Census], shape: tuple[int, ...], one_layer: bool) -> list[int]:
+    """Cells of each annotated frame, were it as large as the typical one; at least one where there is any."""
+    flat = int(one_layer)
+    sizes = [np.prod(image.image().shape[flat:]) for image in images for _ in image.frames]
+    usual = np.prod(shape[flat:])
+    told = [seen.num_cells * float(usual / size) for seen, size in zip(found, sizes, strict=True)]
+    return [max(round(number), int(number > 0)) for number in told]
 
 
 def _stray(
@@ -163,7 +152,7 @@ def _fit_depth(
     else:
         cut = zip(frames, planes, strict=True)
         fit = fit_axial(
-            ((f.image(), _annotated(p), f.z, len(_areas(p.labels))) for f, p in cut if f.z is not None),
+            ((f.image(), _annotated(p), f.z, len(areas_px(p.labels))) for f, p in cut if f.z is not None),
             spacing_um,
             one_layer,
         )
@@ -174,76 +163,7 @@ def _fit_depth(
     sphere = Axial((1.0, 0.1), u.tolist(), np.sqrt(np.maximum(1 - u * u, 0)).tolist())
     if frames[0].z is None:
         return sphere, [Census(len(np.unique(f.labels())) - 1, np.zeros((0, 3)), {}) for f in frames]
-    return sphere, [Census(len(_areas(p.labels)), np.zeros((0, 3)), {}) for p in planes]
-
-
-def _clustering_of_stacks(
-    images: list[Annotated],
-    planes: list[Plane],
-    found: list[Census],
-    axial: Axial,
-    shape: tuple[int, ...],
-    spacing_um: tuple[float, ...],
-    room: Room,
-    gap_um: float,
-    rng: np.random.Generator,
-) -> list[float]:
-    """The clustering probability of each annotated frame: that at which cells touch in a plane of simulated stacks as
-    often as in annotated ones, found for the third of frames with few cells, the middle one and that with many.
-
-    Simulated are ellipsoids with blurred edges, as many and as large as the frame's own, each frame twice; the plane is
-    the annotated one, or where whole stacks are annotated the one that shows most.
-    """
-    frames = [frame for image in images for frame in image.frames]
-    pooled = np.concatenate([_areas(plane.labels) for plane in planes])
-    probabilities, fitted = np.linspace(0, 1, 6), np.zeros(len(frames))
-    by_count = np.argsort([seen.num_cells for seen in found], kind="stable")
-    for group in np.array_split(by_count, 3 if len(frames) >= _MANY else 1):
-        seen, stacks = [], []
-        for n in group[evenly(len(group), _MANY)]:
-            labels, z = frames[n].labels(), frames[n].z
-            plane = labels if z is not None else labels[_fullest(labels)]
-            seen.append(touching_fraction(plane, spacing_um[-2:], gap_um))
-            own = _areas(plane)
-            areas = rng.choice(own if len(own) >= 8 else pooled, found[n].num_cells) * spacing_um[-2] * spacing_um[-1]
-            diameters = 2 * np.sqrt(areas / np.pi) / axial.section
-            heights = diameters * axial.elongations(diameters)
-            cells = [_soft_ellipsoid(h, d, spacing_um) for h, d in zip(heights, diameters, strict=True)]
-            stacks.append((z, [cell for cell in cells if cell.mask.any()]))
-        simulated = [
-            np.mean([_touching(*stack, p, shape, spacing_um, room, gap_um, rng) for stack in 2 * stacks])
-            for p in probabilities
-        ]
-        fitted[group] = np.interp(np.mean(seen), np.maximum.accumulate(simulated), probabilities)
-    return fitted.round(3).tolist()
-
-
-def _touching(
-    z: int | None,
-    cells: list[Cell],
-    probability: float,
-    shape: tuple[int, ...],
-    spacing_um: tuple[float, ...],
-    room: Room,
-    gap_um: float,
-    rng: np.random.Generator,
-) -> float:
-    """How often cells touch in a plane of one simulated stack."""
-    corners = place([cell.mask for cell in cells], shape, float(probability), rng, room)
-    labels = compose(cells, corners, shape)[1]
-    plane = labels[min(z, shape[0] - 1) if z is not None else _fullest(labels)]
-    return touching_fraction(plane, spacing_um[-2:], gap_um)
-
-
-def _fullest(labels: npt.NDArray[Any]) -> int:
-    return int(np.argmax((labels > 0).sum((1, 2))))
-
-
-def _soft_ellipsoid(height_um: float, diameter_um: float, spacing_um: tuple[float, ...]) -> Cell:
-    size, margin = np.array([height_um, diameter_um, diameter_um]), int(2 * _EDGE_PX)
-    mask = ellipsoid_region(tuple(int(n) for n in np.ceil(size / spacing_um)), spacing_um, 0.5 * size)
-    mask = np.pad(mask, [(0, 0), (margin, margin), (margin, margin)])
-    return Cell(mask, ndimage.gaussian_filter(mask.astype(np.float32), (0, _EDGE_PX, _EDGE_PX)), ())
+    return sphere, [Census(len(areas_px(p.labels)), np.zeros((0, 3)), {}) for p in planes]
 
 
 def _annotated(plane: Plane) -> npt.NDArray[Any]:
@@ -289,8 +209,3 @@ def _fit_window(images: list[npt.NDArray[Any]], planes: list[Plane], level: floa
     light = np.concatenate([plane.signal[plane.labels > 0][::7] for plane in planes])
     high = level + 1.1 * float(np.percentile(light, 99.9))
     return Window(low=round(low - 0.25 * (level - low), 2), high=round(high, 2))
-
-
-def _areas(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    sizes = np.bincount(labels.ravel())[1:]
-    return sizes[sizes > 0]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
 from cascade.data.listing import foreign, images_in, names_of, one_each
@@ -12,7 +13,7 @@ from cascade.data.outlines import is_outlines, read_outlines
 from cascade.data.pairs import find_pairs
 from cascade.reading import DataError, read_image, read_labels, read_plane_shape
 
-__all__ = ["DataError", "Frame", "check_pair", "find_frames", "read_image", "read_labels"]
+__all__ = ["Annotated", "DataError", "Frame", "check_pair", "find_frames", "read_image", "read_labels"]
 
 _Key = TypeVar("_Key")
 
@@ -40,6 +41,24 @@ class Frame:
         if is_outlines(self.label_path):
             return read_outlines(self.label_path, read_plane_shape(self.image_path))
         return read_labels(self.label_path)
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """One image of the data set with its annotated frames (several, where several slices are annotated)."""
+
+    path: Path
+    frames: list[Frame]
+
+    def image(self) -> npt.NDArray[Any]:
+        return self.frames[0].image()
+
+    def cover(self, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """Voxels annotated as cell, bool; slices that nobody annotated are empty."""
+        cover = np.zeros(shape, bool)
+        for frame in self.frames:
+            cover[... if frame.z is None else frame.z] |= frame.labels() > 0
+        return cover
 
 
 def find_frames(

@@ -1,7 +1,7 @@
 """A folder of images, raw or annotated, and what is to be simulated like it: `cascade simulate --like`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,11 +112,15 @@ def like(
     pictures: list[_Picture] = [(seen.image(n), seen.labels[n]) for n in shown]
     shapes = np.array([labels.shape for _, labels in pictures])
     dense = seen.origin == "labels" and len(seen.spacing_um) == 3 and np.mean(measures.touching) > _TISSUE_TOUCHING
+    shape = tuple(int(n) for n in np.median(shapes, 0))
+    sizes = np.array([labels.size for labels in seen.labels])
+    if (sizes != sizes[0]).any():  # numbers are those of images of the typical size
+        measures = replace(measures, cells_per_image=measures.cells_per_image * (np.prod(shape) / sizes))
     return Likeness(
         folder=seen.folder,
         origin=seen.origin,
         num_images=seen.num_images,
-        image_shape=tuple(int(n) for n in np.median(shapes, 0)),
+        image_shape=shape,
         spacing_um=seen.spacing_um,
         organism="tissue" if dense or seen.structure == "membranes" else "nuclei",
         measures=measures,

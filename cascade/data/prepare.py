@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 
 from cascade.data.axial import Census
 from cascade.data.crops import Crop, Plane, cut_crops, fit_halo, longer_sides_um, plane_of
-from cascade.data.fit import Annotated, fit_statistics
-from cascade.data.frames import Frame, find_frames
+from cascade.data.fit import fit_statistics
+from cascade.data.frames import Annotated, Frame, find_frames
 from cascade.data.settings import PrepareSettings
 from cascade.data.sizes import choose_sizes
 from cascade.data.spacing import needed_spacing

@@ -94,10 +94,11 @@ def generated_source(settings: EvaluateSettings, folder: Path) -> Source:
 
 def sparse_sources(settings: EvaluateSettings) -> dict[str, Source]:
     """The sets of its second setting, by name."""
+    real: dict[str, Any] = dict(channel=settings.channel, spacing_um=settings.spacing_um)
     return {
         name: generated_source(settings, folder)
         if name == "synthetic"
-        else Source(folder, frames=settings.frames, channel=settings.channel if name == "real" else None)
+        else Source(folder, frames=settings.frames, **(real if name == "real" else {}))
         for name, folder in settings.sparse_folders().items()
     }
 

@@ -20,6 +20,7 @@ from cascade.population.compositing import Cell
 from cascade.population.scene import Scene, light_of, real_cells
 from cascade.rng import stream
 
+_SQUARE = 0.01  # relative difference of y and x that is none
 _MEND = "remove the file, and the same command makes it again"
 
 
@@ -51,7 +52,9 @@ def draw_uses(bank: list[Cell], scene: Scene, statistics: Statistics, seed: int,
         near = by_area[start : start + width]
         picked.append(int(rng.permutation(near[times[near] == times[near].min()])[0]))
         times[picked[-1]] += 1
-    symmetries = rng.integers(0, 8, scene.num_cells)
+    y_um, x_um = statistics.spacing_um[-2:]
+    square = np.isclose(y_um, x_um, rtol=_SQUARE)  # else a quarter turn would make cells longer, or shorter
+    symmetries = rng.integers(0, 8, scene.num_cells) if square else 2 * rng.integers(0, 4, scene.num_cells)
     own = np.array([_brightness(bank[n]) for n in picked]) - statistics.background.level
     factors = np.clip(light_of(statistics, wanted) / np.maximum(own, 1.0), 0.2, 5.0)
     return [Use(int(n), int(s), float(f)) for n, s, f in zip(picked, symmetries, factors, strict=True)]

@@ -77,8 +77,8 @@ def solid_slices(
     The light of a cell reaches beyond its top and bottom, so the planes cover twice its height.
     """
     reach = Grid.covering((2 * height_um, 0, 0), spacing_um).shape[0]
-    side = round(size * pixel_um / spacing_um[1])
-    voxels = largest_piece(voxelize(sdf, Grid.centred((reach, side, side), spacing_um)).array)  # voxels miss thin necks
+    sides = [round(size * pixel_um / side_um) for side_um in spacing_um[1:]]
+    voxels = largest_piece(voxelize(sdf, Grid.centred((reach, *sides), spacing_um)).array)  # voxels miss thin necks
     masks = largest_piece(voxelize(sdf, Grid.centred((reach, size, size), (spacing_um[0], pixel_um, pixel_um))).array)
     filled = np.flatnonzero(masks.any((1, 2)))
     if not len(filled):

@@ -69,8 +69,9 @@ def _room(statistics: Statistics, canvas: tuple[int, ...], region: npt.NDArray[A
         room = replace(room, region=(region > 0).any(0) if flat else region > 0, beyond=False)
     there = float(np.prod(statistics.image_shape[flat:]))
     if own is not None:
-        ball = np.pi * (4 / 3 if len(own[flat:]) == 3 else 1)  # of radius 1
-        there = float(ball * np.prod(own[flat:]) / np.prod(spacing[flat:]))
+        axes_um = np.minimum(own, 0.5 * np.array(statistics.image_shape) * spacing)[flat:]  # as `room_of` has it
+        ball = np.pi * (4 / 3 if len(axes_um) == 3 else 1)  # of radius 1
+        there = float(ball * np.prod(axes_um) / np.prod(spacing[flat:]))
     here = np.prod(canvas[flat:]) if room.region is None else room.region.sum()
     return room, float(here) / there
 

@@ -286,8 +286,9 @@ class CascadeWidget(QScrollArea):
             button.enabled = True
         self.stop.enabled, self.stop.text = False, "Stop"
         self.bar.visible = False
+        if isinstance(result, BaseException):
+            self._kept()  # what was finished until then
         if isinstance(result, Stopped):
-            self._kept()
             self.said.value = f"stopped: {self._go_on}"
         elif isinstance(result, BaseException):
             self.said.value = in_one_line(result)
@@ -295,6 +296,5 @@ class CascadeWidget(QScrollArea):
             self._ended(result)
 
     def _told_axes(self) -> None:
-        """Layers of this plugin say whether their first axis counts images."""
-        if is_separate(self.image_layer.value):
-            self.separate.value = True
+        """Layers of this plugin say whether their first axis counts images; of others it is z, until it is ticked."""
+        self.separate.value = is_separate(self.image_layer.value)

@@ -171,6 +171,9 @@ def test_layers_of_the_plugin_say_what_their_first_axis_is(viewer, dock, plane):
     viewer.add_image(np.stack([image] * 3), axis_labels=("image", "y", "x"), name="three")
     dock.image_layer.value = viewer.layers["three"]
     assert dock.separate.value
+    viewer.add_image(np.stack([image] * 3), name="stack")
+    dock.image_layer.value = viewer.layers["stack"]
+    assert not dock.separate.value
 
 
 def test_the_window_shows_both(viewer, dock, nuclei, qtbot, tmp_path):
