@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from cascade.annotation import Annotation, Sample
 from cascade.hub import folders as hub
 from cascade.hub.cards import copy_card, write_cascade_card
-from cascade.hub.few_steps import FEW_STEPS
+from cascade.hub.folders import FEW_STEPS
 from cascade.hub.statistics import saved_statistics
 from cascade.neus.settings import NeuSSettings
 from cascade.optics.statistics import Statistics

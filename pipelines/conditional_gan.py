@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import BaseOutput
 
 from cascade.annotation import Annotation, Sample
-from cascade.diffusion.arguments import check_generator
+from cascade.diffusion.arguments import check_count, check_generator
 from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
 from cascade.diffusion.tiles import PAINTING, check_tiles, count_tiles, in_tiles
 from cascade.gan.condition import Condition, condition_of, position_of
@@ -152,6 +152,7 @@ class ConditionalGANPipeline(HubStage, DiffusionPipeline):
         where an annotation has no foreground.
         """
         check_generator(generator)
+        check_count("micro_batch_size", micro_batch_size)
         how = self.painting(alpha=alpha, beta=beta, **tiles)
         seed = seed_from(generator)
         scenes = [annotations] if isinstance(annotations, Annotation) else list(annotations)

@@ -11,7 +11,7 @@ from diffusers import DDPMScheduler, DiffusionPipeline
 from diffusers.utils import BaseOutput
 
 from cascade.annotation import Annotation, Sample
-from cascade.diffusion.arguments import check_generator
+from cascade.diffusion.arguments import check_count, check_generator
 from cascade.diffusion.painting import PaintingSettings, Solver
 from cascade.diffusion.partial import blurred, denoise_from, timesteps, towards
 from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
@@ -151,6 +151,7 @@ class SketchPipeline(HubStage, DiffusionPipeline):
         steps than t_start.
         """
         check_generator(generator)
+        check_count("micro_batch_size", micro_batch_size)
         how = self.painting(**painting)
         seed = seed_from(generator)
         if (annotations is None) == (sketches is None):

@@ -38,6 +38,13 @@ def test_the_front_matter_is_read_back(tmp_path):
     assert "- Planes: mine, licence: CC BY 4.0, me" in card.text
     assert "80 steps of 4" in card.text
     assert "/somewhere/mine" not in card.content
+    mine = tmp_path / "patients" / "sketch.json"
+    mine.parent.mkdir()
+    mine.touch()
+    said = written(tmp_path, annotations="/somewhere/theirs", sketch=str(mine)).content
+    assert "theirs" not in said
+    assert str(tmp_path) not in said
+    assert '"sketch": "patients/sketch.json"' in said
 
 
 def test_an_unknown_licence_has_a_name_and_made_up_shapes_are_data(tmp_path):

@@ -68,6 +68,24 @@ def test_resuming_does_not_depend_on_the_config_that_is_shown(tmp_path, content)
     assert json.loads((tmp_path / "training_config.json").read_text())["max_train_steps"] == 24
 
 
+def test_what_was_gone_on_with_from_an_older_checkpoint_is_what_is_kept(tmp_path):
+    train(tmp_path, checkpoints_total_limit=5)
+    assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-16", "checkpoint-24", "checkpoint-8"]
+    older = str(tmp_path / "checkpoint-8")
+    train(tmp_path, resume_from_checkpoint=older, checkpointing_steps=3, checkpoints_total_limit=2, stop_after=13)
+    assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-12", "checkpoint-9"]
+    _, steps = train(tmp_path, resume_from_checkpoint="latest")
+    assert steps[0].number == 13
+
+
+def test_the_average_goes_on_as_it_is_told(tmp_path, caplog):
+    train(tmp_path, stop_after=8)
+    train(tmp_path, resume_from_checkpoint="latest", ema_decay=0.5)
+    (average,) = (part for name, part in read_record(tmp_path / "checkpoint-24")["parts"].items() if "average" in name)
+    assert average["dict"]["decay"] == 0.5
+    assert "going on with --ema_decay 0.5, where it was 0.9" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -4,13 +4,14 @@ import shutil
 
 import pytest
 import torch
-from diffusers import UNet2DModel
+from diffusers import DDIMScheduler, UNet2DModel
 
 from cascade.commands.cli import main
+from cascade.diffusion.sampling import denoise
 from cascade.generation.shards import folder_sha256, load_job
 from cascade.hub.embedded import embedded
-from cascade.hub.few_steps import FEW_STEPS, save_few_steps
-from cascade.hub.folders import ModelError
+from cascade.hub.few_steps import save_few_steps
+from cascade.hub.folders import FEW_STEPS, ModelError
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
 
 
@@ -77,3 +78,18 @@ def test_a_model_without_weights_for_few_steps_says_so(tmp_path, capsys):
     assert folder_sha256(tmp_path / "model") == folder_sha256(
         embedded("nuclei2d")
     )  # sets begun without are gone on with
+
+
+@pytest.mark.parametrize(("steps", "order"), [(2, 2), (4, 1)])
+def test_what_was_taught_ddims_steps_makes_them(steps, order, folder):
+    """Of two steps DPM-Solver++ of the second order makes the same."""
+    base, distilled = (MaskDDPMPipeline.from_pretrained(folder) for _ in range(2))
+    distilled.register_to_config(num_inference_steps=steps)
+    save_few_steps(base, distilled, folder, rank=1)
+    loaded = MaskDDPMPipeline.from_pretrained(folder, few_steps=True)
+    assert loaded.scheduler.config.solver_order == order
+    ddim = DDIMScheduler.from_config(loaded.scheduler.config, clip_sample=False, set_alpha_to_one=True)
+    noise, ends = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)), []
+    for scheduler in (loaded.scheduler, ddim):
+        ends.append(denoise(lambda sample, t, told: 0.3 * sample, scheduler, noise, {}, steps))
+    assert torch.allclose(*ends, atol=1e-3)

@@ -185,3 +185,14 @@ def test_stacks_go_on_from_the_model_of_stacks(ctc_sparse_3d, did, tmp_path):
         assert usual_base(planned("out", source)) == usual
         assert main(["fit", str(source), "--output_dir", str(tmp_path / usual), *skip]) == 0
         assert json.loads((tmp_path / usual / "fit.json").read_text())["plan"]["base_model"] == usual
+
+
+def test_images_that_have_changed_since_are_told_of(did, tmp_path, capsys):
+    source = write_ctc_2d(tmp_path / "images", 2)
+    plan = planned(tmp_path / "images" / "out", source, skip=("texture",))  # what is written inside is no change
+    fit(plan)
+    fit(plan)
+    assert "has changed since" not in capsys.readouterr().err
+    next((source / "01_GT" / "SEG").glob("*.tif")).unlink()
+    fit(plan)
+    assert f"{source} has changed since {plan.output_dir} was begun" in capsys.readouterr().err

@@ -13,6 +13,9 @@ from cascade.commands import fit_raw
 from cascade.commands.cli import main
 from cascade.commands.fit import fit
 from cascade.commands.settings import FitSettings
+from cascade.data.conditioned import read_annotated
+from cascade.data.images import read_scenes
+from cascade.reading import DataError
 from cascade.training import train_sketch_ddpm
 
 SPACING = (0.5, 0.5)
@@ -98,3 +101,36 @@ def test_training_goes_on_from_the_nearest_embedded_model(folders, tmp_path):
     for (organism, source), name in wanted.items():
         assert fit_raw.base_of(FitSettings(source, output_dir=out, simulate=organism)) == name
     assert fit_raw.base_of(FitSettings(stacks, output_dir=out, simulate="tissue", base_model=str(base))) == str(base)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"simulate": "nucleii"}, "there is no organism nucleii: `simulate` takes auto, "),
+        ({"simulate": "labels"}, "there is no organism labels"),
+        ({"simulate": "tribolium"}, "tribolium has its own voxels, which no model paints"),
+        ({"simulate": "celegans"}, "celegans is of 3 axes, and .* holds images of 2"),
+        ({"simulate": "nuclei", "bank": 5}, "bank means nothing with `simulate`"),
+        ({"simulate": "nuclei", "sparse": True}, "sparse means nothing with `simulate`"),
+    ],
+)
+def test_what_cannot_be_simulated_is_said_before_the_first_step(words, message, folders, here):
+    images, base, out = folders
+    with pytest.raises(ValueError, match=message):
+        fit(FitSettings(images, output_dir=out, base_model=str(base), **words))
+    assert here == []
+
+
+def test_planes_of_tissue_go_on_from_the_model_of_planes(folders):
+    images, _, out = folders
+    assert fit_raw.base_of(FitSettings(images, output_dir=out, simulate="tissue")) == "sketch2d"
+
+
+@pytest.mark.parametrize(("factor", "message"), [(1 / 65535, "intensities up to"), (-1.0, "intensities down to")])
+def test_images_that_would_lose_as_whole_numbers_are_refused(factor, message, folders):
+    images, _, _ = folders
+    for path in images.iterdir():
+        tifffile.imwrite(path, tifffile.imread(path).astype(np.float32) * factor)
+    for read in (read_scenes, read_annotated):
+        with pytest.raises(DataError, match=message):
+            read(images)

@@ -11,8 +11,7 @@ from made_up import tiny_gan_pipeline, tiny_sketch_pipeline
 import cascade
 from cascade.hub.cards import card_data
 from cascade.hub.embedded import embedded
-from cascade.hub.few_steps import FEW_STEPS
-from cascade.hub.folders import model_index
+from cascade.hub.folders import FEW_STEPS, model_index
 from cascade.pipelines.cascade import CascadePipeline
 from cascade.pipelines.conditional_gan import ConditionalGANPipeline
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline

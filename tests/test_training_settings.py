@@ -5,9 +5,27 @@ import sys
 import pytest
 from toy_training import settings
 
-from cascade.training import train_controlnet, train_ldm, train_mask_ddpm, train_multiview
+from cascade.training import (
+    train_controlnet,
+    train_distilled_sketch,
+    train_gan,
+    train_ldm,
+    train_mask_ddpm,
+    train_multiview,
+    train_sketch_ddpm,
+)
 from cascade.training.script import parse, run
 from cascade.training.start import claimed, make_accelerator
+
+
+@pytest.mark.parametrize("script", [train_sketch_ddpm, train_gan, train_distilled_sketch])
+def test_required_settings_are_enough(script):
+    given = ["--data", "images", "--output_dir", "out"]
+    given += ["--base_model", "sketch2d"] if script is train_distilled_sketch else []
+    made = parse(script.Settings, "", given)
+    usual = next(one.default for one in dataclasses.fields(script.Settings) if one.name == "patch_size")
+    assert made.patch_size == usual
+    assert parse(script.Settings, "", [*given, "--patch_size", "64", "96"]).patch_size == (64, 96)
 
 
 def test_switches_need_no_true():

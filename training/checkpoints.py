@@ -39,7 +39,8 @@ def checkpoints(output: Path) -> list[Path]:
 def save_checkpoint(
     output: Path, record: Mapping[str, Any], parts: Mapping[str, Stateful], *, step: int, limit: int
 ) -> Path:
-    """Write `checkpoint-STEP`, then drop all but the newest `limit`; one process only.
+    """Write `checkpoint-STEP`, then drop all but the newest `limit`, and those of later steps, which are of a training
+    that was gone on with from an older checkpoint; one process only.
 
     record: plain values of the whole training, which `read_record` gives back. parts: what is put away, by the names
     of their files. Written under a temporary name and renamed: a full disk never costs the previous checkpoint.
@@ -50,10 +51,12 @@ def save_checkpoint(
     plain = {name: _save(partial / f"{name}.safetensors", part.state_dict()) for name, part in parts.items()}
     whole = {"version": _VERSION, "step": step, **record, "parts": plain}
     (partial / _STATE).write_text(json.dumps(whole, indent=1), encoding="utf-8")
-    if final.exists():  # of a training that was gone on with from an older one
+    if final.exists():  # of that training, too
         final.rename(output / f"partial-checkpoint-{step}-before")
     partial.rename(final)
-    for old in checkpoints(output)[:-limit]:
+    found = checkpoints(output)
+    own = found.index(final) + 1
+    for old in [*found[:own][:-limit], *found[own:]]:
         old.rename(output / f"partial-{old.name}")  # never seen half removed
     remove_partial(output)
     return final

@@ -176,6 +176,7 @@ def _resume(
     for update in running:
         if update.average is not None:
             update.average.to(accelerator.device)  # a checkpoint's averages are read to the CPU
+            update.average.decay = update.decay  # the checkpoint's comes with them
     step = int(before["step"])
     log.info("resuming from %s at step %d of %d", folder, step, settings.max_train_steps)
     return step

@@ -28,13 +28,18 @@ def parse(settings: type[Made], description: str | None, argv: list[str] | None 
     defaults = {f.name: f.default for f in dataclasses.fields(settings)}
     parser.add_class_arguments(settings, skip=set(lists))
     for name, kind in sorted(lists.items()):  # --data A B, as well as a YAML list
-        given: dict[str, Any] = {"required": True} if name == "data" else {"default": defaults[name]}
+        given: dict[str, Any] = {"required": True} if name == "data" else {"default": _listed(defaults[name])}
         parser.add_argument(f"--{name}", nargs="+", type=kind, **given)
     parser.error = _told  # type: ignore[method-assign,assignment]
     switches = {f"--{f.name}" for f in dataclasses.fields(settings) if f.type is bool}
     values = parser.parse_args(_switched_on(sys.argv[1:] if argv is None else argv, switches)).as_dict()
     values.pop("config", None)
     return settings(**values)
+
+
+def _listed(value: Any) -> Any:
+    """jsonargparse writes into the default of a flag with several values."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _told(message: str, error: Exception | None = None) -> NoReturn:
@@ -54,7 +59,7 @@ def run(main: Callable[[list[str] | None], None], argv: list[str] | None = None)
     """Run a script's `main`; a mistake in the input ends the program with one line and code 1, Ctrl-C with 130."""
     code = exit_code(
         lambda: main(argv),
-        main.__module__.split(".")[-1],
+        Path(main.__code__.co_filename).stem,
         kept="stopped before the training began",
         smaller="give a smaller --train_batch_size",
         mistakes=(TrainingDiverged,),

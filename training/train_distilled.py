@@ -25,7 +25,7 @@ from cascade.diffusion.networks import Controlled, Outlines
 from cascade.diffusion.sampling import denoise
 from cascade.evenly import evenly
 from cascade.hub.embedded import stage_of
-from cascade.hub.few_steps import save_few_steps
+from cascade.hub.few_steps import first_order, save_few_steps
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
 from cascade.pipelines.texture import TexturePipeline, decode_latents
 from cascade.rng import torch_stream
@@ -93,7 +93,7 @@ def _train(settings: Settings) -> None:
     fixed = {name: getattr(settings, name) for name in ("stage", "num_inference_steps", "substeps")}
     for step in training_loop([Update(loss=loss, network=student, identity=fixed)], data, settings, accelerator):
         if step.preview and accelerator.is_main_process:
-            drawn = denoise(student, pipeline.scheduler, noise, told, few)
+            drawn = denoise(student, first_order(pipeline.scheduler), noise, told, few)
             pairs = torch.cat([_seen(pipeline, wanted), _seen(pipeline, drawn)])
             draw_preview(pairs.cpu().numpy(), settings, step, columns=_SHOWN)
     if accelerator.is_main_process:

@@ -54,9 +54,10 @@ class Running:
         self.max_grad_norm = how.max_grad_norm
         self.rate = learning_rate_schedule(how, settings.max_train_steps)
         self.loss, self.optimizer = accelerator.prepare(update.loss, make_optimizer(how, self.parameters))
+        self.decay = how.ema_decay
         self.average: EMAModel | None = None
         if how.use_ema:
-            self.average = EMAModel(self.parameters, decay=how.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
+            self.average = EMAModel(self.parameters, decay=self.decay, use_ema_warmup=True, power=0.75, foreach=True)
         self.losses: list[tuple[int, torch.Tensor]] = []  # since the last log, with their micro steps
         self.mean = float("nan")
 

@@ -13,6 +13,7 @@ from cascade.commands.child import run_child
 from cascade.commands.fit_plan import announced, beyond_budget
 from cascade.commands.fit_progress import RECORD, Progress
 from cascade.commands.settings import FitSettings, Step
+from cascade.commands.simulate import contents
 from cascade.evaluation.settings import EvaluateSettings
 from cascade.files import STATE, exclusive
 from cascade.hub.folders import base_model_folder, model_index
@@ -27,6 +28,7 @@ _SCRIPTS = {"mask": "cascade.training.train_mask_ddpm", "texture": "cascade.trai
 _SHARES = {"mask": 0.3, "texture": 0.7}  # of the time for training
 _TRIAL = 4  # steps that tell how long one takes
 _FEWEST = 50  # steps, whatever the budget
+_CHANGED = "{} has changed since {} was begun, which goes on with what was read then: name another --output_dir for it"
 SAID_ABOVE = "its message is above"  # of a step that is a process of its own
 
 
@@ -46,6 +48,10 @@ def fit(plan: FitSettings) -> Path:
     check_not_input(output, plan.source)
     with exclusive(output, "cascade fit"):
         state = Progress.load(output / RECORD, plan)
+        if not state.is_of(contents(plan.source, output)):
+            print(_CHANGED.format(plan.source, output), file=sys.stderr)
+        if plan.simulate and "generate" not in state.done:
+            fit_raw.check_organism(plan)
         if "texture" in steps and "texture" not in (*plan.skip, *state.done):
             base_model_folder(_stage(plan, "texture"))  # hours before it is asked for
         if plan.test is not None and "evaluate" not in plan.skip:

@@ -20,6 +20,8 @@ class Progress:
     plan: dict[str, str]
     done: list[str] = field(default_factory=list)
     train_steps: dict[str, int] = field(default_factory=dict)
+    contents: str = ""
+    """A hash of what the images' folder held as the work began; empty in records of earlier versions."""
 
     @classmethod
     def load(cls, path: Path, plan: FitSettings) -> "Progress":
@@ -45,7 +47,13 @@ class Progress:
                 f"{path.parent} holds the work of another plan (other {', '.join(changed)}): name another folder, "
                 "or remove it"
             )
-        return cls(path, fixed, done, steps)
+        return cls(path, fixed, done, steps, str(record.get("contents", "")))
+
+    def is_of(self, contents: str) -> bool:
+        """Whether the work was begun with these images, as it is where nothing is done yet."""
+        if not self.contents or not (self.done or self.train_steps):
+            self.contents = contents
+        return self.contents == contents
 
     def finish(self, step: str) -> None:
         self.done.append(step)

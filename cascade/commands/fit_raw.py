@@ -1,5 +1,6 @@
 """From raw images without any annotation to an annotated data set: simulate, train, tune, generate, evaluate."""
 
+import dataclasses
 import json
 import sys
 import time
@@ -15,6 +16,7 @@ from cascade.evaluation.settings import EvaluateSettings
 from cascade.files import STATE
 from cascade.locks import scratch
 from cascade.reading import read_image
+from cascade.simulators.catalogue import ORGANISMS
 
 _SCRIPT = "cascade.training.train_sketch_ddpm"
 _BASES = {2: "sketch2d", 3: "sketch3d"}
@@ -23,6 +25,23 @@ _PATCH = {2: (128, 128), 3: (32, 64, 64)}
 _BATCH = {2: 8, 3: 2}
 _TRIAL = 4  # steps that tell how long one takes
 _FEWEST, _MOST = 50, 50_000
+
+
+def check_organism(plan: FitSettings) -> None:
+    """Raise ValueError for an organism that there is not, or that is not of the images' dimension."""
+    name, axes = plan.simulate or "", len(_shape(plan))
+    known = [one for one in ORGANISMS if one != "labels"]
+    if name == "auto" or name in FITTED:
+        return
+    if name not in known:
+        raise ValueError(f"there is no organism {name}: `simulate` takes auto, {', '.join(known)}")
+    usual = ORGANISMS[name].settings_class()()
+    if "spacing_um" not in {one.name for one in dataclasses.fields(usual)}:
+        raise ValueError(f"{name} has its own voxels, which no model paints: simulate it, resample, and paint that")
+    if len(usual.canvas_size) != axes:
+        raise ValueError(
+            f"{name} is of {len(usual.canvas_size)} axes, and {plan.source} holds images of {axes}: name another one"
+        )
 
 
 def train(plan: FitSettings, output: Path, state: Progress) -> None:
@@ -98,7 +117,7 @@ def base_of(plan: FitSettings) -> str:
     if plan.base_model:
         return plan.base_model
     axes = len(_shape(plan))
-    tissue = plan.simulate in _TISSUES or (plan.simulate == "auto" and axes == 3 and _shows_membranes(plan))
+    tissue = axes == 3 and (plan.simulate in _TISSUES or (plan.simulate == "auto" and _shows_membranes(plan)))
     return "membrane3d" if tissue else _BASES[axes]
 
 

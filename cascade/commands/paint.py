@@ -34,7 +34,7 @@ from cascade.generation.simulation import (
     some_of,
 )
 from cascade.hub import folders as hub
-from cascade.hub.few_steps import FEW_STEPS
+from cascade.hub.folders import FEW_STEPS
 from cascade.hub.statistics import saved_statistics
 from cascade.memory import keep_freed
 from cascade.ownership import check_outside

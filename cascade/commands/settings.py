@@ -73,6 +73,9 @@ class FitSettings:
         if not 0 < self.budget < math.inf:
             raise ValueError(f"budget must be minutes above 0, got {self.budget:g}")
         at_least(self, num_images=1, bank=1, seed=0)
+        for name in ("bank", "sparse", "crop_size", "pixel_size_um") if self.simulate else ():
+            if getattr(self, name):
+                raise ValueError(f"{name} means nothing with `simulate`, which cuts no crops: leave it out")
 
 
 @dataclass(frozen=True)

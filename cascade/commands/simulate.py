@@ -101,7 +101,7 @@ def fitted(organism: str, settings: SimulateSettings, given: dict[str, Any]) -> 
     picture, record = (output.with_name(f"{output.name}_like.{kind}") for kind in ("png", "json"))
     how = {name: given.get(name, ()) for name in ("spacing_um", "canvas_size")}
     looked = [settings.like_sequences, settings.like_channel]
-    of = json.loads(json.dumps([organism, how, *looked, __version__, _contents(folder, output.parent)]))
+    of = json.loads(json.dumps([organism, how, *looked, __version__, contents(folder, output.parent)]))
     if (kept := _kept(record, of)) is not None:
         print(f"{kept[0]}, as it was fitted before: see {record}")
         return kept
@@ -128,7 +128,7 @@ def files_of(files: Sequence[LabelFile]) -> list[Path]:
     return list(dict.fromkeys(path for file in files for path in file.files))
 
 
-def _contents(folder: Path, but: Path) -> str:
+def contents(folder: Path, but: Path) -> str:
     """A hash of the names, sizes and times of all files in a folder, but for those in another one that lies in it."""
     digest = hashlib.sha256(str(folder.resolve()).encode())
     for path in sorted(folder.rglob("*")):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from cascade.annotation import Annotation
+from cascade.data.frame_checks import check_range
 from cascade.data.label_sets import find_labels
 from cascade.data.patches import fit_window
 from cascade.data.seen import look_at
@@ -80,6 +81,8 @@ def read_annotated(
     if found.paths is None:
         raise DataError(f"{source}: labels without images; name the folder that holds the images")
     images = list(found.images() or ())
+    for path, image in zip(found.paths, images, strict=True):
+        check_range(path, image)
     if len(images) == 1:
         log.warning("%s: one image, which a discriminator soon knows by heart: keep the augmentation on", source)
     own = [Annotation.of_labels(matched_slices(_unsigned(labels)), found.spacing_um) for labels in found.labels]

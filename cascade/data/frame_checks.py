@@ -70,19 +70,22 @@ def _check_size(frame: Frame, image: npt.NDArray[Any]) -> None:
 
 def _check_intensities(frame: Frame, image: npt.NDArray[Any]) -> None:
     """Crops are stored as uint16: an image that would lose by that is refused."""
-    lowest, highest = float(image.min()), float(image.max())
-    if lowest < 0:
-        raise DataError(
-            f"{frame.image_path}: intensities down to {lowest:g}; subtract the lowest of all images, save as uint16"
-        )
+    check_range(frame.image_path, image)
     plane = image if frame.z is None else image[frame.z]
     if plane.min() == plane.max():
         where = "" if frame.z is None else f" of slice {frame.z}"
         raise DataError(f"{frame.image_path}: all pixels{where} are {plane.flat[0]}; export it again, or remove it")
+
+
+def check_range(path: Path, image: npt.NDArray[Any]) -> None:
+    """Raise DataError for an image that would lose something as uint16, which is what is painted."""
+    lowest, highest = float(image.min()), float(image.max())
+    if lowest < 0:
+        raise DataError(f"{path}: intensities down to {lowest:g}; subtract the lowest of all images, save as uint16")
     if image.dtype.kind == "f" and highest <= 16:
-        raise DataError(f"{frame.image_path}: intensities up to {highest:g}; save it as uint16, stretched to 0…65535")
+        raise DataError(f"{path}: intensities up to {highest:g}; save it as uint16, stretched to 0…65535")
     if highest > np.iinfo(np.uint16).max:
-        raise DataError(f"{frame.image_path}: intensities up to {highest:g}; save it as uint16, divided to fit 65535")
+        raise DataError(f"{path}: intensities up to {highest:g}; save it as uint16, divided to fit 65535")
 
 
 def _check_copy(frame: Frame, image: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:

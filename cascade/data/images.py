@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cascade.data.frame_checks import check_range
 from cascade.data.frames import Frame
 from cascade.data.listing import images_in
 from cascade.data.pairs import IMAGE_FOLDERS
@@ -66,7 +67,7 @@ def read_scenes(
 
     channel: one of several, by its name or its number from 1, alone. time_as_depth: planes of one sequence, or folder,
     are one volume (C, T, Y, X), named by its first file. Raises DataError for images of other numbers of channels or
-    axes than the others, and frames of several sizes.
+    axes than the others, frames of several sizes, and images that would lose something as uint16.
     """
     if isinstance(source, str | Path):
         groups = find_images(Path(source), sequences) if not Path(source).is_file() else [[Path(source)]]
@@ -76,6 +77,8 @@ def read_scenes(
     images: list[npt.NDArray[Any]] = []
     for group in groups:
         own = [read_channels(path, channels) if channel is None else read_image(path, channel)[None] for path in group]
+        for path, one in zip(group, own, strict=True):
+            check_range(path, one)
         if time_as_depth:
             odd = next((n for n, one in enumerate(own) if one.ndim != 3 or one.shape != own[0].shape), None)
             if odd is not None:

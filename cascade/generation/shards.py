@@ -19,7 +19,7 @@ from cascade.files import STATE, BrokenRecord, read_record, replacing
 from cascade.generation.jobs import Job, check_same, load_job, start
 from cascade.generation.marks import SHOWN, Mark, faults
 from cascade.generation.painting import Made, Make, Write
-from cascade.hub.few_steps import FEW_STEPS
+from cascade.hub.folders import FEW_STEPS
 from cascade.locks import one_at_a_time, remove_dead, scratch, shared
 from cascade.ownership import (
     UNKNOWN,

@@ -74,11 +74,10 @@ pipeline = {load}.from_pretrained("this folder or repository")
     measured = (
         f"## Metrics\n\nOf the samples drawn at the end of the training.\n\n| | |\n|---|---|\n{rows}\n" if rows else ""
     )
+    private = ("output_dir", "data", "annotations", "hub_model_id", "resume_from_checkpoint")
     kept = {
-        k: v for k, v in settings.items() if k not in ("output_dir", "data", "hub_model_id", "resume_from_checkpoint")
+        k: _public(v) if isinstance(v, str | Path) and str(v) else v for k, v in settings.items() if k not in private
     }
-    if kept.get("base_model"):
-        kept["base_model"] = _public(kept["base_model"])
     front = _front(
         title,
         load,
@@ -223,6 +222,6 @@ def _listed(names: str | list[str] | None) -> list[str]:
     return [names] if isinstance(names, str) else list(names or ())
 
 
-def _public(model: str) -> str:
-    """A repository's id as it is; of a local folder the end of its path, which says nothing about the machine."""
-    return "/".join(Path(model).parts[-2:]) if Path(model).exists() else model
+def _public(name: str | Path) -> str:
+    """A repository's id, or any word, as it is; of a local path its end, which says nothing about the machine."""
+    return "/".join(Path(name).parts[-2:]) if Path(name).is_absolute() or Path(name).exists() else str(name)

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler, SchedulerMixin
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from cascade.files import replacing
-from cascade.hub.folders import ModelError
+from cascade.hub.folders import FEW_STEPS, ModelError
 from cascade.hub.low_rank import add_difference, low_rank_difference
 
-FEW_STEPS = "few_steps.safetensors"
 _STEPS = "num_inference_steps"
+_SAME = 2  # steps, of which either order is the same
 _HOW = (_STEPS, "solver", "t_start")
 
 
@@ -41,6 +41,13 @@ def has_few_steps(folder: Path) -> bool:
     return any((folder / stage / FEW_STEPS).is_file() for stage in ("mask", "texture"))
 
 
+def first_order(scheduler: SchedulerMixin) -> SchedulerMixin:
+    """One that makes DDIM's steps: DPM-Solver++ of the first order."""
+    if isinstance(scheduler, DPMSolverMultistepScheduler):
+        return DPMSolverMultistepScheduler.from_config(scheduler.config, solver_order=1)
+    return scheduler
+
+
 def add_few_steps(pipeline: DiffusionPipeline, folder: Path) -> bool:
     """Make a stage that was loaded from a folder draw in few steps, if the folder says how; `hub.ModelError` if what it
     says is of another stage. Returns whether it does."""
@@ -61,4 +68,6 @@ def add_few_steps(pipeline: DiffusionPipeline, folder: Path) -> bool:
             f"{path}: does not belong to this stage ({error}); copy the model again, or remove it"
         ) from error
     pipeline.register_to_config(**how)
+    if "solver" not in told and how[_STEPS] > _SAME:
+        pipeline.register_modules(scheduler=first_order(pipeline.scheduler))  # with whose steps it was taught
     return True

@@ -10,6 +10,8 @@ from typing import Any
 from cascade.hub.embedded import NAMES, embedded
 
 _PACKAGE = "cascade."
+FEW_STEPS = "few_steps.safetensors"
+"""A stage's second set of weights, see `few_steps`."""
 _WANTED = ("*.json", "*.safetensors", "*.md", "*.txt", "*.png")
 _NOT_NEEDED = ("*.fp16.*", "*.non_ema.*", "safety_checker/*")  # gigabytes of a Stable Diffusion
 
@@ -25,9 +27,10 @@ def model_folder(path_or_repo_id: str | Path, revision: str | None = None, token
     Raises ModelError if there is neither such a folder nor such a repository, if it holds crops, or if a component has
     pickled weights but no safetensors.
     """
-    folder = embedded(path_or_repo_id) if path_or_repo_id in NAMES else Path(path_or_repo_id)
+    name = str(path_or_repo_id)
+    folder = embedded(name) if name in NAMES else Path(name)
     if not folder.is_dir():
-        folder = _download(str(path_or_repo_id), revision, token)
+        folder = _download(name, revision, token)
     if any(folder.glob("data/*.parquet")):
         raise ModelError(
             f"{folder}: holds crops of 'cascade prepare', not a model; train one on them: cascade train mask"
@@ -151,6 +154,7 @@ def _download(repo_id: str, revision: str | None, token: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     wanted = ["*/*.safetensors" if name == "*.safetensors" else name for name in _WANTED]  # no single-file models
+    wanted.append(FEW_STEPS)  # of a stage alone, where it lies beside the index
     unwanted = list(_NOT_NEEDED)
     try:
         return Path(

@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
 from cascade.hub import folders as hub
-from cascade.hub.few_steps import FEW_STEPS, add_few_steps
+from cascade.hub.few_steps import add_few_steps
+from cascade.hub.folders import FEW_STEPS
 
 _FAILURES = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, OSError, SafetensorError)
 
