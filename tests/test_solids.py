@@ -140,6 +140,9 @@ def test_slices_are_grown_to_silhouettes():
     grown = silhouettes_of_slices(masks, np.array([0.0, 0.6, -0.95]))
     areas = grown.sum((1, 2)) / masks.sum((1, 2))
     np.testing.assert_allclose(areas, [1, 1 / (1 - 0.36), 1 / (1 - 0.64)], rtol=0.06)
+    (wide,) = silhouettes_of_slices(ellipse((64, 64), (32, 30), (12, 27))[None], np.array([0.6]))
+    assert not wide[:, [0, -1]].any()  # what has no room grows less, and is not cut off
+    assert np.ptp(np.flatnonzero(wide.any(0))) == pytest.approx(57, abs=2)
 
 
 def test_cells_that_are_cut_are_left_out():

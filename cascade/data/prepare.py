@@ -83,9 +83,12 @@ def _prepare(settings: PrepareSettings) -> Path:
     planes, names, images = _read_planes(frames, slices, stream(seed, "planes"), notes, sparse)
     sides = [side for plane in planes for side in longer_sides_um(plane, spacing[-2:])]
     sizes = choose_sizes(source, sides, spacing[-1], settings.crop_size, settings.pixel_size_um)
-    crop_size, pixel_um = sizes.crop_size, sizes.pixel_size_um
     halo = fit_halo(planes)
     statistics, found = fit_statistics(source.name, licence, images, planes, spacing, halo, seed)
+    if statistics.axial is not None and statistics.middles_um:  # the cells of a layer are wider than where they are cut
+        sides = [side / statistics.axial.section for side in sides]
+        sizes = choose_sizes(source, sides, spacing[-1], settings.crop_size, settings.pixel_size_um)
+    crop_size, pixel_um = sizes.crop_size, sizes.pixel_size_um
     heights = _relative_heights(images, found)
     numbers = {frame.name: n for n, frame in enumerate(f for image in images for f in image.frames)}
     rows = []

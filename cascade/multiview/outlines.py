@@ -43,12 +43,16 @@ def silhouettes_of_slices(masks: npt.NDArray[Any], height: npt.NDArray[Any]) -> 
 
     An annotation shows a cell where the slice happens to cut it. At height u an ellipsoid's cross-section is √(1 − u²)
     of its silhouette's size; u is taken no nearer to the top than 0.8. Masks (B, H, W) bool in and out, about their
-    centroids; what would leave the crop is cut off.
+    centroids; what would leave the crop grows less.
     """
+    last = np.array(masks.shape[1:]) - 2  # one pixel stays free
     grown = np.empty_like(masks)
     for n, (mask, u) in enumerate(zip(masks, height, strict=True)):
         scale = np.sqrt(1 - min(abs(float(u)), 0.8) ** 2)
-        centre = np.argwhere(mask).mean(0)
+        inside = np.argwhere(mask)
+        centre = inside.mean(0)
+        reach = np.maximum([centre - inside.min(0), inside.max(0) - centre], 1e-3)
+        scale = max(scale, min(1.0, float((reach / np.maximum([centre - 1, last - centre], 1e-3)).max())))
         distance = signed_distance(mask, (1, 1))
         grown[n] = ndimage.affine_transform(distance, [scale, scale], centre * (1 - scale), order=1, mode="nearest") < 0
     return grown
