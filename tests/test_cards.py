@@ -41,7 +41,9 @@ def test_the_front_matter_is_read_back(tmp_path):
     mine = tmp_path / "patients" / "sketch.json"
     mine.parent.mkdir()
     mine.touch()
-    said = written(tmp_path, annotations="/somewhere/theirs", sketch=str(mine)).content
+    words = "CC BY 4.0, " + "whom to cite, " * 100  # longer than a file's name may be
+    said = written(tmp_path, annotations="/somewhere/theirs", sketch=str(mine), licence=words).content
+    assert words in said
     assert "theirs" not in said
     assert str(tmp_path) not in said
     assert '"sketch": "patients/sketch.json"' in said

@@ -5,13 +5,14 @@ import shutil
 import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
+from huggingface_hub.utils import filter_repo_objects
 
 from cascade.commands.cli import main
 from cascade.diffusion.sampling import denoise
 from cascade.generation.shards import folder_sha256, load_job
 from cascade.hub.embedded import embedded
 from cascade.hub.few_steps import save_few_steps
-from cascade.hub.folders import FEW_STEPS, ModelError
+from cascade.hub.folders import FEW_STEPS, ModelError, model_folder
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
 
 
@@ -93,3 +94,11 @@ def test_what_was_taught_ddims_steps_makes_them(steps, order, folder):
     for scheduler in (loaded.scheduler, ddim):
         ends.append(denoise(lambda sample, t, told: 0.3 * sample, scheduler, noise, {}, steps))
     assert torch.allclose(*ends, atol=1e-3)
+
+
+def test_a_stage_on_the_hub_is_downloaded_with_them(monkeypatch, tmp_path):
+    asked = {}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: asked.update(how) or str(tmp_path))
+    assert model_folder("someone/sketches") == tmp_path
+    found = list(filter_repo_objects([FEW_STEPS, "one_file.safetensors"], allow_patterns=asked["allow_patterns"]))
+    assert found == [FEW_STEPS]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -224,4 +225,4 @@ def _listed(names: str | list[str] | None) -> list[str]:
 
 def _public(name: str | Path) -> str:
     """A repository's id, or any word, as it is; of a local path its end, which says nothing about the machine."""
-    return "/".join(Path(name).parts[-2:]) if Path(name).is_absolute() or Path(name).exists() else str(name)
+    return "/".join(Path(name).parts[-2:]) if Path(name).is_absolute() or os.path.exists(name) else str(name)
