@@ -86,6 +86,14 @@ def test_the_average_goes_on_as_it_is_told(tmp_path, caplog):
     assert "going on with --ema_decay 0.5, where it was 0.9" in caplog.text
 
 
+@pytest.mark.parametrize(("schedule", "told"), [("linear", True), ("constant", False)])
+def test_a_learning_rate_that_jumps_as_training_goes_on_is_told_of(schedule, told, tmp_path, caplog):
+    train(tmp_path, max_train_steps=8, lr_scheduler=schedule, learning_rate=0.1)
+    train(tmp_path, max_train_steps=24, lr_scheduler=schedule, learning_rate=0.1, resume_from_checkpoint="latest")
+    words = "where it was 8: the learning rate of network, which linear sets by it, is 0.08 now, and was to be 0"
+    assert (words in caplog.text) == told
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -10,7 +10,6 @@ import tifffile
 from conftest import ball_stack, field_of_view, glass_stack, write_ctc_2d
 
 from cascade.commands.cli import main
-from cascade.data.axial import Census
 from cascade.data.crowding import _soft_ellipsoid, clustering_of_stacks
 from cascade.data.dataset import CropDataset, crop_size_of
 from cascade.data.frames import DataError
@@ -325,15 +324,22 @@ def test_the_clustering_of_stacks_is_found_in_their_slices(truth):
     """Stacks of ellipsoids put next to each other, or anywhere: single slices tell which."""
     shape, spacing, rng = (30, 90, 90), (2.0, 1.0, 1.0), np.random.default_rng(0)
     axial = Axial((2.0, 0.1), [0.0, 1.0], [1.0, 0.5], diameter_um=10.0, section=0.95)
-    frames, planes, found = [], [], []
+    frames, planes = [], []
     for _ in range(20):
         cells = [_soft_ellipsoid(2 * d, d, spacing) for d in rng.uniform(8, 12, 14)]
         labels = compose(cells, place([cell.mask for cell in cells], shape, truth, rng), shape)[1]
         frames.append(SimpleNamespace(z=15, labels=lambda plane=labels[15]: plane))
         planes.append(SimpleNamespace(labels=labels[15]))
-        found.append(Census(14, np.zeros((0, 3)), {}))
     fitted = clustering_of_stacks(
-        [SimpleNamespace(frames=frames)], planes, found, axial, shape, spacing, Room(), 1.0, np.random.default_rng(1)
+        [SimpleNamespace(frames=frames)],
+        planes,
+        [14] * 20,
+        axial,
+        shape,
+        spacing,
+        Room(),
+        1.0,
+        np.random.default_rng(1),
     )
     assert len(fitted) == 20
     assert abs(np.mean(fitted) - truth) < 0.35

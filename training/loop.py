@@ -25,6 +25,7 @@ from cascade.training.checkpoints import (
     save_checkpoint,
 )
 from cascade.training.log import add_to_log, cut_log, last_loss
+from cascade.training.optimizers import learning_rate_schedule
 from cascade.training.settings import TrainingSettings
 from cascade.training.update import Running, Update, hold_still, start_updates
 
@@ -178,6 +179,7 @@ def _resume(
             update.average.to(accelerator.device)  # a checkpoint's averages are read to the CPU
             update.average.decay = update.decay  # the checkpoint's comes with them
     step = int(before["step"])
+    _tell_rates(running, step, int(before["settings"]["max_train_steps"]), settings.max_train_steps)
     log.info("resuming from %s at step %d of %d", folder, step, settings.max_train_steps)
     return step
 
@@ -202,6 +204,17 @@ def _tell_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name in sorted(now.keys() - _FREE):
         if name in before and before[name] != now[name]:
             log.warning("going on with --%s %s, where it was %s", name, now[name], before[name])
+
+
+def _tell_rates(running: Sequence[Running], step: int, before: int, now: int) -> None:
+    """Warn where learning rates jump, as those of another number of steps do."""
+    for update in running:
+        was, rate = learning_rate_schedule(update.how, before)(step), update.rate(step)
+        if before != now and abs(rate - was) > 0.01 * update.how.learning_rate:
+            log.warning(
+                "going on with --max_train_steps %d, where it was %d: the learning rate of %s, which %s sets by it, is "
+                "%.3g now, and was to be %.3g", now, before, update.name, update.how.lr_scheduler, rate, was,
+            )  # fmt: skip
 
 
 def _check_finite(update: Running, settings: TrainingSettings, order: BatchOrder) -> None:

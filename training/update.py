@@ -51,7 +51,7 @@ class Running:
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError(f"the update {update.name!r} has nothing to train: all its parameters are frozen")
-        self.max_grad_norm = how.max_grad_norm
+        self.how, self.max_grad_norm = how, how.max_grad_norm
         self.rate = learning_rate_schedule(how, settings.max_train_steps)
         self.loss, self.optimizer = accelerator.prepare(update.loss, make_optimizer(how, self.parameters))
         self.decay = how.ema_decay

@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from cascade.data.axial import Census
 from cascade.data.crops import Plane
 from cascade.data.frames import Annotated
 from cascade.evenly import evenly
@@ -24,7 +23,7 @@ _EDGE_PX = 2.0  # standard deviation of the blur of simulated cells' edges
 def clustering_of_stacks(
     images: list[Annotated],
     planes: list[Plane],
-    found: list[Census],
+    counts: list[int],
     axial: Axial,
     shape: tuple[int, ...],
     spacing_um: tuple[float, ...],
@@ -33,7 +32,8 @@ def clustering_of_stacks(
     rng: np.random.Generator,
 ) -> list[float]:
     """The clustering probability of each annotated frame: that at which cells touch in a plane of simulated stacks as
-    often as in annotated ones, found for the third of frames with few cells, the middle one and that with many.
+    often as in annotated ones, found for the third of frames with few cells, the middle one and that with many. counts:
+    cells of each frame, were its image of that shape.
 
     Simulated are ellipsoids with blurred edges, as many and as large as the frame's own, each frame twice; the plane is
     the annotated one, or where whole stacks are annotated the one that shows most.
@@ -41,7 +41,7 @@ def clustering_of_stacks(
     frames = [frame for image in images for frame in image.frames]
     pooled = np.concatenate([areas_px(plane.labels) for plane in planes])
     probabilities, fitted = np.linspace(0, 1, 6), np.zeros(len(frames))
-    by_count = np.argsort([seen.num_cells for seen in found], kind="stable")
+    by_count = np.argsort(counts, kind="stable")
     for group in np.array_split(by_count, 3 if len(frames) >= _MANY else 1):
         seen, stacks = [], []
         for n in group[evenly(len(group), _MANY)]:
@@ -49,7 +49,7 @@ def clustering_of_stacks(
             plane = labels if z is not None else labels[_fullest(labels)]
             seen.append(touching_fraction(plane, spacing_um[-2:], gap_um))
             own = areas_px(plane)
-            areas = rng.choice(own if len(own) >= 8 else pooled, found[n].num_cells) * spacing_um[-2] * spacing_um[-1]
+            areas = rng.choice(own if len(own) >= 8 else pooled, counts[n]) * spacing_um[-2] * spacing_um[-1]
             diameters = 2 * np.sqrt(areas / np.pi) / axial.section
             heights = diameters * axial.elongations(diameters)
             cells = [_soft_ellipsoid(h, d, spacing_um) for h, d in zip(heights, diameters, strict=True)]

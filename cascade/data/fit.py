@@ -69,11 +69,11 @@ def fit_statistics(
         room = float(np.prod(shape))
         if region:
             room = min(room, np.pi * float(np.prod(region)) / float(np.prod(spacing_um)))
-        density = len(areas) / len(planes) / room
+        density = float(np.mean(counts)) / room
         clustering = [fit_clustering(touching, np.sqrt(areas / np.pi), density, gap_px, draws)]
     else:
         within = room_of(shape, spacing_um, region, middles)
-        clustering = clustering_of_stacks(images, planes, found, axial, shape, spacing_um, within, gap_um, draws)
+        clustering = clustering_of_stacks(images, planes, counts, axial, shape, spacing_um, within, gap_um, draws)
     statistics = Statistics(
         source=source,
         licence=licence,
