@@ -94,7 +94,7 @@ def realism(data: Path, quick: bool, generated: Path | None) -> dict:
             pipeline.set_progress_bar_config(disable=True)
             bank = pipeline.cells(40 if quick else 200, seed=1)
             samples = pipeline(num_images=count, bank=bank, generator=torch.Generator().manual_seed(0)).samples
-            made = field_statistics([s.image for s in samples], [s.labels for s in samples], spacing, reach)
+            made = field_statistics([s.image for s in samples], [s.labels for s in samples], [spacing] * count, reach)
         found[name] = {
             "images": count,
             "generated": _rounded(field_distances(made, real["test"])),
@@ -110,7 +110,7 @@ def _rounded(distances: dict[str, float | None]) -> dict[str, float | None]:
 def _real(folder: Path, truth: str, sequences: list[str] | None, spacing, reach: float, count: int):
     frames, _ = find_frames(folder, truth, sequences)
     some = [frames[n] for n in evenly(len(frames), count)]
-    return field_statistics([f.image() for f in some], [f.labels() for f in some], spacing, reach)
+    return field_statistics([f.image() for f in some], [f.labels() for f in some], [spacing] * len(some), reach)
 
 
 if __name__ == "__main__":

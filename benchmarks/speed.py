@@ -17,12 +17,13 @@ import torch
 from common import machine
 from generation import clocked
 
-from cascade.generation.load import best_device, load
+from cascade.generation.load import load
 from cascade.geometry.cameras import hemisphere
 from cascade.multiview.renders import HarmonicRenders
 from cascade.neus.fit import fit_views
 from cascade.neus.settings import NeuSSettings
 from cascade.population.settings import CascadeSettings, Shapes
+from cascade.processor import best_device
 from cascade.rng import torch_stream
 from cascade.shapes.harmonics import ShapeLaw
 

@@ -1,4 +1,6 @@
-"""What a processor computes fast in."""
+"""What there is to compute with, and what it computes fast in."""
+
+import os
 
 import torch
 
@@ -13,3 +15,10 @@ def fast_bfloat16(device: torch.device | str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     return any(there for name, there in features.items() if name.endswith("bf16"))
+
+
+def best_device() -> str:
+    """This process's GPU, which it shares where there are more processes than GPUs, or the CPU."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 from conftest import field_of_view, tiny_texture
+from diffusers import AutoencoderKL
 from scipy import ndimage
 
 from cascade.evaluation.distribution import (
     all_orientations,
     depth_correlation,
+    distribution,
     encoder_features,
     frechet_distance,
     histogram_distance,
@@ -94,3 +96,19 @@ def test_depth_correlation_is_that_of_the_texture():
     assert found.mean() == pytest.approx(0.6, abs=0.02)
     labels[3:, 5:55, 5:55] = 3  # another cell begins: no pair across the border
     assert len(depth_correlation(image, labels)) == 9
+
+
+def test_sets_of_any_size_are_as_far_from_one_of_their_law():
+    """A Fréchet distance grows as samples grow few: all sets of a report give as many."""
+    rng = np.random.default_rng(0)
+
+    def of_one_law(count):
+        images = ndimage.gaussian_filter(rng.normal(size=(count, 96, 96)), (0, 1, 1)) * 40 + 200
+        labels = np.zeros((96, 96), np.int32)
+        labels[40:60, 40:60] = 1
+        return [LabelledImage(image, labels, (1.0, 1.0)) for image in images]
+
+    vae = AutoencoderKL.from_pretrained(embedded("nuclei2d") / "texture" / "vae")
+    found = distribution(of_one_law(150), of_one_law(200), {"synthetic": of_one_law(400)}, vae, size=96)
+    assert (found["fid_tiles"], found["fid_patches"]) == (150, 0)
+    assert found["fid_scattering_r2s"] == pytest.approx(found["fid_scattering_r2r"], rel=0.1)

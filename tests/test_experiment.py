@@ -167,6 +167,24 @@ def test_labels_that_others_found_are_a_row_of_their_own(stubbed, folders, tmp_p
             EvaluateSettings(**usual, predictions=wrong)
     with pytest.raises(ValueError, match="'both' is a row or a set of the evaluation's own"):
         evaluate(EvaluateSettings(**usual, predictions=[f"both={results}"]))
+    with pytest.raises(DataError, match=r"t000\.tif: the image itself, not labels"):
+        evaluate(EvaluateSettings(**usual, predictions=[f"raw={folders['test'] / '01'}"]))
+    with pytest.raises(ValueError, match="is where the images are read from"):
+        evaluate(EvaluateSettings(**(usual | {"output_dir": folders["made"]})))
+
+
+def test_another_file_of_the_same_name_is_another_pretrained_model(stubbed, folders, tmp_path, monkeypatch):
+    asked, file = [], tmp_path / "model"
+    monkeypatch.setattr(
+        experiment, "published", lambda name, *how: asked.append(name) or (lambda one, **how: one.labels)
+    )
+    usual = dict(real_test=folders["test"], synthetic=[str(folders["made"])], seeds=1, output_dir=tmp_path / "out")
+    keys = []
+    for content in (b"one", b"two"):
+        file.write_bytes(content)
+        evaluate(EvaluateSettings(**usual, pretrained=str(file)))
+        keys.append(json.loads((tmp_path / "out" / "runs" / "none_0.json").read_text())["key"])
+    assert keys[0] != keys[1]
 
 
 def test_few_annotations_can_be_learnt_with_a_loss_that_passes_over_the_rest(stubbed, folders, tmp_path, monkeypatch):

@@ -1,13 +1,14 @@
 """Cellpose's training with a loss that passes over what nobody annotated."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from made_up import labelled_images
 
-from cascade.evaluation.masked import _rate, known_pixels, masked_loss, windows_around
+from cascade.evaluation.masked import _rate, known_pixels, masked_loss, train_masked, windows_around
 from cascade.evaluation.segmenters import CellposeSettings, cellpose3
 
 
@@ -55,6 +56,26 @@ def test_a_window_holds_its_cell_and_lies_in_the_image(place):
     assert np.count_nonzero(labels[window]) == 96
     (everything,) = windows_around(labels, 300)
     assert labels[everything].shape == labels.shape
+
+
+def test_labels_of_a_tall_image_are_left_as_they_are(monkeypatch):
+    """Cellpose counts cells anew in place, and windows as wide as the image are parts of it."""
+    dynamics = pytest.importorskip("cellpose.dynamics")
+    labels = np.zeros((200, 40), np.int32)
+    for n in range(8):
+        labels[24 * n + 4 : 24 * n + 16, 14:26] = 10 * n + 3
+    image, seen = np.where(labels > 0, 9.0, 0.0) + np.random.default_rng(0).normal(size=labels.shape), []
+    flows = dynamics.labels_to_flows
+    monkeypatch.setattr(
+        dynamics, "labels_to_flows", lambda several, **how: seen.append(several) or flows(several, **how)
+    )
+    before = labels.copy()
+    settings = CellposeSettings(width=(8, 8, 8, 256), steps=5, batch_size=1, crop=32, masked=True)
+    net = SimpleNamespace(device=torch.device("cpu"), diam_mean=torch.tensor(30.0), diam_labels=torch.nn.Parameter())
+    with pytest.raises(AttributeError):  # of the network, which is none
+        train_masked(net, [image.astype(np.float32)], [labels], settings)
+    np.testing.assert_array_equal(labels, before)
+    assert not any(np.shares_memory(window, labels) for window in seen[0])
 
 
 def test_rates_are_cellposes():

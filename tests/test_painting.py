@@ -79,7 +79,9 @@ def test_it_is_resumed_to_the_same_bytes(whole, tmp_path):
 def test_it_is_judged_like_any_other(whole):
     images = Source(whole / "ctc").load()
     assert len(images) == 5
-    found = field_statistics([one.image for one in images], [one.labels for one in images], (0.5, 0.5), 20.0)
+    found = field_statistics(
+        [one.image for one in images], [one.labels for one in images], [(0.5, 0.5)] * len(images), 20.0
+    )
     assert found.cells_per_image.tolist() == [len(discs(5, index).cells) for index in range(5)]
     assert found.background_level.mean() == pytest.approx(100, abs=2)
     assert patches(images, Window(0.0, 1000.0), 32).shape[1:] == (32, 32)

@@ -44,7 +44,7 @@ def test_the_report_is_one_page_with_everything_in_it(tmp_path):
     for found in record["population"].values():
         assert [name for name, value in found.items() if value is None] == ["cells_per_image"]  # they do not vary
         assert all(value >= 0 for value in found.values() if value is not None)
-    assert "| Real | 1.000 ± 0.000 |" in (tmp_path / "table.md").read_text()
+    assert "| Real | 1.000 | 1.000 |" in (tmp_path / "table.md").read_text()
 
 
 def test_scores_at_a_threshold_of_ones_own_stand_beside_the_others(tmp_path):

@@ -50,6 +50,24 @@ def test_cells_that_nobody_annotated_cost_no_share_of_found_ones():
     assert (scores.found[0.9], scores.ap[0.9]) == (1, 1 / 3)
 
 
+def test_two_halves_of_a_cell_are_one_match_where_one_of_them_is_halved_too():
+    """IoU is exactly 0.5 four times, and three pairs cannot be made of them (cellpose.metrics: two, one, one)."""
+    truth, predicted = np.array([[1, 1, 1, 1, 2, 2, 3, 3]]), np.array([[1, 1, 2, 2, 3, 3, 3, 3]])
+    assert score([truth], [predicted]).ap[0.5] == 2 / (2 + 1 + 1)
+
+
+def test_overlaps_are_those_of_a_table_of_all_cells():
+    rng = np.random.default_rng(0)
+    truth, predicted = rng.integers(0, 40, (2, 30, 30)) * 70_000
+    found = overlap(truth, predicted)
+    ids, others = np.unique(truth)[1:], np.unique(predicted)[1:]
+    table = np.array([[np.sum((truth == a) & (predicted == b)) for b in others] for a in ids])
+    np.testing.assert_array_equal(found.pairs, np.argwhere(table))
+    np.testing.assert_array_equal(found.shared, table[table > 0])
+    np.testing.assert_array_equal(found.true_sizes, [np.sum(truth == a) for a in ids])
+    np.testing.assert_array_equal(found.predicted_sizes, [np.sum(predicted == b) for b in others])
+
+
 def test_perfect_empty_and_impossible_cases():
     truth = blocks((0, 10, 0, 10), (20, 30, 0, 10))
     thresholds = ("0.5", "0.6", "0.7", "0.8", "0.9")

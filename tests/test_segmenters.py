@@ -92,11 +92,36 @@ def test_a_plane_of_one_labelled_pixel_is_no_training_plane():
     """Cellpose 3 fails on it on a GPU; the ends of generated solids give some."""
     empty, pixel, pair = (np.zeros((16, 16), np.int32) for _ in range(3))
     pixel[4, 4] = pair[4, 4] = pair[4, 5] = 1
-    data = [LabelledImage(labels + 100.0, labels, (1.0, 1.0)) for labels in (empty, pixel, pair)]
+    noise = np.random.default_rng(0).normal(size=(16, 16))
+    data = [LabelledImage(labels + noise, labels, (1.0, 1.0)) for labels in (empty, pixel, pair)]
     _, labels = drawn_planes(data, 10, seed=0)
     assert [label.sum() for label in labels] == [2]
     with pytest.raises(ValueError, match="no training image shows a cell"):
         drawn_planes(data[:2], 10, seed=0)
+
+
+def test_an_image_in_which_cellpose_sees_nothing_is_not_trained_on():
+    """Cells of less than a hundredth of an image on a ground without noise: its percentiles are the same."""
+    transforms = pytest.importorskip("cellpose.transforms")
+    labels = np.zeros((64, 64), np.int32)
+    labels[20:25, 20:25] = 1
+    flat, noise = 200.0 * (labels > 0), np.random.default_rng(0).normal(10, 1, (64, 64))
+    for image in (flat, flat + noise):
+        ((seen, _),) = training_planes(LabelledImage(image, labels, (1.0, 1.0)))
+        np.testing.assert_allclose(seen, transforms.normalize99(image), atol=1e-4)
+    images, _ = drawn_planes([LabelledImage(one, labels, (1.0, 1.0)) for one in (flat, flat + noise)], 10, seed=0)
+    assert len(images) == 1
+
+
+def test_the_same_planes_are_drawn_of_images_that_are_given_twice():
+    rng = np.random.default_rng(0)
+    data = [LabelledImage(rng.normal(size=(5, 16, 16)), rng.integers(0, 3, (5, 16, 16)), (1.0,) * 3) for _ in range(3)]
+    every = [plane for one in 2 * data for plane in training_planes(one)]
+    images, labels = drawn_planes(2 * data, 12, seed=4)
+    order = np.random.default_rng(4).permutation(len(every))[:12]
+    for image, label, n in zip(images, labels, order, strict=True):
+        np.testing.assert_array_equal(image, every[n][0])
+        np.testing.assert_array_equal(label, every[n][1])
 
 
 def test_later_settings_do_not_rename_trainings_of_before():

@@ -53,7 +53,11 @@ def test_the_voxel_size_that_is_given_wins(tmp_path, caplog):
     assert Source(folder).load()[0].spacing_um == (0.5, 0.25)
     assert Source(folder, spacing_um=(0.3, 0.3)).load()[0].spacing_um == (0.3, 0.3)
     assert not caplog.text
-    for wrong in ((1.0, 1.0, 1.0), (0.5,), (0.5, 0.0)):
+    assert Source(folder, spacing_um=(2.0, 0.3, 0.4)).load()[0].spacing_um == (
+        0.3,
+        0.4,
+    )  # as told of stacks beside them
+    for wrong in ((0.5,), (0.5, 0.0)):
         with pytest.raises(DataError, match="needs 2 lengths above 0"):
             Source(folder, spacing_um=wrong).load()
 

@@ -7,7 +7,7 @@ from diffusers.utils.logging import disable_progress_bar
 
 from cascade.annotation import Annotation, Sample
 from cascade.diffusion.painting import PaintingSettings
-from cascade.generation.load import best_device, load
+from cascade.generation.load import load
 from cascade.hub import folders as hub
 from cascade.hub.embedded import NAMES
 from cascade.hub.few_steps import has_few_steps
@@ -17,6 +17,7 @@ from cascade.pipelines.cascade import CascadePipeline
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.population.compositing import Cell
 from cascade.population.settings import CascadeSettings
+from cascade.processor import best_device
 
 BANK = 48
 """Cells that populations are put together from."""

@@ -13,7 +13,7 @@ from diffusers.utils.logging import disable_progress_bar
 from cascade.commands.paint import kind_of
 from cascade.data.frames import Frame, find_frames
 from cascade.data.images import find_images
-from cascade.data.spacing import spacing_of
+from cascade.data.spacing import frame_spacing, spacing_of
 from cascade.data.structure import FIND
 from cascade.entry import UsageError
 from cascade.evaluation.settings import TuneSettings
@@ -147,9 +147,10 @@ def _labelled(settings: TuneSettings, pipeline: SketchPipeline) -> list[_Seen]:
     count = len(pipeline.windows)
     for channel in [settings.channel] if count == 1 else [str(n + 1) for n in range(count)]:
         frames, _ = find_frames(settings.source, truth, list(sequences) or None, channel=channel)
-        spacing = _spacing(settings, frames, pipeline.spacing_um)
+        unknown = spacing_of(settings.source, frames, len(pipeline.spacing_um), settings.spacing_um)[1] == "assumed"
+        given = pipeline.spacing_um if unknown and frames[0].z is None else settings.spacing_um
         try:
-            found.append(Source(settings.source, truth, sequences, settings.num_images, spacing, channel).load())
+            found.append(Source(settings.source, truth, sequences, settings.num_images, given, channel).load())
         except DataError as error:
             raise DataError(f"{error} (the model paints {count} channels)" if count > 1 else str(error)) from error
     return [([one.image for one in each], each[0].labels, each[0].spacing_um) for each in zip(*found, strict=True)]
@@ -158,17 +159,13 @@ def _labelled(settings: TuneSettings, pipeline: SketchPipeline) -> list[_Seen]:
 def _raw(settings: TuneSettings, pipeline: SketchPipeline) -> list[_Seen]:
     paths = [path for group in find_images(settings.source, settings.sequences) for path in group]
     some = [paths[n] for n in evenly(len(paths), settings.num_images)]
-    spacing = _spacing(settings, [Frame(path.stem, path, path) for path in some], pipeline.spacing_um)
+    frames, ndim, given = [Frame(path.stem, path, path) for path in some], len(pipeline.spacing_um), settings.spacing_um
+    first, origin = spacing_of(settings.source, frames, ndim, given)
+    usual = pipeline.spacing_um if origin == "assumed" else first
+    spacings = [frame_spacing(settings.source, frame, ndim, usual, given) for frame in frames]
     count, channel = len(pipeline.windows), settings.channel
-    return [
-        (list(read_channels(path, count)) if count > 1 else [read_image(path, channel)], None, spacing) for path in some
-    ]
-
-
-def _spacing(settings: TuneSettings, frames: list[Frame], usual: tuple[float, ...]) -> tuple[float, ...]:
-    """Of images: given, stored, else the model's."""
-    found, origin = spacing_of(settings.source, frames, len(usual), settings.spacing_um)
-    return usual if origin == "assumed" else found
+    images = [list(read_channels(path, count)) if count > 1 else [read_image(path, channel)] for path in some]
+    return [(image, None, spacing) for image, spacing in zip(images, spacings, strict=True)]
 
 
 def _middle(image: Array | None) -> Any:

@@ -179,8 +179,10 @@ def distribution(
 
     Each with `_r2r`, training to test images, if there are some to train on; `_r2s`, those of `others["synthetic"]` to
     test images; and `_floor`, two random halves of the test images' patches, half as many as the others compare.
-    `distances` holds all of `others` by
-    name. None where there are too few patches, as where no image is large enough.
+    `distances` holds all of `others` by name. None where there are too few patches, as where no image is large enough.
+
+    The fewer samples, the greater is a Fréchet distance, so that all sets give as many, those of the smallest that has
+    enough: `fid_patches` and `fid_tiles`. Kernel distances are of all that there are.
     """
     window = _window(real_train or real_test)
 
@@ -190,36 +192,47 @@ def distribution(
 
     tested, scattered = encoded(real_test), scattering(tiles(real_test, tile))
 
-    def compared(images: list[LabelledImage]) -> dict[str, float | None]:
-        return _distances(encoded(images), tested) | _independent(scattering(tiles(images, tile)), scattered)
-
+    sets = [*others.values(), *([real_train] if real_train else [])]
+    seen = [(encoded(images), scattering(tiles(images, tile))) for images in sets]
+    num_patches, num_tiles = (_enough([one[n] for one in seen]) for n in (0, 1))
+    compared = [
+        _distances(patch, tested, num_patches) | _independent(some, scattered, num_tiles) for patch, some in seen
+    ]
     halves = [part[stream(0, "halves").permutation(len(part))] for part in (tested, scattered)]
     (first, second), (one, other) = (np.array_split(part, 2) for part in halves)
-    found = {name: compared(images) for name, images in others.items()}
-    ends = {"floor": _distances(first, second) | _independent(one, other)}
-    ends |= {"r2r": compared(real_train)} if real_train else {}
+    found = dict(zip(others, compared, strict=False))
+    ends = {"floor": _distances(first, second, len(first)) | _independent(one, other, len(one))}
+    ends |= {"r2r": compared[-1]} if real_train else {}
     ends |= {"r2s": found["synthetic"]} if "synthetic" in found else {}
     return {
         **{f"{key}_{end}": value for end, values in ends.items() for key, value in values.items()},
         "distances": found,
+        "fid_patches": num_patches,
+        "fid_tiles": num_tiles,
         "features": "encoder of the autoencoder of nuclei2d",
         "features_scattering": "logarithms of wavelet scattering, in units of their spread among test tiles",
     }
 
 
-def _distances(seen: npt.NDArray[Any], test: npt.NDArray[Any]) -> dict[str, float | None]:
+def _enough(sets: list[npt.NDArray[Any]]) -> int:
+    """Samples that all sets of features (N, D) give which have more than D; 0 if none has."""
+    return min((len(one) for one in sets if one.ndim == 2 and len(one) > one.shape[1]), default=0)
+
+
+def _distances(seen: npt.NDArray[Any], test: npt.NDArray[Any], count: int) -> dict[str, float | None]:
+    """Fréchet distance of `count` of them, kernel distance of all."""
     few = min(len(seen), len(test))
     return {
-        "fid": frechet_distance(seen, test) if few > np.prod(test.shape[1:]) else None,
+        "fid": frechet_distance(seen[evenly(len(seen), count)], test) if few > np.prod(test.shape[1:]) else None,
         "kid": kernel_distance(seen, test) if few > 1 else None,
     }
 
 
-def _independent(seen: npt.NDArray[Any], test: npt.NDArray[Any]) -> dict[str, float | None]:
+def _independent(seen: npt.NDArray[Any], test: npt.NDArray[Any], count: int) -> dict[str, float | None]:
     """Distances of scattering coefficients, by features in units of those of the test tiles."""
     if min(len(seen), len(test)) < 2:
         return {"fid_scattering": None, "kid_scattering": None}
-    found = _distances(scattering_features(seen, test), scattering_features(test, test))
+    found = _distances(scattering_features(seen, test), scattering_features(test, test), count)
     return {f"{key}_scattering": value for key, value in found.items()}
 
 

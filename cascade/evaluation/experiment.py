@@ -38,6 +38,7 @@ from cascade.evaluation.tissue import tissue_diameter
 from cascade.evaluation.tissue_scores import tissue_scores
 from cascade.evenly import evenly
 from cascade.files import replacing
+from cascade.ownership import check_not_input
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +55,8 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
     rank, world: this is one of so many processes that share the trainings; the last to finish writes the report.
 
     Returns the path of the page, or None if other processes are not done. Raises ValueError for sets that share
-    images, mix 2D and 3D or have a name that is taken, DataError for files that cannot be used, ImportError without the
-    Cellpose of the protocol, all before anything is trained.
+    images, mix 2D and 3D, hold the output or have a name that is taken, DataError for files that cannot be used,
+    ImportError without the Cellpose of the protocol, all before anything is trained.
     """
     from diffusers import AutoencoderKL
 
@@ -66,8 +67,13 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
     if not isinstance(kinds[0], MultiClassSettings):
         need_cellpose(4 if isinstance(kinds[0], Cellpose4Settings) else 3)
     synthetic, sparse = synthetic_sources(settings), sparse_sources(settings)
+    for folder in (settings.real_train, settings.real_test, *(one.folder for one in (synthetic | sparse).values())):
+        if folder is not None:
+            check_not_input(output, folder)
     check_names({**synthetic, **settings.prediction_folders()}, sparse)
-    generalist = None if settings.generalist is None else Source(settings.generalist, frames=settings.frames)
+    generalist = (
+        None if settings.generalist is None else Source(settings.generalist, frames=settings.frames, channel_setting="")
+    )
     train_source, test_source = real_sources(settings)
     train_set, test = train_source.load() if train_source else [], test_source.load()
     frames = test_source.found() if settings.predictions else []
@@ -121,7 +127,9 @@ def evaluate(settings: EvaluateSettings, *, rank: int = 0, world: int = 1) -> Pa
     pretrained = settings.pretrained
     if pretrained is not None:
         ready = published(pretrained, size, settings.cellprob_threshold)
+        file = Path(pretrained)
         what = f"{segmenter}, {pretrained}, {size:.2f}"
+        what += hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
         parts.insert(0, ({"none": []}, test, lambda data, seed: ready, 1, output, what))
         facts["none"] = pretrained
     elif other and generalist:
@@ -147,14 +155,15 @@ def populations(sets: dict[str, list[LabelledImage]], limit: int = 24) -> dict[s
     """Statistics of whole fields of view, at most `limit` images of each set; sets of planes beside stacks are left
     out, single slices tell nothing of a population in space."""
     first = [one for one in next(iter(sets.values())) if one.labels.any()]
-    sizes = np.concatenate([np.bincount(one.labels.ravel())[1:] for one in first[:limit]])
-    ndim = first[0].image.ndim
-    reach = 6 * float(np.median(sizes[sizes > 0]) * np.prod(first[0].spacing_um)) ** (1 / ndim)
+    sizes = [np.bincount(one.labels.ravel())[1:] * np.prod(one.spacing_um) for one in first[:limit]]
+    ndim, volumes = first[0].image.ndim, np.concatenate(sizes)
+    reach = 6 * float(np.median(volumes[volumes > 0])) ** (1 / ndim)
     found = {}
     for name, images in sets.items():
         if images[0].image.ndim == ndim:
-            some, spacing = [images[n] for n in evenly(len(images), limit)], images[0].spacing_um
-            found[name] = field_statistics([o.image for o in some], [o.labels for o in some], spacing, reach)
+            some = [images[n] for n in evenly(len(images), limit)]
+            spacings = [o.spacing_um for o in some]
+            found[name] = field_statistics([o.image for o in some], [o.labels for o in some], spacings, reach)
     return found
 
 

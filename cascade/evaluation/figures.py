@@ -90,7 +90,9 @@ def cells(test: list[LabelledImage], synthetic: list[LabelledImage], limit: int 
         name: [one for one in images if one.labels.any()] for name, images in (("real", test), ("synthetic", synthetic))
     }
     some = {name: [images[n] for n in evenly(len(images), limit)] for name, images in shown.items()}
-    shapes = {name: cell_shapes([o.labels for o in images], images[0].spacing_um) for name, images in some.items()}
+    shapes = {
+        name: cell_shapes([o.labels for o in images], [o.spacing_um for o in images]) for name, images in some.items()
+    }
     window = window_of(np.concatenate([one.image.ravel()[::5] for one in some["real"]]))
     figure = Figure(figsize=(14, 2.8), layout="tight")
     axes = figure.subplots(1, len(shapes["real"]) + 2)

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+_LEAST_CONTRAST = 1e-3  # below which Cellpose takes an image for empty
+
 
 @dataclass(frozen=True)
 class LabelledImage:
@@ -32,11 +34,26 @@ def drawn_planes(
     A plane of which a single pixel is labelled is left out: of such, Cellpose 3 cannot make flows on a GPU. Raises
     ValueError if there is none to train on.
     """
-    planes = [plane for one in data for plane in training_planes(one) if np.count_nonzero(plane[1]) > 1]
-    if not planes:
+    different = {id(one): one for one in data}  # a set may hold an image several times
+    counts = {key: len(_that_show(one)) for key, one in different.items()}
+    places = [(id(one), n) for one in data for n in range(counts[id(one)])]
+    if not places:
         raise ValueError("no training image shows a cell")
-    chosen = np.random.default_rng(seed).permutation(len(planes))[:limit]
-    return [planes[n][0] for n in chosen], [planes[n][1] for n in chosen]
+    chosen = [places[n] for n in np.random.default_rng(seed).permutation(len(places))[:limit]]
+    wanted: dict[int, list[int]] = {}
+    for order, (key, _) in enumerate(chosen):
+        wanted.setdefault(key, []).append(order)
+    images, labels = [np.empty(0)] * len(chosen), [np.empty(0)] * len(chosen)
+    for key, orders in wanted.items():  # one image after the other: the planes of all of them may not fit in memory
+        planes = _that_show(different[key])
+        for order in orders:
+            images[order], labels[order] = (part.copy() for part in planes[chosen[order][1]])
+    return images, labels
+
+
+def _that_show(one: LabelledImage) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """The planes of an image from which something is learnt; none of one in which Cellpose sees nothing."""
+    return [plane for plane in training_planes(one) if np.count_nonzero(plane[1]) > 1 and np.ptp(plane[0]) > 0]
 
 
 def typical_diameter(data: list[LabelledImage]) -> float:
@@ -77,10 +94,12 @@ def training_planes(one: LabelledImage) -> list[tuple[npt.NDArray[Any], npt.NDAr
     xz and yz.
 
     Brightness is as Cellpose sees it when it segments: 0 and 1 are the first and last percentile of the whole image,
-    in its 3D mode of the stack. Of xz and yz every fourth plane is taken: neighbours are nearly alike.
+    in its 3D mode of the stack; one in which these are the same is 0 everywhere. Of xz and yz every fourth plane is
+    taken: neighbours are nearly alike.
     """
     low, high = np.percentile(one.image, [1, 99])
-    image = (one.image.astype(np.float32) - np.float32(low)) / np.float32(max(high - low, 1e-6))
+    image = one.image.astype(np.float32) - np.float32(low)
+    image = image / np.float32(high - low) if high - low > _LEAST_CONTRAST else np.zeros_like(image)
     labels = one.labels.astype(np.int32)
     if one.image.ndim == 2:
         return [(image, labels)]

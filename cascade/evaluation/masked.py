@@ -75,7 +75,8 @@ def train_masked(net: Any, images: list[Array], labels: list[Array], settings: A
         for n, one in enumerate(labels)
         for window in windows_around(one, int(_LARGEST_CROP * settings.crop * whole[n] / net.diam_mean.item()))
     ]
-    images, labels, known = ([several[n][window] for n, window in around] for several in (images, labels, known))
+    images, known = ([several[n][window] for n, window in around] for several in (images, known))
+    labels = [labels[n][window].copy() for n, window in around]  # Cellpose counts cells anew, in place
     sizes = np.array([whole[n] for n, _ in around])
     flows = [np.asarray(one[1:], np.float32) for one in dynamics.labels_to_flows(labels, device=device)]
     inputs = [np.stack([image, np.zeros_like(image)]).astype(np.float32) for image in images]

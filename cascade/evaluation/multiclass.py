@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from cascade.evaluation.labelled import LabelledImage
 from cascade.evaluation.tissue import CELL_VOXELS, CLASSES, classes_of, instances, typical_voxel
 from cascade.geometry.resample import resample
-from cascade.processor import fast_bfloat16
+from cascade.processor import best_device, fast_bfloat16
 from cascade.rng import stream
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def multiclass(
     grid = [(relative_light(one.image, one.spacing_um, voxel), _classes_on_grid(one, voxel)) for one in data]
     if not any(classes[1].any() for _, classes in grid):
         raise ValueError("the labels have no membrane: give images in which cells touch others, or background")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(best_device())
     with torch.random.fork_rng(devices=[]):  # layers are initialised from this stream, which is left as it was
         torch.default_generator.manual_seed(seed)
         net = PixelShuffleUNet(

@@ -43,13 +43,13 @@ class FieldStatistics:
 def field_statistics(
     images: Iterable[npt.NDArray[Any]],
     labels: Iterable[npt.NDArray[Any]],
-    spacing_um: tuple[float, ...],
+    spacings_um: Iterable[tuple[float, ...]],
     pair_range_um: float,
 ) -> FieldStatistics:
-    """Of fully annotated images and their labels, as many of either."""
+    """Of fully annotated images, their labels and their voxel sizes, as many of each."""
     counts, sizes, nearest, brightness, levels, spreads, spectra = [], [], [], [], [], [], []
     pairs, expected = np.zeros(_BINS), np.zeros(_BINS)
-    for image, label in zip(images, labels, strict=True):
+    for image, label, spacing_um in zip(images, labels, spacings_um, strict=True):
         ids = np.unique(label)
         ids = ids[ids > 0]
         mask = background_mask(image, label > 0, 6)
@@ -78,7 +78,7 @@ def field_statistics(
         background_sd=np.array(spreads),
         pair_correlation=pairs / np.maximum(expected, 1e-9),
         pair_range_um=pair_range_um,
-        background_spectrum=np.median(spectra, 0),
+        background_spectrum=_middle_spectrum(spectra),
     )
 
 
@@ -89,7 +89,9 @@ def field_distances(a: FieldStatistics, b: FieldStatistics) -> dict[str, float |
     found = {name: in_spreads(values, b.scalars()[name]) for name, values in a.scalars().items()}
     paired = len(a.nearest_neighbour) and len(b.nearest_neighbour)
     found["pair_correlation"] = float(np.abs(a.pair_correlation - b.pair_correlation).mean()) if paired else None
-    found["background_spectrum"] = float(np.abs(np.log10(a.background_spectrum / b.background_spectrum)).mean())
+    decades = np.abs(np.log10(a.background_spectrum / b.background_spectrum))
+    known = ~np.isnan(decades)
+    found["background_spectrum"] = float(decades[known].mean()) if known.any() else None
     return found
 
 
@@ -108,6 +110,15 @@ def _random_pairs(extent: npt.NDArray[Any], edges: npt.NDArray[Any], draws: int 
     """Probability that two points scattered at random over the image lie at distances between `edges`."""
     points = stream(0, "random pairs").uniform(0, extent, (2, draws, len(extent)))
     return np.histogram(np.linalg.norm(points[0] - points[1], axis=1), edges)[0] / draws
+
+
+def _middle_spectrum(spectra: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """The median by frequency, of the images that are large enough to have that one; none has, NaN."""
+    found = np.array(spectra)
+    known = ~np.isnan(found).all(0)
+    middle = np.full(found.shape[1], np.nan)
+    middle[known] = np.nanmedian(found[:, known], 0)
+    return middle
 
 
 def _spectrum(image: npt.NDArray[Any], mask: npt.NDArray[Any], level: float) -> npt.NDArray[Any]:

@@ -39,10 +39,13 @@ def read_predictions(folder: Path, test: list[LabelledImage], frames: Iterable[F
 def _file_of(folder: Path, frame: Frame) -> Path:
     sequence = frame.name.split("/")[0]
     image, labels = frame.image_path.stem, frame.label_path.stem
-    names = {image, labels, f"{image}_cp_masks", f"{image}_masks", f"mask{image.removeprefix('t')}"}
+    time = image.removeprefix("t")
+    names = {image, labels, f"{image}_cp_masks", f"{image}_masks", f"mask{time}", f"man_seg{time}"}
     places = [folder, *(folder / place for place in (f"{sequence}_RES", f"{sequence}_ST/SEG"))]
     found = [path for place in places if place.is_dir() for path in place.iterdir() if path.stem in names]
     found = sorted(path for path in found if is_image(path))
+    if len(found) > 1:  # masks beside a copy of their image
+        found = [path for path in found if path.stem != image] or found
     if len(found) != 1:
         what = f"{found[0].name} and {found[1].name} are both" if found else "no file is"
         raise DataError(f"{folder}: {what} of {frame.name}; give each test image one file, such as {image}.tif")
@@ -55,4 +58,7 @@ def _read(path: Path, one: LabelledImage, frame: Frame) -> npt.NDArray[Any]:
         labels = labels[frame.z]
     if labels.shape != one.labels.shape:
         raise DataError(f"{path}: shape {labels.shape} does not fit {frame.image_path} with {one.labels.shape}")
+    inside = labels > 0
+    if inside.any() and np.count_nonzero((labels == one.image) & inside) > 0.5 * np.count_nonzero(inside):
+        raise DataError(f"{path}: the image itself, not labels; name the folder that holds the predicted labels")
     return labels.astype(np.int32)

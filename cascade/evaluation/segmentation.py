@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
+from scipy.sparse import csgraph
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -34,12 +36,13 @@ def overlap(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Overlap:
     if truth.shape != predicted.shape:
         raise ValueError(f"the truth has shape {truth.shape}, the prediction {predicted.shape}")
     (true_ids, true_index), (ids, index) = (np.unique(a, return_inverse=True) for a in (truth, predicted))
-    table = np.bincount(true_index.ravel() * len(ids) + index.ravel(), minlength=len(true_ids) * len(ids))
-    table = table.reshape(len(true_ids), len(ids))
+    each = (true_index.ravel(), index.ravel())
+    table = sparse.coo_array((np.ones(truth.size, np.int64), each), (len(true_ids), len(ids))).tocsr()
     true_sizes, sizes = table.sum(1)[true_ids > 0], table.sum(0)[ids > 0]
-    shared = table[true_ids > 0][:, ids > 0]
-    pairs = np.argwhere(shared)
-    return Overlap(pairs, shared[tuple(pairs.T)], true_sizes, sizes)
+    cells = table[true_ids > 0][:, ids > 0].tocoo()
+    order = np.lexsort((cells.col, cells.row))
+    pairs = np.stack([cells.row, cells.col], 1)[order]
+    return Overlap(pairs, cells.data[order], true_sizes, sizes)
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ def score(truths: Iterable[npt.NDArray[Any]], predictions: Iterable[npt.NDArray[
 
 
 def _matched(one: Overlap, iou: npt.NDArray[Any], threshold: float) -> int:
-    """True cells with a partner of at least this IoU; from 0.5 on at most one can reach it, bar ties at exactly 0.5."""
+    """True cells with a partner of their own of at least this IoU, as many as can be."""
     good = one.pairs[iou >= threshold]
-    return min(len(np.unique(good[:, 0])), len(np.unique(good[:, 1])))
+    graph = sparse.coo_array((np.ones(len(good)), good.T), (len(one.true_sizes), len(one.predicted_sizes))).tocsr()
+    return int((csgraph.maximum_bipartite_matching(graph) >= 0).sum()) if len(good) else 0

@@ -10,10 +10,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cascade.evaluation.labelled import LabelledImage, drawn_planes, is_shallow
+from cascade.evaluation.labelled import LabelledImage, drawn_planes, is_shallow, typical_diameter
 from cascade.evaluation.multiclass import PLANES, STACKS, MultiClassSettings, multiclass
 from cascade.extras import install
-from cascade.processor import fast_bfloat16
+from cascade.processor import best_device, fast_bfloat16
 
 _STITCHED = 0.25  # IoU from which two neighbouring slices of a shallow stack show one cell
 
@@ -93,8 +93,9 @@ def cellpose3(
     from cascade.evaluation.masked import train_masked
 
     images, labels = drawn_planes(data, settings.planes, seed)
+    device = torch.device(best_device())
     model = models.CellposeModel(
-        gpu=torch.cuda.is_available(), pretrained_model=pretrained, diam_mean=settings.diameter_px
+        gpu=device.type == "cuda", device=device, pretrained_model=pretrained, diam_mean=settings.diameter_px
     )
     if not pretrained:
         with torch.random.fork_rng(devices=[]):  # layers are initialised from this stream, which is left as it was
@@ -180,7 +181,7 @@ def cellpose4(
             save_path=folder,
             save_every=10**9,
         )
-    return segmenting(model, diameter_px, settings.cellprob_threshold), model
+    return segmenting(model, diameter_px, settings.cellprob_threshold, typical_diameter(data)), model
 
 
 def trained(
@@ -201,7 +202,7 @@ def published(name: str, diameter_px: float, cellprob_threshold: float = 0.0) ->
     """
     model = _published(None, name)
     diameter = diameter_px if _major() == 3 else None
-    return segmenting(model, diameter, cellprob_threshold)
+    return segmenting(model, diameter, cellprob_threshold, diameter_px)
 
 
 def _published(major: int | None, name: str) -> Any:
@@ -213,7 +214,8 @@ def _published(major: int | None, name: str) -> Any:
     if name not in known and not os.path.exists(name):
         raise ValueError(f"the installed Cellpose has no model {name!r}: {', '.join(known)}")
     kind = "model_type" if _major() == 3 and name in known else "pretrained_model"
-    return models.CellposeModel(gpu=torch.cuda.is_available(), **{kind: name})
+    device = torch.device(best_device())
+    return models.CellposeModel(gpu=device.type == "cuda", device=device, **{kind: name})
 
 
 def need_cellpose(major: int | None) -> None:
@@ -249,28 +251,40 @@ def _in_bfloat16(net: Any) -> None:
     net.forward = mixed
 
 
-def segmenting(model: Any, diameter: float | None, usual: float) -> Segment:
-    """A Cellpose model as a function from image to labels, at the `usual` threshold unless another is given."""
+def segmenting(model: Any, diameter: float | None, usual: float, typical_px: float | None = None) -> Segment:
+    """A Cellpose model as a function from image to labels, at the `usual` threshold unless another is given.
+
+    typical_px: diameter of a typical cell, where the model is not to be told it.
+    """
 
     def found(one: LabelledImage, /, *, cellprob_threshold: float | None = None) -> npt.NDArray[Any]:
         threshold = usual if cellprob_threshold is None else cellprob_threshold
-        return segment(model, one, diameter, cellprob_threshold=threshold)
+        return segment(model, one, diameter, cellprob_threshold=threshold, typical_px=typical_px)
 
     return found
 
 
 def segment(
-    model: Any, one: LabelledImage, diameter: float | None, *, cellprob_threshold: float = 0.0
+    model: Any,
+    one: LabelledImage,
+    diameter: float | None,
+    *,
+    cellprob_threshold: float = 0.0,
+    typical_px: float | None = None,
 ) -> npt.NDArray[Any]:
     """Labels of an image by a Cellpose model; `diameter` of a typical cell in pixels, None lets it estimate.
 
-    Stacks in its 3D mode; those less high than a cell is wide slice by slice, cells of neighbouring slices joined."""
+    Stacks in its 3D mode; those less high than a cell is wide (`typical_px`, default the diameter) slice by slice,
+    cells of neighbouring slices joined.
+    """
     options: dict[str, Any] = {"diameter": diameter, "cellprob_threshold": cellprob_threshold}
     if _major() == 3:
         options["channels"] = [0, 0]  # grey; Cellpose 4 does not ask
-    if diameter is not None and is_shallow(one, diameter):
+    typical_px = diameter if typical_px is None else typical_px
+    if typical_px is not None and is_shallow(one, typical_px):
         options |= {"z_axis": 0, "stitch_threshold": _STITCHED}
     elif one.image.ndim == 3:
         anisotropy = one.spacing_um[0] / one.spacing_um[1]
         options |= {"do_3D": True, "z_axis": 0, "anisotropy": anisotropy, "min_size": 50}
-    return model.eval(one.image, **options)[0].astype(np.int32)
+    found = model.eval(one.image, **options)[0].astype(np.int32)
+    return found.reshape(one.image.shape)  # of a stack of one slice, Cellpose leaves its axis out

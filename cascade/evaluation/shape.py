@@ -41,18 +41,20 @@ def outline_ratios(drawn: npt.NDArray[Any], real: npt.NDArray[Any]) -> dict[str,
     return ratios
 
 
-def cell_shapes(labels: list[npt.NDArray[Any]], spacing_um: tuple[float, ...]) -> dict[str, npt.NDArray[Any]]:
-    """One value per cell of label images that does not touch the border: of planes area in µm², solidity and
-    eccentricity; of stacks volume in µm³, sphericity and elongation (`solid_statistics`)."""
+def cell_shapes(labels: list[npt.NDArray[Any]], spacings_um: list[tuple[float, ...]]) -> dict[str, npt.NDArray[Any]]:
+    """One value per cell of label images, each of a voxel size, that does not touch the border: of planes area in µm²,
+    solidity and eccentricity; of stacks volume in µm³, sphericity and elongation (`solid_statistics`)."""
+    tables = [_shapes(one, spacing) for one, spacing in zip(labels, spacings_um, strict=True)]
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
+def _shapes(labels: npt.NDArray[Any], spacing_um: tuple[float, ...]) -> dict[str, npt.NDArray[Any]]:
     if len(spacing_um) == 3:
-        found = solid_statistics([mask for stack in labels for mask in cells_of(stack)], spacing_um)
+        found = solid_statistics(cells_of(labels), spacing_um)
         return {name: getattr(found, name) for name in ("volume", "sphericity", "elongation")}
-    tables = [
-        measure.regionprops_table(segmentation.clear_border(plane), properties=("area", "solidity", "eccentricity"))
-        for plane in labels
-    ]
-    columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
-    return columns | {"area": columns["area"] * np.prod(spacing_um)}
+    inside = segmentation.clear_border(labels)
+    table = measure.regionprops_table(inside, properties=("area", "solidity", "eccentricity"))
+    return table | {"area": table["area"] * np.prod(spacing_um)}
 
 
 def nearest_iou(masks: npt.NDArray[Any], others: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:

@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 class Source:
     """A data set on disk: folder, which truth, which of its sequences, at most how many frames, evenly drawn, the
     voxel size (z), y, x in µm, default as its files say, and of images with several channels which one, and what the
-    setting is called that says so.
+    setting is called that says so, if there is one.
 
     A folder of `cascade prepare` gives its crops: images of one annotated cell each, the others removed, of the pixel
     size that they were made with.
@@ -48,7 +48,8 @@ class Source:
         try:
             return self._read(self.found())
         except DataError as error:
-            raise DataError(str(error).replace("`channel`", f"`{self.channel_setting}`")) from error
+            mend = f"`{self.channel_setting}`" if self.channel_setting else "files of its own"
+            raise DataError(str(error).replace("`channel`", mend)) from error
 
     def _read(self, frames: list[Frame]) -> list[LabelledImage]:
         images: list[LabelledImage] = []
@@ -56,8 +57,9 @@ class Source:
         for frame in tqdm(frames, desc=f"reading {self.folder.name}", unit="image"):
             image, labels = frame.image(), frame.labels()
             check_pair(frame, image, labels)
-            usual = usual or needed_spacing(self.folder, frames, image.ndim, self.spacing_um)
-            spacing = frame_spacing(self.folder, frame, image.ndim, usual, self.spacing_um)
+            given = self.spacing_um[-image.ndim :]  # one may be told of stacks, and planes beside them be read
+            usual = usual or needed_spacing(self.folder, frames, image.ndim, given)
+            spacing = frame_spacing(self.folder, frame, image.ndim, usual, given)
             if frame.z is not None:
                 images.append(LabelledImage(image[frame.z], labels, spacing[1:], whole=image))
             else:
@@ -98,7 +100,7 @@ def sparse_sources(settings: EvaluateSettings) -> dict[str, Source]:
     return {
         name: generated_source(settings, folder)
         if name == "synthetic"
-        else Source(folder, frames=settings.frames, **(real if name == "real" else {}))
+        else Source(folder, frames=settings.frames, **(real if name == "real" else {"channel_setting": ""}))
         for name, folder in settings.sparse_folders().items()
     }
 

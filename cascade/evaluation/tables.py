@@ -15,7 +15,7 @@ _HEADS = {
     "seg": "trained on",
     "matrix": "trained on, tested on",
     "seg_sparse": "trained on, few annotations",
-    "ablations": "trained on, ablations",
+    "ablations": "further: trained on, or labels given",
     "ratios": "% synthetic",
 }
 _MATRIX = {"real": "Real", "synthetic": "Syn", "both": "Mix"}
@@ -64,15 +64,17 @@ def score_table(seg: dict[str, Scores], names: dict[str, str], group: str) -> li
     scores = [key for key in next(iter(seg.values())) if key not in BESIDE and not key.startswith(FOUND)]
     rows = [[_HEADS[group], *(key.upper().replace("_", " ") for key in scores), "p"]]
     for short, name in names.items():
-        cells = [_mean(seg[name].get(key)) for key in scores]
+        cells = [mean_shown(seg[name].get(key)) for key in scores]
         p = rank_sum(seg, name)
         rows.append([NAMES.get(short, short), *cells, "" if p is None else f"{p:.2g}"])
     return rows
 
 
-def _mean(found: dict[str, float] | None) -> str:
-    """With its spread, a dash for what was not measured."""
-    return "–" if found is None else f"{found['mean']:.3f} ± {found['std']:.3f}"
+def mean_shown(found: dict[str, float] | None) -> str:
+    """With its spread over several trainings, a dash for what was not measured."""
+    if found is None:
+        return "–"
+    return f"{found['mean']:.3f} ± {found['std']:.3f}" if found["n"] > 1 else f"{found['mean']:.3f}"
 
 
 def distance_table(facts: dict[str, Any]) -> list[list[str]]:
@@ -98,4 +100,6 @@ def html_table(rows: list[list[str]]) -> str:
 
 def shown(value: object) -> str:
     """A number to read, a dash for what was not measured."""
-    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    if value is None or value != value:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -5,6 +5,7 @@ from typing import Any
 from cascade.evaluation.labelled import LabelledImage
 from cascade.evaluation.segmentation import score
 from cascade.evaluation.segmenters import Segment
+from cascade.evaluation.tables import mean_shown
 from cascade.evenly import evenly
 
 COARSE = (0.0, -2.0, -4.0, -6.0, -8.0, 2.0)
@@ -17,7 +18,8 @@ _AT_MOST = {2: 12, 3: 3}  # planes, stacks: enough to tell thresholds apart that
 def best_threshold(segment: Segment, held_out: list[LabelledImage]) -> float:
     """The threshold with which a segmenter's SEG on the held-out images is highest; of many images some are taken,
     evenly drawn."""
-    some = [held_out[n] for n in evenly(len(held_out), _AT_MOST[held_out[0].image.ndim])]
+    shown = [one for one in held_out if one.labels.any()]
+    some = [shown[n] for n in evenly(len(shown), _AT_MOST[shown[0].image.ndim])]
     truth = [one.labels for one in some]
 
     def seg(threshold: float) -> float:
@@ -37,6 +39,6 @@ def tuned_table(seg: dict[str, dict[str, Any]]) -> list[list[str]]:
     scores = [key for key in next(iter(tuned.values()))["scores"] if not key.startswith("found_")]
     rows = [["at the threshold best on held-out synthetic images", *(k.upper().replace("_", " ") for k in scores), "t"]]
     for name, found in tuned.items():
-        cells = [f"{found['scores'][key]['mean']:.3f} ± {found['scores'][key]['std']:.3f}" for key in scores]
+        cells = [mean_shown(found["scores"][key]) for key in scores]
         rows.append([name, *cells, " ".join(f"{one:g}" for one in found["thresholds"])])
     return rows

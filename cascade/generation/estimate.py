@@ -8,9 +8,10 @@ from pathlib import Path
 
 import psutil
 
-from cascade.generation.load import best_device, cells_together
+from cascade.generation.load import cells_together
 from cascade.generation.maker import CascadeMaker
 from cascade.generation.shards import Job
+from cascade.processor import best_device
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Loading a cascade on the best device there is."""
 
 import logging
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +8,7 @@ import torch
 from diffusers.utils.logging import disable_progress_bar
 
 from cascade.pipelines.cascade import CascadePipeline
-from cascade.processor import fast_bfloat16
+from cascade.processor import best_device, fast_bfloat16
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +61,3 @@ def cells_together(device: torch.device | str) -> int:
 def fast_dtype(device: str | None) -> Literal["bfloat16", "float32"]:
     """What a device, by default the best one, computes networks fastest in without a loss that is seen."""
     return "bfloat16" if fast_bfloat16(check_device(device)) else "float32"
-
-
-def best_device() -> str:
-    """This process's GPU, which it shares where there are more processes than GPUs, or the CPU."""
-    if not torch.cuda.is_available():
-        return "cpu"
-    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
