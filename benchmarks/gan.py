@@ -51,6 +51,8 @@ TRAINED_COLUMNS = 120  # of the root
 WIDEST_UM = 22.0  # cells that nuclei3d's crops have room for
 ALPHAS = (10.0, 50.0, 100.0, 500.0, 1000.0)
 
+_RANGE = Window(90.0, 1500.0)  # camera units in which painters of BBBC050 are compared, all of them
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -151,12 +153,12 @@ def painters(models: dict[str, str], options: argparse.Namespace) -> dict:
     for name in ("nuclei3d", "sketch3d", NUCLEI):
         if name not in models or (options.quick and name == "nuclei3d"):
             continue
-        paint, window = _painter(name, models[name])
+        paint = _painter(name, models[name])
         start, made = time.perf_counter(), []
         for n, pair in enumerate(pairs):
             made.append(np.asarray(paint(pair.annotation, 0, n).image, np.float32))
         seconds = time.perf_counter() - start
-        metrics = [in_window(window, pair.image, image) for pair, image in zip(pairs, made, strict=True)]
+        metrics = [in_window(_RANGE, pair.image, image) for pair, image in zip(pairs, made, strict=True)]
         truths = [pair.annotation.labels for pair in pairs]
         found = score(
             truths, [detect(image, pair.annotation.spacing_um) for pair, image in zip(pairs, made, strict=True)]
@@ -178,17 +180,16 @@ def _widest(annotation: Annotation) -> float:
 
 
 def _painter(name: str, model: str):
-    """paint(annotation, seed, index), and a window that all are measured in."""
-    window = Window(**_pipeline(model).config.window) if name == NUCLEI else Window(90.0, 1500.0)
+    """paint(annotation, seed, index)."""
     if name == "nuclei3d":
         from cascade.population.settings import CascadeSettings
 
         cascade = load(model_folder(model))
         cascade.set_progress_bar_config(disable=True)
-        return lambda annotation, seed, index: cascade.paint(annotation, seed, index, CascadeSettings()), window
+        return lambda annotation, seed, index: cascade.paint(annotation, seed, index, CascadeSettings())
     pipeline = SketchPipeline.from_pretrained(model) if name == "sketch3d" else _pipeline(model)
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.paint, window
+    return pipeline.paint
 
 
 def _experiments(options: argparse.Namespace) -> dict:

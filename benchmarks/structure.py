@@ -5,10 +5,10 @@
 Nothing of the package is imported, so any version can be looked at. Prints one JSON object on its last line.
 """
 
+import argparse
 import ast
 import json
 import statistics
-import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -16,7 +16,9 @@ FOLDERS = {"cascade": "", "pipelines": "pipelines.", "training": "training."}
 
 
 def main() -> None:
-    root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parents[1])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkout", nargs="?", type=Path, default=Path(__file__).parents[1])
+    root = parser.parse_args().checkout
     files = {
         prefix + ".".join(path.relative_to(root / folder).with_suffix("").parts): path
         for folder, prefix in FOLDERS.items()

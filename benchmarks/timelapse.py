@@ -34,7 +34,7 @@ _OVERLAP = 0.6
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--volume", required=True, help="a model of frames as one volume")
+    parser.add_argument("--volume", help="a model of frames as one volume")
     parser.add_argument("--planes", help="a model of single frames")
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--size", type=int, default=512, help="of the part of each frame")
@@ -44,21 +44,25 @@ def main() -> None:
     frames = sorted((data_folder() / "Fluo-N2DH-GOWT1" / "01").glob("*.tif"))[: options.frames]
     middle = slice(512 - options.size // 2, 512 + options.size // 2)
     real = np.stack([read_image(path)[middle, middle] for path in frames])
-    volume = SketchPipeline.from_pretrained(options.volume)
-    labels = [detect(image, volume.spacing_um[1:]) for image in real]
-    settings = volume.sketch_settings[0]
+    if not options.volume and not options.planes:
+        parser.error("give --volume, --planes or both")
+    first = SketchPipeline.from_pretrained(options.volume or options.planes)
+    spacing, settings = first.spacing_um[-2:], first.sketch_settings[0]
+    labels = [detect(image, spacing) for image in real]
     sketch = np.stack(
-        [
-            sketch_of_image(found, image, settings, spacing_um=volume.spacing_um[1:])
-            for found, image in zip(labels, real, strict=True)
-        ]
+        [sketch_of_image(found, image, settings, spacing_um=spacing) for found, image in zip(labels, real, strict=True)]
     )
-    seed = torch.Generator().manual_seed(0)
-    sequences = {"real": real, "volume": volume(sketches=sketch, generator=seed).images[0]}
+
+    def seed() -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+    sequences = {"real": real}
+    if options.volume:
+        sequences["volume"] = first(sketches=sketch, generator=seed()).images[0]
     if options.planes:
         planes = SketchPipeline.from_pretrained(options.planes)
-        sequences["planes"] = np.stack(planes(sketches=list(sketch), generator=seed).images)
-        sequences["same_noise"] = np.stack([planes(sketches=[one], generator=seed).images[0] for one in sketch])
+        sequences["planes"] = np.stack(planes(sketches=list(sketch), generator=seed()).images)
+        sequences["same_noise"] = np.stack([planes(sketches=[one], generator=seed()).images[0] for one in sketch])
     pairs = {lag: tracked(labels, lag) for lag in _LAGS}
     report: dict = {"cells": {lag: len(found) for lag, found in pairs.items()}}
     for name, sequence in sequences.items():

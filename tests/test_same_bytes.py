@@ -1,5 +1,5 @@
-"""The bytes of small data sets of the embedded models, as they were before the package was put in order: a change of
-the code that is meant to change no result leaves them as they are.
+"""The bytes of small data sets of the embedded models: a change of the code that is meant to change no result leaves
+them as they are. They were the same from before the package was put in order until the statistics were fitted anew.
 
 Floating point differs between processors and libraries, so the hashes hold for one kind of machine; elsewhere a network
 of another library gives other bits for the same input, and the tests are skipped.
@@ -31,12 +31,12 @@ SETS = {
     "stacks of harmonics": [*STACKS, "--shapes", "harmonics", "--max_overlap", "0.1", "--bank", "2"],
 }
 HASHES = {
-    "planes": "415c6d37f637c922c418f2bb",
-    "planes of a bank": "97ee2565c25e057afcc7c295",
-    "planes of tiles": "8f2ae22e753d24fafab70e6b",
-    "stacks": "53dc60ced9dec623e17c7d80",
-    "stacks of sections": "c088bb75f1558bf5209f82bc",
-    "stacks of harmonics": "f3ebc6c954c02be8d25409fd",
+    "planes": "2c8737490d667afa22cf49d1",
+    "planes of a bank": "59ad4d87de9f8c9def2f327c",
+    "planes of tiles": "c6a2d974629446072a02e0a3",
+    "stacks": "2e94c39ab1c5391ccfad4821",
+    "stacks of sections": "1df2f6374385cc7ea2f45183",
+    "stacks of harmonics": "766ccf4c8b60c7aba034e566",
 }
 
 
