@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 
 from cascade.annotation import Annotation, Sample
 from cascade.hub import folders as hub
-from cascade.hub.cards import copy_card, write_cascade_card
+from cascade.hub.cards import write_cascade_card
+from cascade.hub.embedded import embedded
 from cascade.hub.folders import FEW_STEPS
 from cascade.hub.statistics import saved_statistics
 from cascade.neus.settings import NeuSSettings
@@ -60,7 +61,7 @@ class CascadePipeline(DiffusionPipeline):
     Args:
         mask, texture: the stages' pipelines.
         multiview: for 3D data sets, unless `shapes` are others than its own.
-        statistics: of the real data set, see `cascade.data.statistics.Statistics`, as a dict.
+        statistics: of the real data set, see `cascade.optics.statistics.Statistics`, as a dict.
     """
 
     _optional_components = ["multiview"]  # noqa: RUF012 - as diffusers declares it
@@ -125,12 +126,14 @@ class CascadePipeline(DiffusionPipeline):
         A 3D folder without its own multiview/ takes the embedded one, which was trained on harmonic shapes and fits
         any data set. few_steps: outlines and texture with the weights that draw in a few steps, which one of them has
         to have. Keyword arguments `mask`, `multiview`, `texture` replace stages. Raises `hub.ModelError` if a stage is
-        missing or pickled.
+        missing or pickled, or the folder is another pipeline's.
         """
         folder = hub.model_folder(path_or_repo_id, revision, token)
         dtype = kwargs.pop("torch_dtype", dtype)  # as diffusers called it until 0.42
+        whole = not kwargs  # or the folder's card does not say what it is made from
         needed = [name for name in ("mask", "texture") if name not in kwargs]
-        hub.check_components(folder, cls.__name__, dict.fromkeys(needed, "model_index.json"))
+        with hub.naming_class(folder, cls):
+            hub.check_components(folder, cls.__name__, dict.fromkeys(needed, "model_index.json"))
         if few_steps and not any((folder / name / FEW_STEPS).is_file() for name in needed):
             raise hub.ModelError(f"{folder}: no stage has weights for few steps ({FEW_STEPS}): leave `few_steps` out")
         statistics = saved_statistics(folder)
@@ -140,8 +143,6 @@ class CascadePipeline(DiffusionPipeline):
                 index = folder / "model_index.json"
                 if index.is_file() and json.loads(index.read_text()).get("multiview", [None])[0]:
                     raise hub.ModelError(f"{folder}: multiview/ is missing; copy it there, or pass multiview=…")
-                from cascade.hub.embedded import embedded
-
                 source = embedded("nuclei3d") / "multiview"
                 log.info("%s has no multiview stage of its own: using the embedded one", folder)
             kwargs["multiview"] = MultiviewPipeline.from_pretrained(source, dtype=dtype)
@@ -149,7 +150,8 @@ class CascadePipeline(DiffusionPipeline):
             if name not in kwargs:
                 kwargs[name] = stage.from_pretrained(folder / name, dtype=dtype, few_steps=few_steps)
         pipeline = cls(statistics=statistics, **kwargs)
-        pipeline.register_to_config(_name_or_path=str(folder))
+        if whole:
+            pipeline.register_to_config(_name_or_path=str(folder))
         return pipeline
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
@@ -159,10 +161,8 @@ class CascadePipeline(DiffusionPipeline):
         folder = Path(save_directory)
         hub.name_package(folder)
         self.statistics.save(folder)
-        for name in ("mask", "multiview", "texture"):
-            stage = getattr(self, name)
-            if stage is not None:
-                copy_card(stage.name_or_path, folder / name)
+        if self.multiview is None and (folder / "multiview").is_dir():
+            log.warning("%s is of another cascade, and no part of this one: remove it", folder / "multiview")
         write_cascade_card(folder, self.statistics)
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
@@ -191,7 +191,7 @@ class CascadePipeline(DiffusionPipeline):
             neus: how solids are fitted to imagined views.
             fields: of `CascadeSettings`, given one by one: they win over those of `settings`.
 
-        Raises ValueError for settings that do not fit the data set, TypeError for one that does not exist.
+        Raises ValueError for settings that do not fit the data set, TypeError for what is no setting.
         """
         if not isinstance(num_images, int) or num_images < 1:
             raise ValueError(f"num_images must be a whole number from 1, got {num_images}")
@@ -270,7 +270,10 @@ class CascadePipeline(DiffusionPipeline):
 
 
 def with_fields(settings: CascadeSettings, changes: Mapping[str, Any]) -> CascadeSettings:
-    """Settings with some fields changed; raises TypeError for a field that there is not, naming the nearest."""
+    """Settings with some fields changed; raises TypeError for a field that there is not, naming the nearest, and for
+    what are no settings."""
+    if not isinstance(settings, CascadeSettings):
+        raise TypeError(f"settings must be CascadeSettings, got {settings!r}: how many images is num_images=…")
     names = [one.name for one in dataclasses.fields(settings)]
     for name in changes:
         if name not in names:

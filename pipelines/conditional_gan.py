@@ -104,14 +104,17 @@ class ConditionalGANPipeline(HubStage, DiffusionPipeline):
         )
 
     @classmethod
-    def from_pretrained(cls, path_or_repo_id: str | Path, *args: Any, **options: Any) -> Self:
+    def from_pretrained(
+        cls, path_or_repo_id: str | Path, revision: str | None = None, token: str | None = None, **options: Any
+    ) -> Self:
         """Load from a folder or a Hub repository, see `HubStage.from_pretrained`.
 
         Raises `hub.ModelError` for a folder whose discriminator, which only training needs, is of other dimensions than
         its generator, too.
         """
-        stage = super().from_pretrained(path_or_repo_id, *args, **options)
-        judge = hub.model_folder(path_or_repo_id) / "discriminator" / "config.json"
+        folder = hub.model_folder(path_or_repo_id, revision, token)
+        stage = super().from_pretrained(folder, **options)
+        judge = folder / "discriminator" / "config.json"
         if judge.is_file():
             axes, own = hub.read_json(judge).get("dimensions"), stage.generator.config.dimensions
             if axes != own:

@@ -48,7 +48,7 @@ class MultiviewPipeline(HubStage, DiffusionPipeline):
     Args:
         network: the joint denoiser.
         scheduler: the noise schedule.
-        view_set: "hemisphere" or "ring", see `cascade.cameras`.
+        view_set: "hemisphere" or "ring", see `cascade.geometry.cameras`.
         num_views: cameras in it.
         law: the shapes that it was trained on, for the record (`ShapeLaw`).
         truncation: distance at which the maps saturate, in half-widths of the frame.

@@ -76,10 +76,32 @@ def test_a_whole_cascade_tells_what_its_stages_know(tmp_path):
     assert card.data.base_model == ["someone/diffusion"]
     assert {one.task_type for one in card.data.eval_results} == {"unconditional-image-generation", "image-to-image"}
     assert "CascadePipeline.from_pretrained" in card.text
-    (tmp_path / "README.md").unlink()
     written(tmp_path / "mask", model_license="cc0-1.0")
+    written(tmp_path / "multiview", model_license="mit")  # which 2D ones do not have
     write_cascade_card(tmp_path, statistics())
     assert ModelCard.load(tmp_path / "README.md").data.license == "other"  # they differ
+    assert "MultiviewPipeline" not in str(ModelCard.load(tmp_path / "README.md"))
+    written(tmp_path / "texture", model_license="cc0-1.0")
+    write_cascade_card(tmp_path, statistics())
+    assert ModelCard.load(tmp_path / "README.md").data.license == "cc0-1.0"
+
+
+def test_a_card_that_the_tool_did_not_write_is_kept_aside(tmp_path, caplog):
+    card, aside = tmp_path / "README.md", tmp_path / ".cascade" / "changed"
+    written(tmp_path)
+    written(tmp_path, model_license="cc0-1.0")  # its own make room
+    assert not aside.exists()
+    assert not caplog.text
+    ours = card.read_text()
+    card.write_text("# My notes\n")
+    assert written(tmp_path).data.license == "cc-by-4.0"
+    assert (aside / "README.md").read_text() == "# My notes\n"
+    assert f"what it held is now in {aside / 'README.md'}" in caplog.text
+    for changed in (ours.replace("# Outlines", "# My outlines"), ours + "More of them.\n"):
+        card.write_text(changed)
+        written(tmp_path)
+        assert sorted(aside.iterdir())[-1].read_text() == changed
+    assert len(list(aside.iterdir())) == 3
 
 
 @pytest.mark.parametrize("name", NAMES)

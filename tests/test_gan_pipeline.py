@@ -127,6 +127,14 @@ def test_networks_of_different_dimensions_in_one_folder_are_named(tmp_path):
         ConditionalGANPipeline.from_pretrained(tmp_path)
 
 
+def test_a_repository_is_looked_up_once(tmp_path, monkeypatch):
+    tiny_gan_pipeline().save_pretrained(tmp_path)
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **how: asked.append(how) or str(tmp_path))
+    ConditionalGANPipeline.from_pretrained("someone/gan", "v2", token="secret")
+    assert [(how["revision"], how["token"]) for how in asked] == [("v2", "secret")]
+
+
 def test_a_window_that_cannot_be_is_named_where_the_model_is_loaded(tmp_path):
     tiny_gan_pipeline().save_pretrained(tmp_path)
     index = tmp_path / "model_index.json"

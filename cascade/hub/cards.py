@@ -1,6 +1,8 @@
 """Model cards: what a stage was trained on and how, as the Hub shows it."""
 
+import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -10,8 +12,10 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from cascade.hub.folders import without_samples
+from cascade.files import STATE
 from cascade.optics.statistics import Statistics
+
+log = logging.getLogger(__name__)
 
 LIBRARY = "cascade-microscopy"
 """What loads these models: named so, the Hub shows no other library's way to do it."""
@@ -19,6 +23,7 @@ LIBRARY = "cascade-microscopy"
 _TAGS = ("microscopy", "cell-segmentation", "synthetic-data", LIBRARY)
 _FROM_NOTHING = ("MaskDDPMPipeline", "CascadePipeline", None)  # which are given no annotation
 _MADE_UP = "made-up shapes"
+_MARK = "<!-- as cascade wrote it: {} -->\n"  # the last line, which the Hub does not show
 
 
 class Origin(NamedTuple):
@@ -52,7 +57,8 @@ def write_card(
     preview: Path | None = None,
     metrics: dict[str, float] | None = None,
 ) -> None:
-    """Write `README.md` with front matter into a stage's folder.
+    """Write `README.md` with front matter into a stage's folder; one that the tool did not write, or that was changed
+    since, is kept under `.cascade/changed`, with a warning.
 
     load: the name of the pipeline class; None for a base model of `train_controlnet.py`.
     data: statistics of the crops, or the origin of images, whose source and licence are carried over.
@@ -108,15 +114,14 @@ pipeline = {load}.from_pretrained("this folder or repository")
 
 
 def write_cascade_card(folder: Path, statistics: Statistics) -> None:
-    """Write the `README.md` of a whole cascade, unless there is one; what its stages' cards know of licences, models
-    that they were made from, and metrics is told there, too."""
-    if (folder / "README.md").is_file():
-        return
+    """Write the `README.md` of a whole cascade; what its stages' cards know of licences, models that they were made
+    from, and metrics is told there, too. A card that was there before is dealt with as by `write_card`."""
     shape = "×".join(map(str, statistics.image_shape))
     spacing = " × ".join(f"{s:g}" for s in statistics.spacing_um)
     preview = "![a generated sample](preview.png)\n\n" if (folder / "preview.png").is_file() else ""
     title = f"Annotated {statistics.ndim}D images like {statistics.source}"
-    known = [found for stage in ("mask", "multiview", "texture") if (found := card_data(folder / stage)) is not None]
+    stages = ("mask", "multiview", "texture") if statistics.ndim == 3 else ("mask", "texture")
+    known = [found for stage in stages if (found := card_data(folder / stage)) is not None]
     licences = {one.license or "other" for one in known}
     bases = [base for one in known for base in _listed(one.base_model)]
     results = [result for one in known for result in one.eval_results or ()]
@@ -143,11 +148,18 @@ sizes and light of {len(statistics.cell_area_um2)} annotated ones. The stages in
 
 
 def copy_card(source: str | Path | None, folder: Path) -> None:
-    """Write the card of the folder that a stage was loaded from into another, unless there is one, without its sheet of
-    samples."""
-    card = Path(source or folder) / "README.md"
-    if card.is_file() and not (folder / "README.md").is_file():
-        (folder / "README.md").write_text(without_samples(card.read_text()))
+    """Write the card of the folder that a stage was loaded from into another, without the pictures that lie beside it.
+
+    A card that was there before is dealt with as by `write_card`. Where the stage has none, no card of another model is
+    left, but what the tool never wrote is.
+    """
+    if source and Path(source).resolve() == folder.resolve():
+        return
+    if source and not Path(source).is_dir():
+        log.warning("%s is gone, and with it the card that says what this model was made from", source)
+    card = Path(source) / "README.md" if source else None
+    text = _read(card) if card else ""
+    _put(folder, re.sub(r"^!\[.*\]\((?!https?:).*\)\n", "", text, flags=re.MULTILINE))
 
 
 def card_data(folder: Path) -> ModelCardData | None:
@@ -178,7 +190,42 @@ def _front(
 
 
 def _write(folder: Path, front: ModelCardData, text: str) -> None:
-    ModelCard(f"---\n{front.to_yaml()}\n---\n{text}").save(folder / "README.md")
+    _put(folder, str(ModelCard(f"---\n{front.to_yaml()}\n---\n{text}")))
+
+
+def _put(folder: Path, text: str) -> None:
+    """Make a text the card of a folder, in place of what was there; an empty text only takes away what the tool wrote.
+    What was changed since, or is not the tool's, is kept aside."""
+    path = folder / "README.md"
+    old, new = _read(path), text and _marked(text)
+    if old == new:
+        return
+    if old == _marked(old):
+        path.unlink()
+    elif old and (new or f"library_name: {LIBRARY}" in old):
+        place = folder / STATE / "changed" / path.name
+        while place.exists():
+            place = place.with_name(place.name + "~")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
+        log.warning("%s is not as the tool wrote it, and makes room: what it held is now in %s", path, place)
+    if new:
+        path.write_text(new, encoding="utf-8")
+
+
+def _read(path: Path) -> str:
+    """A card, or nothing where there is none."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _marked(text: str) -> str:
+    """A card with a last line by which `_put` sees whether it was changed.
+
+    >>> _marked("# Cells") == _marked(_marked("# Cells")) != _marked("# Cell") != ""
+    True
+    """
+    plain = re.sub(_MARK.format(r"\w+"), "", text).rstrip("\n") + "\n"
+    return plain + _MARK.format(hashlib.sha256(plain.encode()).hexdigest()[:16])
 
 
 def _results(metrics: Mapping[str, float], data: str, load: str | None) -> list[EvalResult]:

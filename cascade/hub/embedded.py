@@ -1,6 +1,9 @@
 """Weights that come with the package."""
 
+import logging
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 NAMES = (
     "nuclei2d",
@@ -29,8 +32,19 @@ def embedded(name: str) -> Path:
     return folder
 
 
+def is_embedded(model: str | Path) -> bool:
+    """Whether this names an embedded model; warns of a folder here that has the name, too. A Path that is there is
+    meant itself."""
+    here = Path(model).is_dir()
+    if str(model) not in NAMES or (here and isinstance(model, Path)):
+        return False
+    if here:
+        log.warning("%s is the embedded model; write ./%s for the folder that is called so, too", model, model)
+    return True
+
+
 def stage_of(model: str | Path, stage: str) -> str:
     """What to load a stage ("mask", "multiview", "texture") from, where a whole cascade was named: an embedded one or a
     folder; anything else as it is."""
-    folder = embedded(model) if model in NAMES else Path(model)
+    folder = embedded(str(model)) if is_embedded(model) else Path(model)
     return str(folder / stage) if (folder / stage).is_dir() else str(model)

@@ -3,11 +3,14 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cascade.hub.embedded import NAMES, embedded
+import diffusers
+
+from cascade.hub.embedded import embedded, is_embedded
 
 _PACKAGE = "cascade."
 FEW_STEPS = "few_steps.safetensors"
@@ -28,7 +31,7 @@ def model_folder(path_or_repo_id: str | Path, revision: str | None = None, token
     pickled weights but no safetensors.
     """
     name = str(path_or_repo_id)
-    folder = embedded(name) if name in NAMES else Path(name)
+    folder = embedded(name) if is_embedded(path_or_repo_id) else Path(name)
     if not folder.is_dir():
         folder = _download(name, revision, token)
     if any(folder.glob("data/*.parquet")):
@@ -56,6 +59,18 @@ def check_components(folder: Path, pipeline: str, components: dict[str, str]) ->
     for name, file in components.items():
         if not (folder / name / file).is_file():
             raise ModelError(f"{folder}: {name}/{file} is missing for a {pipeline}; train it, or copy it there")
+
+
+@contextmanager
+def naming_class(folder: Path, pipeline: type) -> Iterator[None]:
+    """Let a ModelError say what to load a folder with, where that is another of the package's pipelines."""
+    try:
+        yield
+    except ModelError as error:
+        name = model_index(folder).get("_class_name")
+        if not name or hasattr(diffusers, name) or name in {kind.__name__ for kind in pipeline.__mro__}:
+            raise
+        raise ModelError(f"{folder}: is a {name}: load it with {name}.from_pretrained") from error
 
 
 def model_index(folder: Path) -> dict[str, Any]:

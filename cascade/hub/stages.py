@@ -1,5 +1,6 @@
 """A stage's networks from its folder, complete and finite, or one line that names the file."""
 
+import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,8 +12,11 @@ from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
 from cascade.hub import folders as hub
+from cascade.hub.cards import copy_card
 from cascade.hub.few_steps import add_few_steps
 from cascade.hub.folders import FEW_STEPS
+
+log = logging.getLogger(__name__)
 
 _FAILURES = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, OSError, SafetensorError)
 
@@ -54,9 +58,19 @@ class HubStage:
         few_steps: with the weights that draw in a few steps; where the folder has none, those that it has.
 
         Raises `hub.ModelError`, naming the file, if something is missing or pickled, is cut or of another encoding, or
-        if weights do not fit their network or are not finite.
+        if weights do not fit their network or are not finite; naming the class if the folder is another pipeline's.
         """
         folder = hub.model_folder(path_or_repo_id, revision, token)
+        with hub.naming_class(folder, cls):
+            stage = cls._loaded(folder, options)
+        if not options.keys() & cls.networks.keys():
+            stage.in_few_steps = few_steps and add_few_steps(stage, folder)
+            beside = folder / FEW_STEPS
+            stage.few_steps_file = beside if beside.is_file() and not stage.in_few_steps else None
+        return stage
+
+    @classmethod
+    def _loaded(cls, folder: Path, options: dict[str, Any]) -> Self:
         files = {name: "config.json" for name in cls.networks}
         files |= {"scheduler": "scheduler_config.json"} if cls.scheduled else {}
         files = {name: file for name, file in files.items() if name not in options}
@@ -72,24 +86,37 @@ class HubStage:
             stage: Self = super().from_pretrained(folder, use_safetensors=True, **options, **given)  # type: ignore[misc]
         except _FAILURES as error:
             raise hub.ModelError(f"{folder}: its configs make no {cls.__name__} ({_first_line(error)})") from error
-        if not options.keys() & cls.networks.keys():
-            stage.in_few_steps = few_steps and add_few_steps(stage, folder)
-            beside = folder / FEW_STEPS
-            stage.few_steps_file = beside if beside.is_file() and not stage.in_few_steps else None
         return stage
 
     def save_pretrained(
         self, save_directory: str | Path, safe_serialization: bool = True, variant: str | None = None, **options: Any
     ) -> None:
-        """Write the stage into a folder, with the weights for few steps that lay beside its own where it is from."""
-        folder = Path(save_directory)
+        """Write the stage into a folder, with its card, and with the weights for few steps that lay beside its own
+        where it is from; without these, and with a warning, if its own are not those any more."""
+        folder, few_steps_file = Path(save_directory), self._own_few_steps_file()
         super().save_pretrained(folder, safe_serialization, variant, **options)  # type: ignore[misc]
         hub.name_package(folder)
         hub.write_records(folder, {name: getattr(self, f"_{name}") for name in self.fitted})
-        if self.few_steps_file is None:
+        copy_card(self.name_or_path, folder)  # type: ignore[attr-defined]
+        if few_steps_file is None:
             (folder / FEW_STEPS).unlink(missing_ok=True)  # of other weights
-        elif self.few_steps_file.resolve() != (folder / FEW_STEPS).resolve():
-            shutil.copyfile(self.few_steps_file, folder / FEW_STEPS)
+        elif few_steps_file.resolve() != (folder / FEW_STEPS).resolve():
+            shutil.copyfile(few_steps_file, folder / FEW_STEPS)
+
+    def _own_few_steps_file(self) -> Path | None:
+        """The weights for few steps, if the networks are still as in the folder that the stage was loaded from."""
+        if self.few_steps_file is None:
+            return None
+        source = Path(str(self.name_or_path)).resolve()  # type: ignore[attr-defined]
+        try:
+            same = self.few_steps_file.is_file() and all(
+                _same(getattr(self, name), load_network(kind, source / name)) for name, kind in self.networks.items()
+            )
+        except hub.ModelError:  # it is gone
+            same = False
+        if not same:
+            log.warning("%s is left out: the weights are not those that are in %s", self.few_steps_file, source)
+        return self.few_steps_file if same else None
 
     def push_to_hub(self, repo_id: str, private: bool | None = None, token: str | None = None) -> str:
         """Upload the stage with its card; returns the commit's address."""
@@ -115,6 +142,14 @@ def load_network(kind: type[ModelMixin], folder: Path, **options: Any) -> Any:
     if bad:
         raise hub.ModelError(f"{_weights(folder)}: {_some(bad)} not finite; copy the model again, or train it")
     return network
+
+
+def _same(network: torch.nn.Module, other: torch.nn.Module) -> bool:
+    """Whether two networks have the same weights, those of the other rounded as the first's."""
+    values, others = network.state_dict(), other.state_dict()
+    return values.keys() == others.keys() and all(
+        torch.equal(value.cpu(), others[name].to(value.dtype)) for name, value in values.items()
+    )
 
 
 def _not_finite(tensors: dict[str, torch.Tensor]) -> list[str]:
