@@ -117,6 +117,56 @@ def test_another_training_is_not_gone_on_with(tmp_path, changes, words):
     train(tmp_path, resume_from_checkpoint="latest", **same)
 
 
+def test_another_number_of_processes_would_see_other_samples(tmp_path, monkeypatch):
+    train(tmp_path, stop_after=8)
+    monkeypatch.setattr("accelerate.Accelerator.num_processes", 2)
+    with pytest.raises(CheckpointError, match="processes 1, now it is 2: give the same"):
+        train(tmp_path, resume_from_checkpoint="latest")
+
+
+def test_a_checkpoint_that_does_not_tell_of_processes_is_gone_on_with(tmp_path):
+    train(tmp_path, stop_after=8)
+    path = tmp_path / "checkpoint-8" / "training_state.json"
+    record = json.loads(path.read_text())
+    del record["identity"]["processes"]  # as earlier versions
+    path.write_text(json.dumps(record))
+    _, steps = train(tmp_path, resume_from_checkpoint="latest", checkpoints_total_limit=1)
+    assert steps[0].number == 9
+    assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-24"]  # it was of this training, too
+
+
+def test_what_is_no_checkpoint_of_this_training_stays(tmp_path, caplog):
+    train(tmp_path, stop_after=8)
+    for name in ("checkpoint-1", "checkpoint-16", "checkpoint-500"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.npy").write_bytes(b"of someone")
+    train(tmp_path / "other", dataset=Line(fingerprint="another"), stop_after=8)
+    (tmp_path / "other" / "checkpoint-8").rename(tmp_path / "checkpoint-400")
+    train(tmp_path, resume_from_checkpoint=str(tmp_path / "checkpoint-8"), checkpoints_total_limit=1)
+    kept = ["checkpoint-1", "checkpoint-16-before", "checkpoint-24", "checkpoint-400", "checkpoint-500"]
+    assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == kept
+    for name in ("checkpoint-1", "checkpoint-16-before", "checkpoint-500"):
+        assert (tmp_path / name / "weights.npy").read_bytes() == b"of someone"
+    assert "checkpoint-16 is no checkpoint of this training: what it held is now in" in caplog.text
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_another_trainings_folder_is_not_gone_on_into(tmp_path, finished):
+    train(tmp_path / "a", stop_after=8)
+    checkpoint = str(tmp_path / "a" / "checkpoint-8")
+    if finished:
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b" / "model_index.json").write_text("{}")
+    else:
+        train(tmp_path / "b", stop_after=16)
+    before = {path: path.read_bytes() for path in (tmp_path / "b").rglob("*") if path.is_file()}
+    with pytest.raises(FileExistsError, match=r"b: holds a training, and not that of .*checkpoint-8: name the"):
+        train(tmp_path / "b", resume_from_checkpoint=checkpoint)
+    assert {path: path.read_bytes() for path in (tmp_path / "b").rglob("*") if path.is_file()} == before
+    _, steps = train(tmp_path / "c", resume_from_checkpoint=checkpoint)
+    assert steps[0].number == 9
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path):
     options = settings(tmp_path, preview_steps=24)
     loop = training_loop([Update(loss=Regression(width=2000))], Line(), options, make_accelerator(options))

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -64,6 +65,24 @@ def test_an_embedded_model_is_gone_on_with(tiny_crops, tmp_path):
         MaskDDPMPipeline.from_pretrained(f).unet.state_dict() for f in (tmp_path, embedded("nuclei2d") / "mask")
     )
     assert all(torch.allclose(made[name], base[name], atol=1e-3) for name in base)
+
+
+@pytest.mark.parametrize(
+    ("script", "config", "kind", "learnt"),
+    [
+        (train_mask_ddpm, "tiny_mask_ddpm", MaskDDPMPipeline, {"representation": "binary", "truncation_px": 5.0}),
+        (train_multiview, "tiny_multiview", MultiviewPipeline, {}),
+    ],
+)
+def test_a_base_model_is_gone_on_with_as_it_learnt(script, config, kind, learnt, tiny_crops, tmp_path):
+    few = ["--max_train_steps", "1", *([] if script is train_multiview else ["--data", tiny_crops])]
+    other = [word for name, value in (learnt | {"prediction_type": "epsilon"}).items() for word in (f"--{name}", value)]
+    run_script(script, config, "--output_dir", tmp_path / "base", *few, *other)
+    run_script(script, config, "--output_dir", tmp_path / "made", *few, "--base_model", tmp_path / "base")
+    made, config = kind.from_pretrained(tmp_path / "made"), (tmp_path / "made" / "training_config.json").read_text()
+    assert made.scheduler.config.prediction_type == json.loads(config)["prediction_type"] == "epsilon"
+    for name, value in learnt.items():
+        assert made.config[name] == json.loads(config)[name] == value
 
 
 @pytest.mark.parametrize(("stage", "kind"), [("mask", MaskDDPMPipeline), ("texture", TexturePipeline)])

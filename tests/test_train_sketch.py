@@ -101,6 +101,23 @@ def test_a_model_is_gone_on_with(planes, trained, tmp_path):
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
 
 
+def test_what_a_base_model_learnt_by_and_paints_with_is_kept(planes, trained, tmp_path, caplog):
+    tuned = dict(t_start=120, sigma=0.5, num_inference_steps=6, solver="ddim", guidance_um=1.6)
+    base = SketchPipeline.from_pretrained(trained)
+    base.register_to_config(**tuned)
+    base.save_pretrained(tmp_path / "base")
+    few = ["--max_train_steps", "1", "--preview_steps", "1", "--base_model", tmp_path / "base"]
+    other = ["--prediction_type", "v_prediction", "--noise_schedule", "linear"]
+    options = ["--data", planes, "--output_dir", tmp_path / "model", *few, *other]
+    run_script(train_sketch_ddpm, "tiny_sketch_ddpm", *options)
+    made = SketchPipeline.from_pretrained(tmp_path / "model")
+    assert {name: made.config[name] for name in tuned} == tuned
+    config = json.loads((tmp_path / "model" / "training_config.json").read_text())
+    assert (config["prediction_type"], config["noise_schedule"]) == ("epsilon", "cosine")
+    assert '"prediction_type": "epsilon"' in (tmp_path / "model" / "README.md").read_text()
+    assert "prediction_type of the base model is epsilon: that holds, not v_prediction" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("shapes", "axes", "options", "spacing", "shape"),
     [

@@ -7,7 +7,8 @@ import torch
 from toy_training import Line, train
 
 from cascade.training import train_mask_ddpm
-from cascade.training.loop import TrainingDiverged
+from cascade.training.checkpoints import CheckpointError
+from cascade.training.loop import TrainingDiverged, _same
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
@@ -109,9 +110,10 @@ def test_a_training_is_not_written_over(tmp_path, caplog):
     with pytest.raises(FileExistsError, match="--resume_from_checkpoint latest goes on with it"):
         train(tmp_path)
     (tmp_path / "finished").mkdir()
-    (tmp_path / "finished" / "model_index.json").write_text("{}")  # of a run too short for a checkpoint
-    with pytest.raises(FileExistsError, match="holds a training"):
-        train_mask_ddpm.main(["--data", "crops", "--output_dir", str(tmp_path / "finished")])
+    (tmp_path / "finished" / "model_index.json").write_text("{}")  # of a run whose checkpoints were removed
+    for resume in ([], ["--resume_from_checkpoint", "latest"]):
+        with pytest.raises(FileExistsError, match=r"finished, and no checkpoint of it: name another .*--base_model"):
+            train_mask_ddpm.main(["--data", "crops", "--output_dir", str(tmp_path / "finished"), *resume])
     train(tmp_path, resume_from_checkpoint="latest", preview_steps=6)
     assert not caplog.records
     train(tmp_path, resume_from_checkpoint="latest", max_train_steps=25, learning_rate=0.01)
@@ -134,8 +136,31 @@ def test_a_log_tells_of_no_step_twice(tmp_path):
     assert steps == [4, 8, 12, 16, 20, 24]
 
 
-def test_fewer_steps_than_are_done_lose_no_log(tmp_path):
+def test_fewer_steps_than_are_done_are_refused_and_lose_nothing(tmp_path):
     train(tmp_path)
-    log = (tmp_path / "log.jsonl").read_text()
-    _, steps = train(tmp_path, resume_from_checkpoint="latest", max_train_steps=8)
-    assert ([step.number for step in steps], (tmp_path / "log.jsonl").read_text()) == ([24], log)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(
+        CheckpointError, match="checkpoint-24: has 24 steps, and max_train_steps is 8: ask for more, or"
+    ):
+        train(tmp_path, resume_from_checkpoint="latest", max_train_steps=8)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    _, steps = train(tmp_path, resume_from_checkpoint=str(tmp_path / "checkpoint-16"), max_train_steps=16)
+    assert [step.number for step in steps] == [16]
+
+
+def test_settings_that_nothing_was_trained_with_are_refused(tmp_path):
+    train(tmp_path)
+    before = (tmp_path / "training_config.json").read_bytes()
+    with pytest.raises(
+        CheckpointError, match=r"checkpoint-24: is finished, .*learning_rate 0.05, now it is 0.01: give"
+    ):
+        train(tmp_path, resume_from_checkpoint="latest", learning_rate=0.01)
+    assert (tmp_path / "training_config.json").read_bytes() == before
+    train(tmp_path, resume_from_checkpoint="latest", logging_steps=2, push_to_hub=True)  # which teach nothing
+
+
+def test_a_folder_that_is_called_otherwise_is_the_same_setting(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert _same(str(tmp_path / "base"), "base")
+    assert not _same(str(tmp_path / "base"), "other")
+    assert not _same(0.1, 0.2)

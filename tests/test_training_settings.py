@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from toy_training import settings
 
 from cascade.training import (
@@ -144,12 +145,78 @@ def test_what_is_read_is_not_written_over(tiny_crops, tmp_path, monkeypatch, cap
     before = sorted(tiny_crops.rglob("*"))
     given = ["--data", str(tiny_crops), "--output_dir", f"./{tiny_crops.name}/", "--base_model", "nuclei2d"]
     said = refused(capsys, script, given[:4] if script is train_ldm else given)
-    assert "is the folder of the crops: name another" in said
+    assert "is where the images are read from; name another" in said
     if script is not train_ldm:
         (tmp_path / "base").mkdir()
         given = ["--data", "crops", "--output_dir", str(tmp_path / "base"), "--base_model", f"{tmp_path}/base/."]
         assert "is the base_model itself" in refused(capsys, script, given)
     assert sorted(tiny_crops.rglob("*")) == before
+
+
+@pytest.mark.parametrize("script", [train_sketch_ddpm, train_gan, train_distilled_sketch])
+def test_previews_among_the_images_are_refused(tmp_path, capsys, script):
+    """They would be read as images by the next training."""
+    (tmp_path / "n30" / "images").mkdir(parents=True)
+    given = ["--data", str(tmp_path / "n30"), "--output_dir", str(tmp_path / "n30" / "images")]
+    given += ["--base_model", "sketch2d"] if script is train_distilled_sketch else []
+    assert "is where the images are read from" in refused(capsys, script, given)
+    assert not list((tmp_path / "n30" / "images").iterdir())
+
+
+def test_yaml_says_what_flags_say(tmp_path):
+    config = tmp_path / "a.yaml"
+    config.write_text("data: images\npatch_size: 32\nmixed_precision: no\nsequences: [a, b]\n")
+    given = ["--config", str(config), "--output_dir", "out"]
+    made = parse(train_sketch_ddpm.Settings, "", given)
+    assert (made.data, made.patch_size, made.mixed_precision) == (("images",), (32,), "no")
+    assert made.sequences == ("a", "b")
+    assert parse(train_sketch_ddpm.Settings, "", [*given, "--data", "c", "d"]).data == ("c", "d")
+
+
+@pytest.mark.parametrize(
+    ("script", "name", "known"),
+    [
+        (train_mask_ddpm, "unet", "layers_per_block"),
+        (train_ldm, "unet", "layers_per_block"),
+        (train_ldm, "vae", "latent_channels"),
+        (train_multiview, "network", "volume_size"),
+        (train_multiview, "law", "roughness"),
+        (train_sketch_ddpm, "unet", "stem"),
+        (train_gan, "unet", "stem"),
+        (train_gan, "discriminator", "detail_gain"),
+    ],
+)
+def test_arguments_that_a_network_does_not_know_are_named(tmp_path, capsys, script, name, known):
+    given = ["--output_dir", str(tmp_path / "run"), f"--{name}.foo", "3"]
+    said = refused(capsys, script, given if script is train_multiview else [*given, "--data", "images"])
+    assert f"{name} has no foo; it has " in said
+    assert known in said
+
+
+@pytest.mark.parametrize(("told", "precision"), [(None, "no"), ("no", "no"), ("bf16", "bf16")])
+def test_the_precision_is_the_launchers_unless_given(tmp_path, monkeypatch, told, precision):
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    if told:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", told)
+    assert parse(train_multiview.Settings, "", ["--output_dir", "out"]).mixed_precision == precision
+    monkeypatch.setattr("accelerate.state.AcceleratorState._shared_state", {})  # as in a new process
+    assert make_accelerator(settings(tmp_path)).mixed_precision == precision
+    assert (
+        parse(train_multiview.Settings, "", ["--output_dir", "out", "--mixed_precision", "no"]).mixed_precision == "no"
+    )
+
+
+def test_a_precision_of_the_launcher_that_cannot_be_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
+    with pytest.raises(ValueError, match="mixed_precision must be one of no, fp16, bf16, got fp8"):
+        settings(tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it computes in fp16")
+def test_half_precision_without_a_gpu_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("accelerate.state.AcceleratorState._shared_state", {})
+    with pytest.raises(ValueError, match="fp16 needs a GPU, and there is none: give bf16 or no"):
+        make_accelerator(settings(tmp_path, mixed_precision="fp16"))
 
 
 @pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE"])

@@ -1,6 +1,7 @@
 """Checkpoints of a training: safetensors with JSON beside them, nothing that has to be unpickled."""
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+
+log = logging.getLogger(__name__)
 
 _STATE = "training_state.json"
 _VERSION = 1
@@ -43,7 +46,8 @@ def save_checkpoint(
     that was gone on with from an older checkpoint; one process only.
 
     record: plain values of the whole training, which `read_record` gives back. parts: what is put away, by the names
-    of their files. Written under a temporary name and renamed: a full disk never costs the previous checkpoint.
+    of their files. Written under a temporary name and renamed: a full disk never costs the previous checkpoint. Only
+    what has the `identity` of the record is dropped; a folder in the way that has another, or none, is kept aside.
     """
     final, partial = output / f"checkpoint-{step}", output / f"partial-checkpoint-{step}"
     remove_partial(output)
@@ -51,10 +55,10 @@ def save_checkpoint(
     plain = {name: _save(partial / f"{name}.safetensors", part.state_dict()) for name, part in parts.items()}
     whole = {"version": _VERSION, "step": step, **record, "parts": plain}
     (partial / _STATE).write_text(json.dumps(whole, indent=1), encoding="utf-8")
-    if final.exists():  # of that training, too
-        final.rename(output / f"partial-checkpoint-{step}-before")
+    if final.exists():
+        final.rename(output / f"partial-checkpoint-{step}-before" if _is_of(final, record) else _aside(final))
     partial.rename(final)
-    found = checkpoints(output)
+    found = [path for path in checkpoints(output) if _is_of(path, record)]
     own = found.index(final) + 1
     for old in [*found[:own][:-limit], *found[own:]]:
         old.rename(output / f"partial-{old.name}")  # never seen half removed
@@ -139,6 +143,40 @@ def check_shapes(folder: Path, name: str, network: torch.nn.Module) -> None:
                 f"{folder}: of another network, {key} is {there.get(key, 'not there')} and would be "
                 f"{here.get(key, 'not there')}: give the settings that it was trained with, or train anew"
             )
+
+
+def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise CheckpointError where a checkpoint is of another training than the one that asks for it."""
+    if before.get("data") != now["data"] or before.get("samples") != now["samples"]:
+        raise CheckpointError(
+            f"{folder}: was trained on other data ({before.get('samples')} samples, now {now['samples']}): name the "
+            "data that it was trained on, or train anew into another folder"
+        )
+    before = {"processes": now.get("processes")} | dict(before)  # which earlier versions did not put away
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise CheckpointError(
+                f"{folder}: was trained with {name} {before.get(name)!r}, now it is {now.get(name)!r}: give the same, "
+                "or train anew into another folder"
+            )
+
+
+def _is_of(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a folder is a checkpoint of the training that the record is of, in however many processes."""
+    try:
+        before = read_record(folder).get("identity") or {}
+    except (CheckpointError, OSError):
+        return False
+    return {**before, "processes": 0} == {**record.get("identity", {}), "processes": 0}
+
+
+def _aside(folder: Path) -> Path:
+    """A free name for a folder that is in the way; says where it will be."""
+    place = folder.with_name(folder.name + "-before")
+    while place.exists():
+        place = place.with_name(place.name + "~")
+    log.warning("%s is no checkpoint of this training: what it held is now in %s", folder, place)
+    return place
 
 
 def _mend(folder: Path) -> str:

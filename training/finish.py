@@ -1,6 +1,7 @@
 """What a training leaves: the stage, its card, its previews."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def save_stage(
     """Save a trained stage with its card, and upload it where that was asked for; one process only.
 
     step: the last one, whose sheet the card shows. data: statistics of the crops, or the origin of images. metrics: of
-    the samples drawn last.
+    the samples drawn last. Raises OSError where it was saved and cannot be uploaded.
     """
     output = Path(settings.output_dir)
     pipeline.save_pretrained(output)
@@ -57,4 +58,24 @@ def save_stage(
         dict(metrics) if metrics else None,
     )
     if settings.push_to_hub:
-        hub.push(pipeline, settings.hub_model_id or output.name, cards=output)
+        with uploading(output):
+            hub.push(pipeline, settings.hub_model_id or output.resolve().name, cards=output)
+
+
+@contextmanager
+def uploading(output: Path) -> Iterator[None]:
+    """Raises OSError, which says how to upload what lies in `output`, for whatever goes wrong with the Hub."""
+    try:
+        yield
+    except Exception as error:  # of the network, the token, the name: each library has its own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise OSError(
+            f"{output}: the model is saved here, but not uploaded ({reason}); the same command with "
+            "--resume_from_checkpoint latest uploads it"
+        ) from error
+
+
+def origins(data: Sequence[str], licence: str) -> list[Origin]:
+    """Of folders of images, and of files by the folders that they lie in."""
+    folders = [source if source.is_dir() else source.parent for source in map(Path, data)]
+    return [Origin(name, licence) for name in dict.fromkeys(folder.resolve().name for folder in folders)]

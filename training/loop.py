@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from cascade.training.batches import BatchOrder, TrainingData, batches_of
 from cascade.training.checkpoints import (
     CheckpointError,
     Stateful,
+    check_same,
     check_shapes,
     checkpoint_to_resume,
     load_checkpoint,
@@ -36,7 +38,7 @@ _SAME = ("seed", "train_batch_size", "gradient_accumulation_steps", "optimizer",
 _FREE = {  # settings that may be others after a restart, and nothing learned is
     "output_dir", "data", "max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "resume_from_checkpoint",
     "logging_steps", "preview_steps", "dataloader_num_workers", "report_to", "push_to_hub", "hub_model_id",
-    "model_license", "num_validation_images", "num_inference_steps", *_SAME,
+    "model_license", "licence", "num_validation_images", "num_inference_steps", *_SAME,
 }  # fmt: skip
 
 
@@ -81,7 +83,7 @@ def training_loop(
     parts = {name: part for update in running for name, part in update.parts().items()} | dict(state or {})
     record: dict[str, Any] = {
         "settings": json.loads(json.dumps(asdict(settings))),
-        "identity": _identity(updates, dataset, settings),
+        "identity": _identity(updates, dataset, settings, accelerator),
         "scaler": {} if accelerator.scaler is None else accelerator.scaler.state_dict(),
     }
     start = _resume(settings, accelerator, running, record, parts)
@@ -91,7 +93,7 @@ def training_loop(
         cut_log(output, start)
         with replacing(output / _CONFIG) as partial:
             partial.write_text(json.dumps(asdict(settings), indent=1), encoding="utf-8")
-    if start >= settings.max_train_steps:
+    if start == settings.max_train_steps:
         for update in running:
             update.averaged(keep=False)
         yield Step(start, last_loss(output), True, True)
@@ -139,9 +141,12 @@ def training_loop(
     bar.close()
 
 
-def _identity(updates: Sequence[Update], dataset: TrainingData, settings: TrainingSettings) -> dict[str, str | float]:
+def _identity(
+    updates: Sequence[Update], dataset: TrainingData, settings: TrainingSettings, accelerator: Accelerator
+) -> dict[str, str | float]:
     """What must be the same where a checkpoint is gone on with, beside the networks' shapes."""
     identity: dict[str, str | float] = {"data": dataset.fingerprint, "samples": len(dataset)}
+    identity["processes"] = accelerator.num_processes
     identity |= {name: getattr(settings, name) for name in _SAME}
     for update in updates:
         identity |= update.identity
@@ -167,10 +172,16 @@ def _resume(
                 update.average.to(accelerator.device)
         return 0
     before = read_record(folder)
-    _check_same(folder, before["identity"], now["identity"])
+    check_same(folder, before["identity"], now["identity"])
     for update in running:
         check_shapes(folder, update.name, update.network)
-    _tell_changes(before["settings"], now["settings"])
+    step = int(before["step"])
+    if step > settings.max_train_steps:
+        raise CheckpointError(
+            f"{folder}: has {step} steps, and max_train_steps is {settings.max_train_steps}: ask for more, or resume "
+            "an older one"
+        )
+    _look_at_changes(folder, before["settings"], now["settings"], finished=step == settings.max_train_steps)
     load_checkpoint(folder, before, parts)
     if accelerator.scaler is not None and before["scaler"]:
         accelerator.scaler.load_state_dict(before["scaler"])
@@ -178,32 +189,31 @@ def _resume(
         if update.average is not None:
             update.average.to(accelerator.device)  # a checkpoint's averages are read to the CPU
             update.average.decay = update.decay  # the checkpoint's comes with them
-    step = int(before["step"])
     _tell_rates(running, step, int(before["settings"]["max_train_steps"]), settings.max_train_steps)
     log.info("resuming from %s at step %d of %d", folder, step, settings.max_train_steps)
     return step
 
 
-def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise CheckpointError where a checkpoint is of another training than the one that asks for it."""
-    if before.get("data") != now["data"] or before.get("samples") != now["samples"]:
-        raise CheckpointError(
-            f"{folder}: was trained on other data ({before.get('samples')} samples, now {now['samples']}): name the "
-            "data that it was trained on, or train anew into another folder"
-        )
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
-            raise CheckpointError(
-                f"{folder}: was trained with {name} {before.get(name)!r}, now it is {now.get(name)!r}: give the same, "
-                "or train anew into another folder"
-            )
+def _look_at_changes(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], *, finished: bool) -> None:
+    """Warn of a restart with settings that are not those that its checkpoint was trained with.
 
-
-def _tell_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Warn of a restart with settings that are not those that its checkpoint was trained with."""
+    Raises CheckpointError where nothing is left to train with them: cards and configs would tell of them all the same.
+    """
     for name in sorted(now.keys() - _FREE):
-        if name in before and before[name] != now[name]:
-            log.warning("going on with --%s %s, where it was %s", name, now[name], before[name])
+        if name not in before or _same(before[name], now[name]):
+            continue
+        if finished:
+            raise CheckpointError(
+                f"{folder}: is finished, and was trained with {name} {before[name]}, now it is {now[name]}: give the "
+                "same, or more max_train_steps"
+            )
+        log.warning("going on with --%s %s, where it was %s", name, now[name], before[name])
+
+
+def _same(before: Any, now: Any) -> bool:
+    """Whether a setting is as it was; a folder may be called otherwise."""
+    paths = isinstance(before, str) and isinstance(now, str)
+    return bool(before == now) or (paths and os.path.realpath(before) == os.path.realpath(now))
 
 
 def _tell_rates(running: Sequence[Running], step: int, before: int, now: int) -> None:

@@ -4,13 +4,13 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args, get_origin
+from typing import Any, NoReturn, get_args, get_origin
 
 from cascade.entry import exit_code
 from cascade.training.loop import TrainingDiverged
-from cascade.training.settings import TrainingSettings
+from cascade.training.settings import Made
 
-Made = TypeVar("Made", bound=TrainingSettings)
+_MODE = "yaml of settings"  # in which jsonargparse reads
 
 
 def parse(settings: type[Made], description: str | None, argv: list[str] | None = None) -> Made:
@@ -20,12 +20,15 @@ def parse(settings: type[Made], description: str | None, argv: list[str] | None 
     Flags win over the file; unknown keys and missing values end the program with one line that names them. Raises
     ValueError for values that cannot be trained with.
     """
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, get_loader, set_loader
+    from yaml import YAMLError
 
-    parser = ArgumentParser(description=(description or "").partition("\n")[0], allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
     lists = {f.name: get_args(f.type)[0] for f in dataclasses.fields(settings) if get_origin(f.type) is tuple}
+    yaml = get_loader("yaml")
+    set_loader(_MODE, lambda text: _as_flags(yaml(text), set(lists)), exceptions=(YAMLError,))
+    parser = ArgumentParser(description=(description or "").partition("\n")[0], allow_abbrev=False, parser_mode=_MODE)
     defaults = {f.name: f.default for f in dataclasses.fields(settings)}
+    parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
     parser.add_class_arguments(settings, skip=set(lists))
     for name, kind in sorted(lists.items()):  # --data A B, as well as a YAML list
         given: dict[str, Any] = {"required": True} if name == "data" else {"default": _listed(defaults[name])}
@@ -35,6 +38,16 @@ def parse(settings: type[Made], description: str | None, argv: list[str] | None 
     values = parser.parse_args(_switched_on(sys.argv[1:] if argv is None else argv, switches)).as_dict()
     values.pop("config", None)
     return settings(**values)
+
+
+def _as_flags(given: Any, lists: set[str]) -> Any:
+    """What a YAML file says, as flags would: one value where there may be several, and the word `no`, which YAML takes
+    for false."""
+    if not isinstance(given, dict):
+        return given
+    one = {name: [value] for name, value in given.items() if name in lists and isinstance(value, str | int | float)}
+    no = {"mixed_precision": "no"} if given.get("mixed_precision") is False else {}
+    return given | one | no
 
 
 def _listed(value: Any) -> Any:

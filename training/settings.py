@@ -1,12 +1,17 @@
 """What a training can be told: from Python, a YAML file or the command line."""
 
+import inspect
+import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
+from cascade.ownership import check_not_input
 from cascade.settings import at_least, check_fields, check_spacing, positive
+
+log = logging.getLogger(__name__)
 
 Optimizer = Literal["adamw", "radam", "adamw8bit", "adafactor"]
 Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
@@ -55,12 +60,14 @@ class TrainingSettings(OptimizerSettings):
     max_train_steps: int = 10_000
     train_batch_size: int = 64
     gradient_accumulation_steps: int = 1
-    mixed_precision: Precision = "no"
-    """no, fp16 or bf16."""
+    mixed_precision: Precision = field(
+        default_factory=lambda: cast(Precision, os.environ.get("ACCELERATE_MIXED_PRECISION", "no"))
+    )
+    """no, fp16 (on GPUs) or bf16; default what `accelerate launch` was told, no where it was not used."""
     checkpointing_steps: int = 500
     checkpoints_total_limit: int = 2
     resume_from_checkpoint: str | None = None
-    """A checkpoint folder, or "latest"."""
+    """A checkpoint folder, of the last phase where there are several, or "latest"."""
     logging_steps: int = 10
     preview_steps: int = 500
     dataloader_num_workers: int = 0
@@ -109,6 +116,9 @@ class PainterSettings(TrainingSettings):
         positive(self, "gamma")
 
 
+Made = TypeVar("Made", bound=TrainingSettings)
+
+
 def check_levels(settings: object, *names: str) -> None:
     """Raises ValueError for a network's arguments without the channels of its levels."""
     for name in names:
@@ -116,12 +126,28 @@ def check_levels(settings: object, *names: str) -> None:
             raise ValueError(f"{name} needs block_out_channels, one number of channels a level, as in the configs")
 
 
+def check_arguments(name: str, given: Mapping[str, Any], kind: Callable[..., Any], *, own: Sequence[str] = ()) -> None:
+    """Raises ValueError for arguments, given as the setting `name`, that `kind` does not know, or that are the
+    training's `own`."""
+    known = [one for one in inspect.signature(kind).parameters if one not in own]
+    unknown = [one for one in given if one not in known]
+    if unknown:
+        raise ValueError(f"{name} has no {', '.join(map(str, unknown))}; it has {', '.join(known)}")
+
+
+def as_base(settings: Made, **learnt: Any) -> Made:
+    """The settings with what a base model has learnt by; tells of each that was another."""
+    for name, value in learnt.items():
+        if (given := getattr(settings, name)) != value:
+            log.warning("%s of the base model is %s: that holds, not %s", name, value, given)
+    return replace(settings, **learnt)
+
+
 def check_folders(output_dir: str, data: Sequence[str] = (), base_model: str = "") -> None:
-    """Raises ValueError unless the folder to write is another than those that are read."""
-    output = Path(output_dir).resolve()
-    if output in [Path(folder).resolve() for folder in data]:
-        raise ValueError(f"output_dir {output_dir} is the folder of the crops: name another for what is trained")
-    if base_model and output == Path(base_model).resolve():
+    """Raises ValueError unless the folder to write is another than those that are read, and no part of them."""
+    for folder in data:
+        check_not_input(Path(output_dir), Path(folder))
+    if base_model and Path(output_dir).resolve() == Path(base_model).resolve():
         raise ValueError(f"output_dir {output_dir} is the base_model itself: name another for what is trained")
 
 

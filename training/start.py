@@ -37,20 +37,33 @@ def claimed(settings: TrainingSettings) -> Iterator[Path]:
         raise KeyboardInterrupt(_kept(output)) from None
 
 
-def check_output(settings: TrainingSettings) -> None:
-    """Raise FileExistsError for a folder that holds a training, finished or not, that is not to be gone on with."""
-    output = Path(settings.output_dir)
-    if settings.resume_from_checkpoint is None and (checkpoints(output) or (output / "model_index.json").is_file()):
+def check_output(settings: TrainingSettings, model: Path | None = None) -> None:
+    """Raise FileExistsError for a folder that holds a training, finished or not, that is not to be gone on with.
+
+    model: the file that a finished training has written last, by default the index of a pipeline.
+    """
+    output, wanted = Path(settings.output_dir), settings.resume_from_checkpoint
+    kept, finished = checkpoints(output), (model or output / "model_index.json").is_file()
+    if finished and not kept and wanted in (None, "latest"):
+        raise FileExistsError(
+            f"{output}: holds a training that is finished, and no checkpoint of it: name another --output_dir, or give "
+            "the model as --base_model"
+        )
+    if kept and wanted is None:
         raise FileExistsError(
             f"{output}: holds a training; --resume_from_checkpoint latest goes on with it, or name another --output_dir"
+        )
+    if (kept or finished) and wanted != "latest" and Path(str(wanted)).resolve().parent != output.resolve():
+        raise FileExistsError(
+            f"{output}: holds a training, and not that of {wanted}: name the --output_dir that it lies in, or a new one"
         )
 
 
 def make_accelerator(settings: TrainingSettings) -> Accelerator:
     """The accelerator of a training, with its output folder and tracker.
 
-    Raises ValueError where several processes were started that do not know of each other or the tracker is not
-    installed, and what `check_output` does.
+    Raises ValueError where several processes were started that do not know of each other, the tracker is not
+    installed, or the precision needs a GPU, and what `check_output` does.
     """
     check_output(settings)
     keep_freed()
@@ -69,6 +82,8 @@ def make_accelerator(settings: TrainingSettings) -> Accelerator:
             "several processes were started, but without GPUs each would train alone, into the same folder: start one, "
             "or set ACCELERATE_USE_CPU=true"
         )
+    if settings.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("mixed_precision fp16 needs a GPU, and there is none: give bf16 or no")
     if accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
     if tracker:

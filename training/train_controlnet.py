@@ -92,7 +92,8 @@ def _train(settings: Settings, crops: CropDataset) -> None:
             train_batch_size=settings.decoder_train_batch_size,
             learning_rate=settings.decoder_learning_rate,
         )
-        vae = teach_decoder(vae, crops, phase, gradient_checkpointing=settings.gradient_checkpointing)
+        again = settings.gradient_checkpointing
+        vae = teach_decoder(vae, crops, phase, base_model=settings.base_model, gradient_checkpointing=again)
     accelerator = make_accelerator(settings)
     device = accelerator.device
     torch.manual_seed(settings.seed)

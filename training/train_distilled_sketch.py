@@ -13,7 +13,6 @@ if __name__ == "__main__":  # Ctrl-C during the imports below ends in one line, 
 
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,12 +25,11 @@ from cascade.diffusion.encoders import PatchEncoder
 from cascade.diffusion.networks import Scenes
 from cascade.diffusion.partial import denoise_from, timesteps
 from cascade.evenly import evenly
-from cascade.hub.cards import Origin
 from cascade.hub.few_steps import save_few_steps
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.rng import torch_stream
 from cascade.settings import at_least
-from cascade.training.finish import draw_preview, save_stage
+from cascade.training.finish import draw_preview, origins, save_stage
 from cascade.training.loop import training_loop
 from cascade.training.script import parse, run
 from cascade.training.settings import TrainingSettings, check_folders
@@ -129,10 +127,9 @@ def _train(settings: Settings, patches: PatchDataset, pipeline: SketchPipeline) 
         }  # fmt: skip
         base = SketchPipeline.from_pretrained(settings.base_model)
         base.few_steps_file = save_few_steps(base, pipeline, settings.output_dir, rank=settings.rank)
-        source = Path(settings.data[0])
-        origin = Origin((source if source.is_dir() else source.parent).resolve().name, settings.licence)
         title = f"Scenes painted from sketches (DDPM), distilled to {few} steps"
-        save_stage(base, settings, step, title=title, data=[origin], base_model=settings.base_model, metrics=metrics)
+        data, name = origins(settings.data, settings.licence), settings.base_model
+        save_stage(base, settings, step, title=title, data=data, base_model=name, metrics=metrics)
     accelerator.end_training()
 
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 
 from cascade.data.conditioned import AnnotatedImages, ConditionedPatches, read_annotated
+from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
 from cascade.gan.augmentation import AdaptiveAugmentation
 from cascade.gan.collapse import Watch
 from cascade.gan.discriminator import PatchDiscriminator
@@ -26,14 +27,13 @@ from cascade.gan.losses import DiscriminatorLoss, GeneratorLoss, Objective, gene
 from cascade.gan.networks import new_discriminator, new_generator
 from cascade.gan.painting import check_scalings
 from cascade.hub import folders as hub
-from cascade.hub.cards import Origin
 from cascade.hub.stages import load_network
 from cascade.pipelines.conditional_gan import ConditionalGANPipeline
 from cascade.settings import at_least
-from cascade.training.finish import draw_preview, save_stage
+from cascade.training.finish import draw_preview, origins, save_stage
 from cascade.training.loop import Step, training_loop
 from cascade.training.script import parse, run
-from cascade.training.settings import OptimizerSettings, PainterSettings, check_folders, check_levels
+from cascade.training.settings import OptimizerSettings, PainterSettings, check_arguments, check_folders, check_levels
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
 
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 _SHOWN = 8  # patches of a preview
 _JUDGE = "discriminator"
+_OWN = ("dimensions", "in_channels", "out_channels", "timed")  # arguments of the networks that other settings say
 Array = npt.NDArray[Any]
 
 
@@ -98,6 +99,8 @@ class Settings(PainterSettings):
         super().__post_init__()
         check_folders(self.output_dir, [self.data, *[self.annotations][: bool(self.annotations)]], self.base_model)
         check_levels(self, "discriminator")
+        check_arguments("unet", self.unet, PixelShuffleUNet, own=_OWN)
+        check_arguments("discriminator", self.discriminator, PatchDiscriminator, own=_OWN)
         check_scalings(self.alpha, self.beta)
         at_least(self, gradient_penalty=0, identity_weight=0, pair_weight=0, pair_box_px=1, augmentation_interval=1)
         least = 2 ** len(self.discriminator["block_out_channels"])
@@ -253,14 +256,13 @@ def _finish(
     folder = Path(settings.output_dir) / _JUDGE
     judge.save_pretrained(folder)
     hub.forget_paths(folder)
-    source = Path(settings.data)
     found = {"accuracy of the discriminator": watch.accuracy, "variance over that of real images": watch.variance}
     save_stage(
         pipeline,
         settings,
         step,
         title="Volumes painted from annotations (conditional GAN)",
-        data=[Origin(source.resolve().name, settings.licence)],
+        data=origins([settings.data], settings.licence),
         base_model=settings.base_model or None,
         metrics=found if watch.count else {},
     )

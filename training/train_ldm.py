@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from cascade.data.dataset import CropDataset
 from cascade.diffusion.encoders import LatentEncoder
@@ -30,12 +30,12 @@ from cascade.pipelines.texture import decode_latents
 from cascade.rng import torch_stream
 from cascade.settings import at_least, positive
 from cascade.training.autoencoder import normalise_latents, train_autoencoder
-from cascade.training.finish import draw_preview, preview_of
+from cascade.training.finish import draw_preview, preview_of, uploading
 from cascade.training.loop import training_loop
 from cascade.training.networks import new_autoencoder, new_latent_unet
 from cascade.training.script import parse, run
-from cascade.training.settings import Prediction, TrainingSettings, check_folders, check_levels
-from cascade.training.start import claimed, make_accelerator
+from cascade.training.settings import Prediction, TrainingSettings, check_arguments, check_folders, check_levels
+from cascade.training.start import check_output, claimed, make_accelerator
 from cascade.training.update import Update
 
 
@@ -61,14 +61,18 @@ class Settings(TrainingSettings):
         at_least(self, vae_max_train_steps=1, vae_train_batch_size=1, vae_kl_weight=0)
         positive(self, "vae_learning_rate")
         check_levels(self, "vae", "unet")
+        check_arguments("vae", self.vae, AutoencoderKL)
+        check_arguments("unet", self.unet, UNet2DConditionModel)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     settings = parse(Settings, __doc__, argv)
     with claimed(settings) as output:
+        phase = replace(settings, output_dir=str(output / "training_unet"))
+        check_output(phase, output / "prompt" / "config.json")
         dataset = CropDataset(settings.data, any_pixel_size=True)
-        _train_unet(settings, dataset, _train_vae(settings, dataset, output), output)
+        _train_unet(settings, phase, dataset, _train_vae(settings, dataset, output), output)
 
 
 def _train_vae(settings: Settings, dataset: CropDataset, output: Path) -> AutoencoderKL:
@@ -86,13 +90,13 @@ def _train_vae(settings: Settings, dataset: CropDataset, output: Path) -> Autoen
         phase,
         output / "vae",
         kl_weight=settings.vae_kl_weight,
+        origin={"vae": settings.vae},
         shown=dataset[torch.linspace(0, len(dataset) - 1, 32).long().tolist()]["image"],
         finish=lambda vae: normalise_latents(vae, dataset, torch_stream(settings.seed, "latents", device=vae.device)),
     )
 
 
-def _train_unet(settings: Settings, dataset: CropDataset, vae: AutoencoderKL, output: Path) -> None:
-    phase = replace(settings, output_dir=str(output / "training_unet"))
+def _train_unet(settings: Settings, phase: Settings, dataset: CropDataset, vae: AutoencoderKL, output: Path) -> None:
     accelerator = make_accelerator(phase)
     channels = vae.config.latent_channels
     side = dataset.columns["image"].shape[-1] // 2 ** (len(vae.config.block_out_channels) - 1)
@@ -117,8 +121,9 @@ def _train_unet(settings: Settings, dataset: CropDataset, vae: AutoencoderKL, ou
         write_card(output, title, None, dataset.statistics, recipe, step.loss, None, preview)
         if settings.push_to_hub:
             parts = [f"{name}/*" for name in ("vae", "unet", "scheduler", "prompt")]
-            name = settings.hub_model_id or output.name
-            hub.upload(output, name, "Upload a foundation for textures", [*parts, "README.md", "preview.png"])
+            name = settings.hub_model_id or output.resolve().name
+            with uploading(output):
+                hub.upload(output, name, "Upload a foundation for textures", [*parts, "README.md", "preview.png"])
     accelerator.end_training()
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from diffusers import UNet2DModel
 from torch.nn import functional as F
 
 from cascade.data.dataset import CropDataset
@@ -30,7 +31,14 @@ from cascade.training.finish import draw_preview, save_stage
 from cascade.training.loop import training_loop
 from cascade.training.networks import new_outline_unet
 from cascade.training.script import parse, run
-from cascade.training.settings import Prediction, TrainingSettings, check_folders, check_levels
+from cascade.training.settings import (
+    Prediction,
+    TrainingSettings,
+    as_base,
+    check_arguments,
+    check_folders,
+    check_levels,
+)
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
 
@@ -42,7 +50,8 @@ class Settings(TrainingSettings):
     data: tuple[str, ...] = ()
     """Folders of `cascade prepare`."""
     base_model: str = ""
-    """A trained stage to go on from: nuclei2d, nuclei3d, folder or Hub id. `unet` is then not looked at."""
+    """A trained stage to go on from: nuclei2d, nuclei3d, folder or Hub id. `unet` is then not looked at, and
+    representation, truncation_px and prediction_type are its own."""
     representation: Literal["distance", "binary"] = "distance"
     """distance: the signed distance to the outline; binary: the mask itself, as in the paper."""
     truncation_px: float = 8.0
@@ -60,6 +69,7 @@ class Settings(TrainingSettings):
         at_least(self, sample_size=1)
         positive(self, "truncation_px", "max_relative_height")
         check_levels(self, "unet")
+        check_arguments("unet", self.unet, UNet2DModel)
         halved = 2 ** (len(self.unet["block_out_channels"]) - 1)
         if not self.base_model and self.sample_size % halved:
             raise ValueError(
@@ -79,7 +89,9 @@ def _train(settings: Settings, crops: CropDataset) -> None:
     masks = crops.columns["mask"][:, 0].numpy()
     side = settings.sample_size
     if settings.base_model:
-        unet = MaskDDPMPipeline.from_pretrained(stage_of(settings.base_model, "mask")).unet
+        trained = MaskDDPMPipeline.from_pretrained(stage_of(settings.base_model, "mask"))
+        unet, learnt = trained.unet, {name: trained.config[name] for name in ("representation", "truncation_px")}
+        settings = as_base(settings, **learnt, prediction_type=trained.scheduler.config.prediction_type)
         if unet.config.sample_size != side:
             raise ValueError(
                 f"{settings.base_model} draws at {unet.config.sample_size} pixels: make --sample_size {side} the same"

@@ -29,7 +29,7 @@ from cascade.training.batches import Rows
 from cascade.training.finish import draw_preview, save_stage
 from cascade.training.loop import training_loop
 from cascade.training.script import parse, run
-from cascade.training.settings import Prediction, TrainingSettings, check_folders
+from cascade.training.settings import Prediction, TrainingSettings, as_base, check_arguments, check_folders
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
 
@@ -39,7 +39,8 @@ class Settings(TrainingSettings):
     """Settings of the multiview model."""
 
     base_model: str = ""
-    """A trained stage to go on from: nuclei3d, folder or Hub id. `network` is then not looked at."""
+    """A trained stage to go on from: nuclei3d, folder or Hub id. `network` is then not looked at, and
+    prediction_type is its own."""
     views: Literal["hemisphere", "ring"] = "hemisphere"
     """hemisphere, or ring (SyncDreamer's)."""
     num_views: int = 16
@@ -54,6 +55,8 @@ class Settings(TrainingSettings):
         super().__post_init__()
         check_folders(self.output_dir, base_model=self.base_model)
         at_least(self, num_views=1)
+        check_arguments("law", self.law, ShapeLaw)
+        check_arguments("network", self.network, MultiviewNetwork)
         if not 0 <= self.drop_condition < 1:
             raise ValueError(f"drop_condition must be at least 0 and below 1, got {self.drop_condition}")
 
@@ -72,7 +75,9 @@ def _train(settings: Settings) -> None:
     accelerator = make_accelerator(settings)
     torch.manual_seed(settings.seed)
     if settings.base_model:
-        network = MultiviewPipeline.from_pretrained(stage_of(settings.base_model, "multiview")).network
+        trained = MultiviewPipeline.from_pretrained(stage_of(settings.base_model, "multiview"))
+        network = trained.network
+        settings = as_base(settings, prediction_type=trained.scheduler.config.prediction_type)
     else:
         network = MultiviewNetwork(**settings.network)
     size, device = network.config.sample_size, accelerator.device

@@ -29,22 +29,23 @@ from cascade.diffusion.losses import DenoisingLoss
 from cascade.diffusion.networks import Scenes
 from cascade.diffusion.pixel_shuffle_unet import PixelShuffleUNet
 from cascade.evenly import evenly
-from cascade.hub.cards import Origin
 from cascade.pipelines.sketch_ddpm import SketchPipeline
 from cascade.reading import DataError, read_channels
 from cascade.sketch.channels import record_of
 from cascade.sketch.draw import sketch_of_image
 from cascade.sketch.settings import SketchSettings, Structure
-from cascade.training.finish import draw_preview, save_stage
+from cascade.training.finish import draw_preview, origins, save_stage
 from cascade.training.loop import training_loop
 from cascade.training.script import parse, run
-from cascade.training.settings import PainterSettings, Prediction, check_folders
+from cascade.training.settings import PainterSettings, Prediction, as_base, check_arguments, check_folders
 from cascade.training.start import claimed, make_accelerator
 from cascade.training.update import Update
 
 _SCHEDULES = {"cosine": "squaredcos_cap_v2", "linear": "linear", "quadratic": "scaled_linear", "sigmoid": "sigmoid"}
 _SHOWN, _SHOWN_AT = 8, (200, 400, 600)  # images of a preview, and t_start of what is painted
 _SMOOTH_PX = 3.0
+_PAINTING = ("t_start", "sigma", "num_inference_steps", "solver", "guidance_um")  # tuned, and a base model's is kept
+_OWN = ("dimensions", "in_channels", "out_channels", "timed")  # arguments of the network that follow from the images
 Array = npt.NDArray[Any]
 
 
@@ -71,6 +72,7 @@ class Settings(PainterSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_folders(self.output_dir, self.data, self.base_model)
+        check_arguments("unet", self.unet, PixelShuffleUNet, own=_OWN)
         if self.channel is not None and self.channels > 1:
             raise ValueError("channel is one alone, and goes without `channels`")
         if not 1 <= self.cell_channel <= self.channels:
@@ -100,6 +102,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def _train(settings: Settings, patches: PatchDataset, base: SketchPipeline | None) -> None:
     accelerator = make_accelerator(settings)
+    if base:
+        learnt = base.scheduler.config
+        schedules = {of_diffusers: name for name, of_diffusers in _SCHEDULES.items()}
+        schedule = schedules.get(learnt.beta_schedule, settings.noise_schedule)
+        settings = as_base(settings, noise_schedule=schedule, prediction_type=learnt.prediction_type)
     pipeline, examples = _pipeline(settings, patches, base)
     unet, scheduler = pipeline.unet, pipeline.scheduler
     loss = DenoisingLoss(Scenes(unet), PatchEncoder(turns=settings.turns), scheduler)
@@ -110,10 +117,9 @@ def _train(settings: Settings, patches: PatchDataset, base: SketchPipeline | Non
             pipeline.to(accelerator.device)
             draw_preview(_preview(pipeline, examples), settings, step, columns=len(_SHOWN_AT) + 2)
     if accelerator.is_main_process:
-        source = Path(settings.data[0])
-        origin = Origin((source if source.is_dir() else source.parent).resolve().name, settings.licence)
         title, base_model = "Scenes painted from sketches (DDPM)", settings.base_model or None
-        save_stage(pipeline.to("cpu"), settings, step, title=title, data=[origin], base_model=base_model)
+        data = origins(settings.data, settings.licence)
+        save_stage(pipeline.to("cpu"), settings, step, title=title, data=data, base_model=base_model)
     accelerator.end_training()
 
 
@@ -127,6 +133,7 @@ def _pipeline(
     torch.manual_seed(settings.seed)
     own = dict(dimensions=axes, in_channels=settings.channels, out_channels=settings.channels)
     schedule = _SCHEDULES[settings.noise_schedule]
+    painting = {name: base.config[name] for name in _PAINTING} if base else {}
     pipeline = SketchPipeline(
         base.unet if base else PixelShuffleUNet(**own, **settings.unet),
         base.scheduler if base else DDPMScheduler(beta_schedule=schedule, prediction_type=settings.prediction_type),
@@ -134,6 +141,7 @@ def _pipeline(
         windows=[asdict(window) for window in patches.windows],
         dtype=str(patches.images[0].dtype),
         sketch=None if sketch is None else record_of(sketch, settings.cell_channel),
+        **painting,
     )
     return pipeline, examples
 
