@@ -72,7 +72,7 @@ def test_the_same_plan_however_its_folders_are_written(monkeypatch, tmp_path):
 @pytest.mark.parametrize("text", ["", "null", "{", '{"plan": 3}', '{"plan": {}, "done": null, "train_steps": {}}'])
 def test_a_broken_plan_is_named_with_the_mend(tmp_path, text):
     (tmp_path / "fit.json").write_text(text)
-    with pytest.raises(ValueError, match=r"fit.json: .*; restore it, or remove it to begin anew"):
+    with pytest.raises(ValueError, match=r"fit.json: .*; restore it, or begin anew in another folder"):
         fit(FitSettings("images", output_dir=tmp_path, base_model="nuclei2d"))
     assert (tmp_path / "fit.json").read_text() == text
 

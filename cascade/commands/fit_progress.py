@@ -31,7 +31,7 @@ class Progress:
         fixed |= {key: _resolved(fixed[key]) for key in _PATHS}
         if not path.is_file():
             return cls(path, fixed)
-        mend = "restore it, or remove it to begin anew"
+        mend = "restore it, or begin anew in another folder"
         record = read_record(path, mend)
         before, done, steps = (record.get(name) for name in ("plan", "done", "train_steps"))
         if not isinstance(before, dict) or not isinstance(done, list) or not isinstance(steps, dict):
