@@ -174,7 +174,7 @@ def test_one_file_of_predictions_is_not_that_of_two_sequences(tmp_path):
     (tmp_path / "found").mkdir()
     save(tmp_path / "found" / "mask000.tif", LABELS)
     frames = [Frame(f"{n}/t000", tmp_path / n / "t000.tif", tmp_path / f"{n}_GT/man_seg000.tif") for n in ("01", "02")]
-    test = [SimpleNamespace(labels=LABELS)] * 2
+    test = [SimpleNamespace(image=LABELS + 100, labels=LABELS)] * 2
     with pytest.raises(DataError, match=r"mask000\.tif: is the only file of 01/t000 and of 02/t000; lay those of each"):
         read_predictions(tmp_path / "found", test, frames)
     for n in ("01", "02"):
