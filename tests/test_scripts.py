@@ -5,10 +5,13 @@ import sys
 
 import pytest
 import torch
+from conftest import write_ctc_2d
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from toy_training import run_script
 
 from cascade.data.dataset import CropDataset
+from cascade.data.prepare import prepare
+from cascade.data.settings import PrepareSettings
 from cascade.diffusion.sampling import second_order
 from cascade.hub.embedded import embedded
 from cascade.pipelines.mask_ddpm import MaskDDPMPipeline
@@ -87,8 +90,13 @@ def test_a_base_model_is_gone_on_with_as_it_learnt(script, config, kind, learnt,
 
 @pytest.mark.parametrize(("stage", "kind"), [("mask", MaskDDPMPipeline), ("texture", TexturePipeline)])
 def test_a_stage_is_distilled_to_a_few_steps(stage, kind, tiny_crops, tmp_path):
-    few = ["--base_model", "nuclei2d", "--stage", stage, "--data", tiny_crops, "--max_train_steps", "2"]
-    run_script(train_distilled, "tiny_distilled", *few, "--preview_steps", "2", "--output_dir", tmp_path)
+    few = ["--base_model", "nuclei2d", "--stage", stage, "--max_train_steps", "2", "--preview_steps", "2"]
+    few += ["--output_dir", tmp_path, "--data"]
+    with pytest.raises(ValueError, match=r"crops of 1 µm a pixel, and nuclei2d draws at 0.65: .* --pixel_size_um 0.65"):
+        run_script(train_distilled, "tiny_distilled", *few, tiny_crops)
+    data = write_ctc_2d(tmp_path / "data")
+    crops = prepare(PrepareSettings(data, output_dir=tmp_path / "crops", crop_size=32, spacing_um=(0.65, 0.65)))
+    run_script(train_distilled, "tiny_distilled", *few, crops)
     before, base, fast = (
         kind.from_pretrained(folder, few_steps=few_steps)
         for folder, few_steps in ((embedded("nuclei2d") / stage, False), (tmp_path, False), (tmp_path, True))

@@ -11,6 +11,7 @@ if __name__ == "__main__":  # Ctrl-C during the imports below ends in one line, 
 
     end_in_one_line()
 
+import math
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
@@ -81,6 +82,12 @@ def _train(settings: Settings) -> None:
     device = accelerator.device
     kind = TexturePipeline if texture else MaskDDPMPipeline
     pipeline = kind.from_pretrained(stage_of(settings.base_model, settings.stage)).to(device)
+    pixel = pipeline.config.pixel_size_um
+    if not math.isclose(crops.pixel_size_um, pixel, rel_tol=0.01):
+        raise ValueError(
+            f"{settings.data[0]}: crops of {crops.pixel_size_um:g} µm a pixel, and {settings.base_model} draws at "
+            f"{pixel:g}: give those that it was trained on, or prepare with --pixel_size_um {pixel:g}"
+        )
     student, encode = _texture(pipeline) if texture else _outlines(pipeline, crops)
     teacher, few = deepcopy(student), settings.num_inference_steps
     times = trailing_times(pipeline.scheduler, few, settings.substeps)
