@@ -311,6 +311,8 @@ def test_an_evaluation_names_the_setting_of_generated_images(tmp_path):
     how = dict(real_test=tmp_path, synthetic=(str(tmp_path / "set"),), output_dir=tmp_path / "report")
     with pytest.raises(DataError, match=r"choose .* `synthetic_channel`"):
         synthetic_sources(EvaluateSettings(**how))["synthetic"].load()
+    with pytest.raises(DataError, match="of this set it cannot be said: save that channel alone"):
+        Source(tmp_path / "set", channel_setting="").load()
     (found,) = synthetic_sources(EvaluateSettings(**how, synthetic_channel="2"))["synthetic"].load()
     np.testing.assert_array_equal(found.image, sample(2).image[1])
 

@@ -88,10 +88,14 @@ def check_range(path: Path, image: npt.NDArray[Any]) -> None:
         raise DataError(f"{path}: intensities up to {highest:g}; save it as uint16, divided to fit 65535")
 
 
-def _check_copy(frame: Frame, image: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
-    """Ids equal the light of their pixels by chance only."""
+def is_copy(labels: npt.NDArray[Any], image: npt.NDArray[Any]) -> bool:
+    """Whether labels are the image itself: ids equal the light of their pixels by chance only."""
     inside = labels > 0
-    if np.count_nonzero((labels == image) & inside) > 0.5 * np.count_nonzero(inside):
+    return bool(np.count_nonzero((labels == image) & inside) > 0.5 * np.count_nonzero(inside))
+
+
+def _check_copy(frame: Frame, image: npt.NDArray[Any], labels: npt.NDArray[Any]) -> None:
+    if is_copy(labels, image):
         raise DataError(
             f"{frame.label_path}: the image {frame.image_path.name} itself, not labels; save one integer id per cell "
             f"(0 = background)"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cascade.data.frame_checks import is_copy
 from cascade.data.frames import Frame
 from cascade.evaluation.labelled import LabelledImage
 from cascade.reading import DataError, is_image, read_labels
@@ -58,7 +59,6 @@ def _read(path: Path, one: LabelledImage, frame: Frame) -> npt.NDArray[Any]:
         labels = labels[frame.z]
     if labels.shape != one.labels.shape:
         raise DataError(f"{path}: shape {labels.shape} does not fit {frame.image_path} with {one.labels.shape}")
-    inside = labels > 0
-    if inside.any() and np.count_nonzero((labels == one.image) & inside) > 0.5 * np.count_nonzero(inside):
+    if is_copy(labels, one.image):
         raise DataError(f"{path}: the image itself, not labels; name the folder that holds the predicted labels")
     return labels.astype(np.int32)

@@ -48,8 +48,11 @@ class Source:
         try:
             return self._read(self.found())
         except DataError as error:
-            mend = f"`{self.channel_setting}`" if self.channel_setting else "files of its own"
-            raise DataError(str(error).replace("`channel`", mend)) from error
+            if self.channel_setting:
+                raise DataError(str(error).replace("`channel`", f"`{self.channel_setting}`")) from error
+            if "`channel`" in str(error):
+                raise DataError(f"{error}; of this set it cannot be said: save that channel alone") from error
+            raise
 
     def _read(self, frames: list[Frame]) -> list[LabelledImage]:
         images: list[LabelledImage] = []
