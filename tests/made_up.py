@@ -43,7 +43,9 @@ def small_statistics(ndim: int) -> Statistics:
     return statistics(
         spacing_um=(2.0, 0.5, 0.5)[-ndim:], image_shape=(8, 64, 64)[-ndim:], window=Window(0, 1000),
         background=Background([100.0], 4.0, 20.0, 1.0, 3.0), noise=Noise(0.0, 0.0, 0.0, [[1.0]]), halo=Halo([0.2]),
-        axial=Axial((1.5, 0.1), [0.0, 1.0], [1.0, 0.5], glow=0.2, glow_um=4.0) if ndim == 3 else None,
+        axial=Axial(
+            (1.5, 0.1), [0.0, 1.0], [1.0, 0.5], glow=0.2, glow_um=4.0, haze=0.5, haze_um=(20.0, 2.0), haze_slope=0.3
+        ) if ndim == 3 else None,
         cells_per_image=[5], clustering_probability=0.5, cell_area_um2=[1.0], cell_brightness=[500.0],
     )  # fmt: skip
 

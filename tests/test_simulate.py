@@ -14,6 +14,7 @@ from cascade.commands.simulate import labels_source
 from cascade.data.label_sets import find_labels
 from cascade.data.settings import ValidateSettings
 from cascade.data.validate import validate
+from cascade.export import ctc
 from cascade.export.annotations import annotation_path, load_annotation
 from cascade.export.formats import FORMATS
 from cascade.export.save import save_samples
@@ -375,3 +376,16 @@ def test_what_is_no_set_of_labels_is_named(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.parquet").write_bytes(b"nothing")
     assert "cannot be read" in validate(ValidateSettings(tmp_path)).errors[0]
+
+
+def test_sequences_are_short_enough_where_the_first_image_has_few_cells():
+    """By the first alone 400 such images were one sequence, whose tracks had no numbers left when all had been made."""
+
+    def source(seed: int, index: int) -> Annotation:
+        labels = np.zeros((40, 40), np.uint16)
+        labels[::2, ::2] = np.arange(1, 401).reshape(20, 20)
+        return Annotation.of_labels(np.where(labels <= (400 if index else 4), labels, 0).astype(np.uint16), (1.0, 1.0))
+
+    own, settings = CELLS, SimulateSettings(output_dir=Path("x"), num_images=400, format=("ctc",))
+    job = simulation_job(settings, "nuclei", own, source)
+    assert job.frames_per_sequence == ctc.TRACK_IDS // (2 * 400)

@@ -352,7 +352,7 @@ def test_settings_that_cannot_be_are_refused_in_one_line(kind, given, message):
     ("make", "settings", "message"),
     [
         (nuclei, NucleiSettings(canvas_size=(64, 64), num_cells=(90.0,)), r"90 cells, and \d+ .* on a canvas of 64×64"),
-        (nuclei, NucleiSettings(radius_um=(0.3,)), "radius_um 0.3 is too small for voxels of 0.65 × 0.65 µm"),
+        (nuclei, NucleiSettings(radius_um=(0.3,)), "a cell of radius 0.3 µm is too small for voxels of 0.65 × 0.65 µm"),
         (stemcells, StemCellSettings(canvas_size=(128, 128)), "30 cells, and . of them fit on a canvas of 128×128"),
         (celegans, CElegansSettings(num_cells=(1.0,), filling=1.0), "embryo of .* µm is smaller than one of its 1"),
         (tribolium, TriboliumSettings(embryo_radius_um=50.0, num_cells=(300.0,)), r"300 nuclei, and \d+ .* fit"),
@@ -376,8 +376,9 @@ def test_of_a_range_those_that_do_not_fit_are_counted():
     [
         ("z,y,x\n", "holds no detections"),
         ("a,b,c\n1,2,3\n", "has columns a, b, c; name those of the points z, y, x"),
-        ("z,y,x\n1,2,three\n", "a line holds something else than numbers"),
-        ("z,y,x\n1,2,nan\n", "line 2 holds no finite numbers"),
+        ("z,y,x\n1,2,three\n", "line 2 holds no finite numbers in z, y, x: 1, 2, three"),
+        ("z,y,x\n1,2,3\n\n1,2,nan\n", "line 4 holds no finite numbers"),
+        ("z,y,x\n1,2,3\n1,2\n", "line 3 holds no finite numbers"),
         ("z,y,x\n1,2,3\n1,2,3\n", "1 detections are there twice, the first at voxel 1 2 3"),
         (
             "z,y,x\n1,2,3\n1,2,900\n",

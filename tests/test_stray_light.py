@@ -5,6 +5,7 @@ import pytest
 from made_up import small_statistics
 from scipy import ndimage
 
+from cascade.data.camera import fit_camera
 from cascade.data.glow import fit_glow, fit_haze
 from cascade.optics.axial import Axial, spread_light
 from cascade.optics.glow import Glow
@@ -57,9 +58,10 @@ def test_stray_light_of_planes_is_recovered():
     assert nothing is None or nothing.share < 0.003
 
 
-def test_haze_of_stacks_is_recovered():
+@pytest.mark.parametrize(("haze_um", "slope"), [((80.0, 10.0), 0.0), ((80.0, 2.0), 0.35)])
+def test_haze_of_stacks_is_recovered(haze_um, slope):
     rng, spacing = np.random.default_rng(2), (2.0, 1.0, 1.0)
-    truth = Axial((1.0, 0.1), [0.0, 1.0], [1.0, 0.0], 10.0, haze=1.5, haze_um=(80.0, 10.0))
+    truth = Axial((1.0, 0.1), [0.0, 1.0], [1.0, 0.0], 10.0, haze=1.5, haze_um=haze_um, haze_slope=slope)
     images, masks, covers = [], [], []
     for _ in range(3):
         cells = np.zeros((24, 80, 80), bool)
@@ -68,9 +70,10 @@ def test_haze_of_stacks_is_recovered():
         images.append(100 + truth.with_glow(400 * cells.astype(np.float32), spacing) + rng.normal(0, 4, cells.shape))
         masks.append(images[-1] < 106)
         covers.append(cells)
-    blind = replace(truth, haze=0.0, haze_um=(0.0, 0.0))
+    blind = replace(truth, haze=0.0, haze_um=(0.0, 0.0), haze_slope=0.0)
     found = fit_haze(blind, images, masks, covers, spacing)
-    assert found.haze_um == pytest.approx((80.0, 10.0))
+    assert found.haze_um == pytest.approx(haze_um)
+    assert found.haze_slope == slope
     assert found.haze == pytest.approx(1.5, rel=0.2)
     assert found.glow < 0.1
     assert fit_haze(blind, [np.full_like(images[0], 100.0)], masks[:1], covers[:1], spacing) == blind
@@ -115,3 +118,29 @@ def test_an_avalanche_is_a_poisson_number_of_exponentials(light):
     assert drawn.var() == pytest.approx(25 * light, rel=0.03)
     share = [0.05, 0.3, 0.6, 0.9, 0.99]
     np.testing.assert_allclose(np.quantile(drawn, share), np.quantile(truth, share), atol=0.05 * truth.std())
+
+
+def test_noise_is_read_where_haze_lights_the_background_and_not_in_rough_cells():
+    rng, truth = np.random.default_rng(3), Noise(100.0, 0.0, 24.0, [[1.0]], read_sd=2.0, avalanche=True)
+    images, masks, covers, strays, hazy = [], [], [], [], []
+    for _ in range(3):
+        z, y, _ = np.indices((20, 160, 160), np.float32)
+        haze = 40 * np.exp(-0.5 * (((z - 10) / 8) ** 2 + ((y - 80) / 40) ** 2))
+        cells = np.zeros(haze.shape, bool)
+        cells[4:16:4, 60:100, 30:130:20] = True
+        cells = ndimage.binary_dilation(cells, iterations=3)
+        rough = np.where(cells, 300 * rng.lognormal(0, 0.3, haze.shape), 0)
+        images.append(truth.add((104 + haze + rough).astype(np.float32), rng))
+        masks.append((haze < 6) & ~cells)
+        covers.append(cells)
+        strays.append(haze)
+        hazy.append(~ndimage.binary_dilation(cells, iterations=4))
+    _, found = fit_camera(images, masks, covers, 40.0, strays, hazy)
+    assert found.gain == pytest.approx(24, rel=0.03)
+    light = np.array([105.0, 110.0, 140.0])
+    np.testing.assert_allclose(found.variance(light), truth.variance(light), rtol=0.08)
+    assert found.avalanche
+    _, of_cells = fit_camera(images, masks, covers, 40.0, strays)
+    assert of_cells.gain > 1.1 * 24
+    even = [np.full_like(stack, False) for stack in hazy]  # nowhere: cells have to tell
+    assert fit_camera(images, masks, covers, 40.0, strays, even)[1] == of_cells

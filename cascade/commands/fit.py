@@ -42,6 +42,8 @@ def fit(plan: FitSettings) -> Path:
     one.
     """
     steps, do = (_RAW_STEPS, _DO | fit_raw.DO) if plan.simulate else (STEPS, _DO)
+    if strange := [one for one in plan.skip if one not in steps]:
+        raise ValueError(f"skip names {strange[0]}, which is none of the steps here: {', '.join(steps)}")
     if plan.base_model is None:
         plan = replace(plan, base_model=fit_raw.base_of(plan) if plan.simulate else usual_base(plan))
     output = plan.output_dir

@@ -13,6 +13,7 @@ from diffusers.utils.logging import disable_progress_bar
 
 from cascade import __version__
 from cascade.annotation import Annotation, Sample
+from cascade.commands.again import make_again
 from cascade.commands.generate import settled_dtype, tell_done
 from cascade.commands.simulate import Check, files_of, labels_source, settings_of
 from cascade.data.label_sets import find_labels
@@ -54,6 +55,8 @@ _WITHOUT = (
     "dry_run",
     "compile",
 )  # which a cascade plans images with
+_POPULATION = ("cells_per_image", "clustering_probability", "max_overlap", "reading", "shapes")
+"""Of a cascade's images what annotations that exist say themselves."""
 _SHARED = ("canvas_size", "num_inference_steps", "micro_batch_size", "vary")
 _TILES = ("tile_size", "tile_overlap")
 
@@ -131,16 +134,15 @@ def paint(
         shard_size=settings.shard_size,
         formats=settings.format,
         frames_per_sequence=frames_per_sequence(
-            settings.format, some_of(found.source, settings.seed, wanted if found.there else None)
+            settings.format,
+            some_of(found.source, settings.seed, wanted if found.there else None, simulated=wanted),
         ),
         meshes=False,
         settings=used | {"dtype": settings.dtype, "source": found.record, "labels_sha256": files_sha256(found.files)},
     )
     output, make = settings.output_dir, painted(found.source, painter)
     if settings.only is not None:
-        made = shards.again(output, shards.load_job(output), make, settings.only)
-        print(f"sample {settings.only} is the same, byte for byte: see {made}")
-        return
+        return make_again(output, job, make, settings.only, "sample")
     shards.start(output, job)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     tell_done(job, output, shards.run(output, job, make, rank, world))
@@ -156,6 +158,7 @@ def _check(settings: GenerationSettings, chosen: SourceSettings, how: _How, kind
     usual = {one.name: one.default for one in dataclasses.fields(settings)}
     odd = [name for name in _WITHOUT if getattr(settings, name) != usual[name]]
     if kind == "cascade":
+        odd += [name for name in _changed(how.images, ()) if name in _POPULATION]
         odd += _changed(how.sketches, _SHARED) + _changed(how.quality, ())
     if kind == "sketch":
         odd += _changed(how.images, _SHARED) + _changed(how.quality, _TILES)

@@ -76,6 +76,11 @@ class FitSettings:
         for name in ("bank", "sparse", "crop_size", "pixel_size_um") if self.simulate else ():
             if getattr(self, name):
                 raise ValueError(f"{name} means nothing with `simulate`, which cuts no crops: leave it out")
+        for name in ("test_truth", "test_sequences") if self.test is None else ():
+            if getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"{name} goes with `test`")
+        if self.simulate and self.truth != type(self).truth:
+            raise ValueError("truth means nothing with `simulate`, which looks at raw images alone: leave it out")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from cascade import __version__
 from cascade.annotation import Annotation
+from cascade.commands.again import make_again
 from cascade.data.label_sets import LabelFile, find_labels
 from cascade.data.like import like
 from cascade.data.pairs import ANY_CHANNEL
@@ -54,9 +55,7 @@ def simulate(organism: str, own: Any, settings: SimulateSettings) -> None:
         job = simulation_job(settings, organism, own, source)
     output, make = settings.output_dir, unpainted(source)
     if settings.only is not None:
-        made = shards.again(output, shards.load_job(output), make, settings.only)
-        print(f"annotation {settings.only} is the same, byte for byte: see {made}")
-        return
+        return make_again(output, job, make, settings.only, "annotation")
     shards.start(output, job)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if not shards.run(output, job, make, rank, world):
@@ -130,9 +129,11 @@ def files_of(files: Sequence[LabelFile]) -> list[Path]:
 
 def contents(folder: Path, but: Path) -> str:
     """A hash of the names, sizes and times of all files in a folder, but for those in another one that lies in it."""
-    digest = hashlib.sha256(str(folder.resolve()).encode())
+    whole, other = folder.resolve(), but.resolve()
+    left_out = other if whole in other.parents else None  # the folder may as well lie in the other one
+    digest = hashlib.sha256(str(whole).encode())
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and but.resolve() not in path.resolve().parents:
+        if path.is_file() and left_out not in path.resolve().parents:
             digest.update(f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
@@ -167,7 +168,7 @@ def labels_source(
         except ValueError as error:
             raise DataError(f"{file.path}: {error}") from error
 
-    sequences = [[*frames] for _, frames in groupby(files, lambda file: file.path.parent)]
+    sequences = [sorted(frames, key=_in_time) for _, frames in groupby(files, lambda file: file.path.parent)]
 
     def sequence(seed: int, index: int) -> Annotation:
         _check_times(sequences[index])
@@ -178,6 +179,12 @@ def labels_source(
             raise DataError(f"{settings.source}: {error}") from error
 
     return (sequence, len(sequences)) if settings.reading == "time" else (one, len(files))
+
+
+def _in_time(file: LabelFile) -> list[str | int]:
+    """By what files are in the order of time: their names, in which numbers count as such, 2 before 10."""
+    parts = re.split(r"(\d+)", file.path.name)
+    return [int(part) if n % 2 else part for n, part in enumerate(parts)]
 
 
 def _check_times(files: Sequence[LabelFile]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cascade.annotation import Annotation
+from cascade.commands.again import make_again
 from cascade.commands.simulate import files_of, labels_source
 from cascade.data.label_sets import LabelFile, find_labels
 from cascade.data.pairs import ANY_CHANNEL
@@ -47,9 +48,7 @@ def sketch(asked: SketchingSettings) -> None:
     job = sketching_job(asked, own, files_of(files), asked.num_images or there, some_of(one, asked.seed, there))
     output, make = asked.output_dir, painted(source, sketched(own))
     if asked.only is not None:
-        made = shards.again(output, shards.load_job(output), make, asked.only)
-        print(f"sketch {asked.only} is the same, byte for byte: see {made}")
-        return
+        return make_again(output, job, make, asked.only, "sketch")
     shards.start(output, job)
     own.save(output / "sketch.json")
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -66,7 +65,11 @@ def sketch(asked: SketchingSettings) -> None:
 
 def _settings(asked: SketchingSettings, files: list[LabelFile], ndim: int) -> SketchSettings:
     """Those of a file, or fitted to images, which are shown beside their sketches; else any."""
+    if asked.like_sequences and asked.like is None:
+        raise UsageError("--like_sequences goes with --like FOLDER")
     if asked.settings is not None:
+        if asked.like_channel is not None:
+            raise UsageError("--like_channel goes without --settings, which looks at no images")
         own = SketchSettings.load(asked.settings)
         return own if asked.structure is None else replace(own, structure=asked.structure)
     with_images = all(file.frame.image_path != file.path for file in files)

@@ -19,6 +19,7 @@ LAG = 4
 
 _SHARES = 41  # of the variance that may be read-out noise, which are tried
 _DARKEST = (1.0, 5.0, 50.0)  # percentiles of the background's pixels
+_GROUPS, _FEW_BLOCKS, _BLOCK_PX = 20, 30, 8  # of hazy places, by their light
 _SOME = 500  # pixels of a plane that are looked at for it
 _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 _SEEN = signal.correlate2d(_LAPLACIAN, _LAPLACIAN)  # what it answers to noise of a given covariance, lag by lag
@@ -30,16 +31,18 @@ def fit_camera(
     covers: list[npt.NDArray[Any]],
     length_px: float,
     strays: list[npt.NDArray[Any]] | None = None,
+    hazy: list[npt.NDArray[Any]] | None = None,
 ) -> tuple[Background, Noise]:
     """Background and camera noise of real images; `masks` where there is background, `length_px` of the slow field.
 
-    covers: where annotated cells are, bool, as large as the images. strays: light there that is not background.
+    covers: where annotated cells are, bool, as large as the images. strays: light there that is not background. hazy:
+    places away from cells of stacks, bool, whose light is smooth.
 
     Background pixels give levels, slow field and, through the covariance of what is left, the noise (lags below 2
-    pixels) and the haze (what stays correlated beyond). How the noise grows with brightness comes from inside the
-    cells, by the 3×3 Laplacian-of-noise estimator (Immerkær, CVIU 64, 1996), which does not see smooth structure; what
-    it misses of correlated noise follows from the covariance. Of the background's noise, read-out takes the share at
-    which the darkest pixels are as dark as real ones.
+    pixels) and the haze (what stays correlated beyond). How the noise grows with brightness comes from hazy places, or,
+    where they are about equally bright, from inside the cells, by the 3×3 Laplacian-of-noise estimator (Immerkær, CVIU
+    64, 1996), which does not see smooth structure; what it misses of correlated noise follows from the covariance. Of
+    the background's noise, read-out takes the share at which the darkest pixels are as dark as real ones.
     """
     covariance, pairs = np.zeros((2 * LAG + 1,) * 2), np.zeros((2 * LAG + 1,) * 2)
     spreads, levels, laplacians, known, pixels = [], [], [], [], []
@@ -53,7 +56,7 @@ def fit_camera(
         pixels.append(np.stack([plane[inside], (field + stray)[inside]])[:, :: max(inside.sum() // _SOME, 1)])
         covariance += correlate(residual)
         pairs += correlate(inside.astype(np.float32))
-        laplacian = ndimage.convolve(plane, _LAPLACIAN) ** 2 / 36
+        laplacian = _rough(plane)
         known.append((plane[inside].mean(), laplacian[inside].mean()))
         pieces, count = ndimage.label(ndimage.binary_erosion(within, iterations=2))
         levels.append(ndimage.mean(plane, pieces, np.arange(count) + 1))
@@ -71,8 +74,12 @@ def fit_camera(
     level, seen = np.mean(known, axis=0)
     share = float((_SEEN * camera[LAG - 2 : LAG + 3, LAG - 2 : LAG + 3]).sum())
     missed = variance * 36 / share if share > 0 else 1.0  # a background that was cut off has no noise
-    gain = missed * _slope(np.concatenate(levels), np.concatenate(laplacians), level, seen)
-    variance = missed * seen
+    line = _hazy_line(images, hazy, seen) if hazy else None
+    if line is None:
+        line = _slope(np.concatenate(levels), np.concatenate(laplacians), level, seen), seen
+    else:
+        line = line[0], float(np.polyval(line, level))
+    gain, variance = missed * line[0], missed * line[1]
     background = Background(
         levels=[float((image - stray)[mask].mean()) for image, mask, stray in zip(images, masks, strays, strict=True)],
         field_sd=float(np.median(spreads)),
@@ -128,6 +135,41 @@ def correlate(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
     full = fft.irfft2(spectrum, shape)
     lags = np.arange(-LAG, LAG + 1)
     return full[np.ix_(lags, lags)]
+
+
+def _rough(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Variance of white noise, pixel by pixel, as seen by the Laplacian."""
+    return np.asarray(ndimage.convolve(plane, _LAPLACIAN) ** 2 / 36)
+
+
+def _hazy_line(
+    images: list[npt.NDArray[Any]], hazy: list[npt.NDArray[Any]], variance0: float
+) -> tuple[float, float] | None:
+    """Variance against light of blocks of pixels without structure, slope and intercept; they are grouped by what the
+    planes above and below show there, whose noise is their own. None where groups differ by less than the noise."""
+    found = []
+    for image, places in zip(images, hazy, strict=True):
+        planes = image.astype(np.float32)
+        light, rough = _blocks(planes), _blocks(np.stack([_rough(plane) for plane in planes]))
+        free = _blocks(places.astype(np.float32)) == 1
+        kept = free[:-2] & free[1:-1] & free[2:]
+        found.append(np.stack([0.5 * (light[:-2] + light[2:]), light[1:-1], rough[1:-1]])[:, kept])
+    expected, light, rough = np.concatenate(found, 1)
+    if len(expected) < _GROUPS * _FEW_BLOCKS:
+        return None
+    groups = np.array_split(np.argsort(expected), _GROUPS)
+    lit, seen = (np.array([values[group].mean() for group in groups]) for values in (light, rough))
+    if lit[-1] - lit[0] < np.sqrt(variance0) or seen.min() <= 0:
+        return None
+    slope, intercept = np.polyfit(lit, seen, 1, w=1 / seen)
+    return (float(slope), float(intercept)) if slope > 0 else None
+
+
+def _blocks(planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Means over blocks of `_BLOCK_PX` pixels of planes (Z, Y, X)."""
+    y, x = (n // _BLOCK_PX for n in planes.shape[1:])
+    kept = planes[:, : y * _BLOCK_PX, : x * _BLOCK_PX]
+    return kept.reshape(len(planes), y, _BLOCK_PX, x, _BLOCK_PX).mean((2, 4))
 
 
 def _slope(levels: npt.NDArray[Any], variances: npt.NDArray[Any], level0: float, variance0: float) -> float:

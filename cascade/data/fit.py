@@ -12,6 +12,7 @@ from cascade.data.crops import Plane
 from cascade.data.crowding import areas_px, clustering_of_stacks
 from cascade.data.frames import Annotated
 from cascade.data.glow import around, cell_light, fit_glow, fit_haze, least_lit
+from cascade.data.region import fit_region, fit_shifts
 from cascade.evenly import evenly
 from cascade.geometry.masks import one_piece
 from cascade.optics.axial import Axial
@@ -56,9 +57,10 @@ def fit_statistics(
         glow = fit_glow(arrays, masks, diameter_px * spacing_um[-1], 2 * diameter_px, spacing_um)
     strays = [_stray(*seen, axial, glow, spacing_um) for seen in zip(arrays, masks, covers, strict=True)]
     quiet = [least_lit(stray, mask) for stray, mask in zip(strays, masks, strict=True)]
-    background, noise = fit_camera(arrays, quiet, covers, 2 * diameter_px, strays)
+    hazy = [cell_light(*seen)[1] for seen in zip(arrays, masks, covers, strict=True)] if axial else None
+    background, noise = fit_camera(arrays, quiet, covers, 2 * diameter_px, strays, hazy)
     middles = _middles(found) if one_layer else []
-    region = _region(found, np.array(shape) * np.array(spacing_um), one_layer)
+    region = fit_region(found, np.array(shape) * np.array(spacing_um), one_layer)
     counts = [seen.num_cells for seen in found]
     if region is None and len({array.shape for array in arrays}) > 1:
         counts = _counts(images, found, shape, one_layer)
@@ -88,6 +90,7 @@ def fit_statistics(
         cells_per_image=counts,
         region_um=region,
         middles_um=middles,
+        region_shift_um=fit_shifts(found, shape, region, spacing_um),
         clustering_probability=float(np.mean(clustering)),
         image_clustering=clustering if axial else [],
         image_level=_levels(images, halo.radius_px, axial, glow, spacing_um),
@@ -178,23 +181,6 @@ def _count_plane_cells(planes: list[Plane], spacing_um: tuple[float, ...]) -> li
         centres = np.array([region.centroid for region in regions]).reshape(-1, 2)
         found.append(Census(len(regions), centres * np.array(spacing_um), {}))
     return found
-
-
-def _region(found: list[Census], extent_um: npt.NDArray[Any], one_layer: bool) -> tuple[float, ...] | None:
-    """Semi-axes of the ellipsoid that cell centres fill, µm, or None where they fill the image.
-
-    A solid ellipsoid has the variance a² / 5 along its semi-axis a in 3D and a² / 4 in 2D, a full box L² / 12. A layer
-    fills an ellipse, and the height of the stack.
-    """
-    flat = int(one_layer)
-    spreads = [seen.centres_um[:, flat:].std(0) for seen in found if len(seen.centres_um) >= 8]
-    if not spreads:
-        return None
-    spread = np.median(spreads, 0)
-    if (spread[-2:] > 0.8 * extent_um[-2:] / np.sqrt(12)).any():
-        return None
-    axes = np.sqrt(2 + len(spread)) * spread
-    return tuple(float(a) for a in [*0.5 * extent_um[:flat], *axes])
 
 
 def _middles(found: list[Census]) -> list[float]:

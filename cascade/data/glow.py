@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from cascade.data.camera import LAG, correlate, ring
 from cascade.optics.axial import Axial, spread_light
 from cascade.optics.foreground import background_field
 from cascade.optics.glow import Glow
+from cascade.optics.haze import spread_haze
 
 _REACH = 0.45  # of a cell's diameter: σ of how far light goes
 _THIRDS = (33, 67)  # percentiles: places with least and most light around
@@ -26,8 +28,11 @@ _Places = npt.NDArray[Any] | tuple[int, npt.NDArray[Any]]  # of a stack, bool: (
 _CELL = 0.4  # of annotated cells' light: brighter voxels are cells, annotated or not
 _AWAY_VX = 4  # from cells: beyond their halo
 _BLOCK = 0.25  # of a cell's diameter: side of the blocks of voxels that are looked at
-_NEAR = ((1 / 3, 1 / 3), (2 / 3, 2 / 3), (1, 1))  # σ along z and in the plane, in diameters of cells: of glow
-_FAR = ((2, 1), (4, 1), (8, 2 / 3), (8, 1), (8, 1.5), (4, 2), (8, 2.5))  # and of haze, a column in thin stacks
+_NEAR = (1 / 3, 2 / 3, 1)  # σ in diameters of cells: of glow
+_FAR = (2, 4, 8)  # and of haze along z; 8 are more than stacks are high
+_FOCUS = (0.2, 0.5, 1, 2)  # in the plane, in focus
+_SLOPES = (0, 0.2, 0.35, 0.5)  # and by how many µm it grows for each µm out of focus
+_MANY_BLOCKS = 20_000  # of a stack that are looked at
 
 
 def around(
@@ -146,30 +151,33 @@ def fit_haze(
     from cells, by non-negative least squares over blocks of voxels; as `axial` is where nothing is explained."""
     factor = [max(round(_BLOCK * axial.diameter_um / side), 1) for side in spacing_um]
     sides = tuple(side * n for side, n in zip(spacing_um, factor, strict=True))
-    widths = [(z * axial.diameter_um, r * axial.diameter_um, r * axial.diameter_um) for z, r in _NEAR + _FAR]
+    near_um, far_um, focus_um = (np.multiply(part, axial.diameter_um).tolist() for part in (_NEAR, _FAR, _FOCUS))
+    cones = list(product(far_um, focus_um, _SLOPES))
     seen, spread = [], []
     for image, mask, cover in zip(images, masks, covers, strict=True):
         light, away = cell_light(image, mask, cover)
         free = _blocks(away.astype(np.float32), factor) == 1
         if free.sum() < _FEW_PX:
             continue
-        values = _blocks(np.asarray(image, np.float32), factor)[free]
-        lit = np.stack([spread_light(_blocks(light, factor), um, sides)[free] for um in widths], 1)
+        some = np.flatnonzero(free)[:: int(np.ceil(free.sum() / _MANY_BLOCKS))]
+        values, coarse = _blocks(np.asarray(image, np.float32), factor).ravel()[some], _blocks(light, factor)
+        lit = [spread_light(coarse, um, sides).ravel()[some] for um in near_um]
+        lit += [spread_haze(coarse, (z, focus), slope, sides).ravel()[some] for z, focus, slope in cones]
         unit = max(float(light[cover].mean()) if cover.any() else float(light.max()), 1.0)
         seen.append((values - values.mean()) / unit)
-        spread.append((lit - lit.mean(0)) / unit)
+        spread.append((np.stack(lit, 1) - np.mean(lit, 1)) / unit)
     if not seen:
         return axial
     y, columns = np.concatenate(seen), np.concatenate(spread)
     fits = []
-    for near in range(len(_NEAR)):
-        for far in range(len(_NEAR), len(widths)):
-            shares, miss = optimize.nnls(columns[:, [near, far]], y)
-            fits.append((miss, near, far, shares))
-    _, near, far, (glow, haze) = min(fits, key=lambda fit: fit[0])
+    for n, m in product(range(len(near_um)), range(len(cones))):
+        shares, miss = optimize.nnls(columns[:, [n, len(near_um) + m]], y)
+        fits.append((miss, near_um[n], cones[m], shares))
+    _, glow_um, (z_um, plane_um, slope), (glow, haze) = min(fits, key=lambda fit: fit[0])
     if glow == haze == 0:
         return axial
-    return replace(axial, glow=float(glow), glow_um=widths[near][1], haze=float(haze), haze_um=widths[far][:2])
+    axial = replace(axial, glow=float(glow), glow_um=glow_um)
+    return replace(axial, haze=float(haze), haze_um=(z_um, plane_um), haze_slope=slope)
 
 
 def _blocks(stack: npt.NDArray[Any], factor: list[int]) -> npt.NDArray[Any]:

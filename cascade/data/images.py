@@ -1,7 +1,8 @@
 """Raw images of a folder, whatever else lies there."""
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy.typing as npt
 
 from cascade.data.frame_checks import check_range
 from cascade.data.frames import Frame
-from cascade.data.listing import images_in
-from cascade.data.pairs import IMAGE_FOLDERS
+from cascade.data.listing import images_in, stem_of
+from cascade.data.pairs import IMAGE_FOLDERS, NEAR_TAGS
 from cascade.data.spacing import needed_spacing
 from cascade.ngff import is_zarr
 from cascade.reading import DataError, is_image, read_channels, read_image
+
+log = logging.getLogger(__name__)
 
 _PREVIEW = "preview.png"  # which this package lays beside `images/`
 _MASK = re.compile(r"_(cp_)?masks$")
@@ -23,7 +26,8 @@ _MASK = re.compile(r"_(cp_)?masks$")
 def find_images(source: Path, sequences: Sequence[str] = ()) -> list[list[Path]]:
     """The images of a folder, TIFF, PNG, OME-Zarr or a microscope's own format: of sequences as in the Cell Tracking
     Challenge (`01/t000.tif`) a list each, in the order of time, of any other folder one list; of one without images
-    that in its `images/` or `imagesTr/`. Cellpose's masks are passed over. An OME-Zarr folder is an image itself.
+    that in its `images/` or `imagesTr/`. Cellpose's masks are passed over, and with a warning `x_mask.tif`, `x_seg.tif`
+    and the like beside `x.tif`. An OME-Zarr folder is an image itself.
 
     Raises DataError where there are none, or not the sequences that are asked for.
     """
@@ -37,13 +41,25 @@ def find_images(source: Path, sequences: Sequence[str] = ()) -> list[list[Path]]
         there = f"there are {', '.join(p.name for p in folders)}" if folders else "there are none"
         raise DataError(f"{source}: no sequence {', '.join(missing)}; {there}")
     folders = [p for p in folders if not sequences or p.name in sequences] or [source]
-    found = [[path for path in sorted(folder.iterdir()) if is_raw(path)] for folder in folders]
+    found = [_raw_in(sorted(folder.iterdir())) for folder in folders]
     if folders == [source] and all(path.name == _PREVIEW for path in found[0]):
         inner = [p for p in sorted(source.iterdir()) if p.is_dir() and p.name.lower() in IMAGE_FOLDERS]
-        found = [[path for path in images_in(folder) if is_raw(path)] for folder in inner] or found
+        found = [_raw_in(images_in(folder)) for folder in inner] or found
     if not any(found):
         raise DataError(f"{source}: no images (.tif, .tiff, .png, .ome.zarr); name the folder that holds them")
     return [paths for paths in found if paths]
+
+
+def _raw_in(paths: Iterable[Path]) -> list[Path]:
+    """Of some files of one folder the raw images."""
+    raw = [(path, stem_of(path).removesuffix(".ome")) for path in paths if is_raw(path)]
+    stems = {stem for _, stem in raw}
+    masks = [p for p, s in raw if any(s.lower().endswith(tag) and s[: -len(tag)] in stems for tag in NEAR_TAGS)]
+    if masks:
+        others = f" and {len(masks) - 1} more" if len(masks) > 1 else ""
+        log.warning("%s%s: taken for labels by the name, and passed over", masks[0], others)
+    labels = set(masks)
+    return [path for path, _ in raw if path not in labels]
 
 
 def is_raw(path: Path) -> bool:
@@ -96,4 +112,4 @@ def images_spacing(
 ) -> tuple[float, ...]:
     """Voxel size of raw images in µm, see `needed_spacing`; raises DataError for stacks that have none."""
     folder = source if source.is_dir() else source.parent
-    return needed_spacing(folder, [Frame(path.stem, path, path) for path in paths[:1]], ndim, given)
+    return needed_spacing(folder, [Frame(path.stem, path, path) for path in paths], ndim, given)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cascade.annotation import Annotation
-from cascade.data.exported import COCO, images_of, read_exported, unsigned
+from cascade.data.exported import COCO, images_of, read_exported, rows_of, settled_spacing, unsigned
 from cascade.data.frames import Frame, find_frames
 from cascade.data.spacing import spacing_of
 from cascade.export.annotations import load_annotation
@@ -35,7 +35,7 @@ class LabelFile:
 
     @property
     def holds_spacing(self) -> bool:
-        """Whether the file itself says the voxel size, so that no other can be given."""
+        """Whether the file itself says the voxel size, if it is known, so that no other can be given."""
         return self.path.suffix in (".safetensors", ".zarr", ".parquet", ".json")
 
     @property
@@ -46,18 +46,27 @@ class LabelFile:
     def annotation(self, spacing_um: tuple[float, ...] = ()) -> tuple[Annotation, str]:
         """With what is known of the cells, and where the voxel size is from, see `spacing_of`.
 
-        Labels of one slice of a stack are a plane. Raises DataError for files that hold no labels.
+        Labels of one slice of a stack are a plane. Raises DataError for files that hold no labels, and for a voxel size
+        that is not the one they hold.
         """
         if self.path.suffix == ".safetensors":
-            try:
-                return load_annotation(self.path), "annotation"
-            except ValueError as error:
-                raise DataError(str(error)) from error
+            return self._own_annotation(spacing_um), "annotation"
         if self.holds_spacing:
-            return read_exported(self.path, self.number), "annotation"
+            return read_exported(self.path, self.number, spacing_um)
         labels = unsigned(self.frame.labels())
         spacing, origin = self._spacing(labels.ndim, spacing_um)
         return Annotation.of_labels(labels, spacing[-labels.ndim :]), origin
+
+    def _own_annotation(self, spacing_um: tuple[float, ...]) -> Annotation:
+        try:
+            found = load_annotation(self.path)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        try:
+            settled_spacing(found.spacing_um, spacing_um, found.ndim)
+        except DataError as error:
+            raise DataError(f"{self.path}: {error}") from error
+        return found
 
     def step_um(self, spacing_um: tuple[float, ...] = ()) -> float | None:
         """From one slice to the next, of the stack that the labels are a slice of; None if that is not known."""
@@ -102,9 +111,9 @@ def bare_labels(source: Path, truth: str = "gt", sequences: tuple[str, ...] = ()
     truths = [p for p in sorted(source.iterdir()) if re.fullmatch(rf"\d{{2,}}_{truth.upper()}", p.name)]
     if truths and not any((source / p.name[:-3]).is_dir() for p in truths):
         kept = [p for p in truths if not sequences or p.name[:-3] in sequences]
-        if not kept:
+        if missing := sorted(set(sequences) - {p.name[:-3] for p in kept}):
             known = ", ".join(p.name[:-3] for p in truths)
-            raise DataError(f"{source}: no sequence {', '.join(sequences)}; there are {known}")
+            raise DataError(f"{source}: no sequence {', '.join(missing)}; there are {known}")
         return [_bare(source, path) for p in kept for path in _images(p / "SEG") if path.stem.startswith("man_seg")]
     for folder in (source, source / "stacks", source / "train"):
         paths = list(_images(folder))
@@ -113,9 +122,12 @@ def bare_labels(source: Path, truth: str = "gt", sequences: tuple[str, ...] = ()
     stores = sorted(source.glob("*.ome.zarr"))
     if stores and holds_image(stores[0]):
         return []
-    stores = stores or sorted((source / "data").glob("*.parquet"))
     if stores:
         return [_bare(source, path) for path in stores]
+    tables = sorted((source / "data").glob("*.parquet"))
+    rows = [LabelFile(source, Frame(path.stem, path, path), n) for path in tables for n in range(rows_of(path))]
+    if rows:
+        return rows
     if (coco := source / COCO).is_file():
         return [LabelFile(source, Frame(name, coco, coco), n) for n, name in enumerate(images_of(coco))]
     for name, images in _FOLDERS.items():

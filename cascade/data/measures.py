@@ -166,7 +166,8 @@ class _Cells:
 
     def shapes(self, clear: npt.NDArray[Any] | None = None) -> dict[str, list[float]]:
         """Of whole cells, by name; of all where hardly any is whole. clear: one a cell, whether its outline is seen."""
-        some = np.array(self.whole if np.sum(self.whole) >= FEW_WHOLE * len(self.whole) else [True] * len(self.whole))
+        few = np.sum(self.whole) < FEW_WHOLE * len(self.whole)
+        some = np.array([True] * len(self.whole) if few else self.whole, bool)
         if clear is not None and (some & clear).any():
             some &= clear
         rows = [

@@ -24,8 +24,10 @@ ANY_CHANNEL = "*"
 """Of images of several, where the labels alone are wanted."""
 _MASK_TAGS = ("_masks", "_cp_masks")  # the second is what Cellpose's own window writes
 _IMAGE_TAGS = ("", "_img")  # the second is how Cellpose names its own data set, 000_img.png
-_NEAR_TAGS = ("_mask", "_label", "_labels", "_seg", "_gt")  # of masks named otherwise
-_OUTLINE_TAGS = ("", "_rois", "_RoiSet", "_outlines", *_MASK_TAGS, *_NEAR_TAGS)  # the second is Cellpose's
+NEAR_TAGS = ("_mask", "_label", "_labels", "_seg", "_gt")
+"""Of masks named otherwise, in lower case."""
+
+_OUTLINE_TAGS = ("", "_rois", "_RoiSet", "_outlines", *_MASK_TAGS, *NEAR_TAGS)  # the second is Cellpose's
 _PICKLE = "_seg.npy"
 _PART = re.compile(r"(.+)_(\d{4})$")  # nnU-Net's case and channel, from 0000
 
@@ -74,7 +76,7 @@ def _beside(source: Path) -> tuple[list[Pair], int]:
             raise _no_image(path, min(stems, key=len), source)
         _put(pairs, stem, path, images[stem])
     for path in images.values():
-        stem = next((s for s in _image_stems(path, _NEAR_TAGS) if s in images and s not in pairs), None)
+        stem = next((s for s in _image_stems(path, NEAR_TAGS) if s in images and s not in pairs), None)
         if stem and stem_of(path) not in pairs:
             right = re.sub("_[a-z]+$", _MASK_TAGS[0], stem_of(path).removesuffix(".ome")) + path.suffix
             raise DataError(
@@ -118,7 +120,7 @@ def _apart(folder: Path, labels: Path, channel: str | None) -> tuple[list[Pair],
     pairs: dict[str, Path] = {}
     for path in one_each(images_in(labels)):
         base = stem_of(path)
-        stem = next((s for s in (base, *_image_stems(path, (*_MASK_TAGS, *_NEAR_TAGS))) if s in images), None)
+        stem = next((s for s in (base, *_image_stems(path, (*_MASK_TAGS, *NEAR_TAGS))) if s in images), None)
         stem = stem or next((s for s in (f"{base}.ome", base.removesuffix(".ome"), f"{base}_img") if s in images), None)
         if stem is None:
             raise _no_image(path, f"{folder.name}/{base}", folder, base)

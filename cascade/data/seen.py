@@ -117,10 +117,11 @@ def _of_images(
 
 def _of_labels(source: Path, files: list[LabelFile], given: Sequence[float], most: int, whole: bool) -> Seen:
     chosen = [files[n] for n in evenly(len(files), most)]
-    labels = []
+    labels, known = [], []
     for file in chosen:
         annotation, _ = file.annotation(tuple(given))
         plane = annotation.labels
+        known.append((file.path, annotation.spacing_um))
         _, split = check_labels(file.path, plane)
         if split and whole:
             raise DataError(
@@ -128,7 +129,9 @@ def _of_labels(source: Path, files: list[LabelFile], given: Sequence[float], mos
             )
         labels.append(plane)
     if chosen[0].holds_spacing:
-        spacing = annotation.spacing_um
+        _check_axes([file.path for file in chosen], [one.ndim for one in labels])
+        _check_alike(known, "measure them apart")
+        spacing = known[0][1]
     else:
         spacing = _spacing(source, [file.frame.image_path for file in chosen], [one.ndim for one in labels], given)
     if not any(plane.any() for plane in labels):
@@ -170,18 +173,23 @@ def _are_sparse(files: list[LabelFile], given: Sequence[float]) -> bool:
 
 def _spacing(source: Path, paths: list[Path], axes: list[int], given: Sequence[float]) -> tuple[float, ...]:
     """The one that all have. Raises DataError for several, and for planes among stacks."""
-    odd = next((path for path, ndim in zip(paths, axes, strict=True) if ndim != axes[0]), None)
-    if odd is not None:
-        raise DataError(f"{odd}: another number of axes than {paths[0]} ({axes[0]}); measure planes and stacks apart")
-    spacing = needed_spacing(source, [Frame(path.stem, path, path) for path in paths[:1]], axes[0], given or None)
+    _check_axes(paths, axes)
+    spacing = needed_spacing(source, [Frame(path.stem, path, path) for path in paths], axes[0], given or None)
     if not given:
         stored = [(path, stored_spacing(path, axes[0])) for path in paths]
         known = [(path, own) for path, own in stored if own is not None]
-        for path, own in known[1:]:
-            if not np.allclose(own, known[0][1], rtol=_SAME_SIZE):
-                here, first = (" × ".join(f"{s:g}" for s in lengths) for lengths in (own, known[0][1]))
-                raise DataError(
-                    f"{path}: voxels of {here} µm, but those of {known[0][0]} are {first}; measure them apart, or give "
-                    f"spacing_um"
-                )
+        _check_alike(known, "measure them apart, or give spacing_um")
     return spacing
+
+
+def _check_axes(paths: list[Path], axes: list[int]) -> None:
+    odd = next((path for path, ndim in zip(paths, axes, strict=True) if ndim != axes[0]), None)
+    if odd is not None:
+        raise DataError(f"{odd}: another number of axes than {paths[0]} ({axes[0]}); measure planes and stacks apart")
+
+
+def _check_alike(known: list[tuple[Path, tuple[float, ...]]], mend: str) -> None:
+    for path, own in known[1:]:
+        if not np.allclose(own, known[0][1], rtol=_SAME_SIZE):
+            here, first = (" × ".join(f"{s:g}" for s in lengths) for lengths in (own, known[0][1]))
+            raise DataError(f"{path}: voxels of {here} µm, but those of {known[0][0]} are {first}; {mend}")

@@ -22,7 +22,8 @@ _UM = {"nm": 1e-3, "um": 1.0, "micron": 1.0, "microns": 1.0, "mm": 1e3} | {f"{mu
 def spacing_of(
     source: str | Path, frames: list[Frame], ndim: int, given: Sequence[float] | None = None
 ) -> tuple[tuple[float, ...], str]:
-    """Voxel spacing in µm and where it is from: given, dataset.json, the TIFF's own metadata, or 1 µm, "assumed".
+    """Voxel spacing in µm and where it is from: given, dataset.json, the metadata of the first TIFF that has some, or
+    1 µm, "assumed".
 
     Raises DataError for a given one that does not fit `ndim` axes, and for a dataset.json that cannot be read.
     """
@@ -34,7 +35,8 @@ def spacing_of(
     spacing = _recorded_spacing(record, ndim) if record.is_file() else None
     if spacing:
         return spacing, "dataset.json"
-    spacing = stored_spacing(frames[0].image_path, ndim)
+    stored = (stored_spacing(path, ndim) for path in dict.fromkeys(frame.image_path for frame in frames))
+    spacing = next(filter(None, stored), None)
     return (spacing, "TIFF metadata") if spacing else ((1.0,) * ndim, "assumed")
 
 

@@ -72,7 +72,8 @@ def _soundness_of_labels(source: Path, files: list[LabelFile]) -> Soundness:
             warnings.append(f"{file.path}: voxels of another size than in {next(iter(known.values())).path}")
         known.setdefault(annotation.spacing_um, file)
     if origin == "assumed":
-        warnings.append(f"{source}: no voxel size stored; write it to dataset.json")
+        place = "the files themselves (of COCO: info, spacing_um)" if files[0].holds_spacing else "dataset.json"
+        warnings.append(f"{source}: no voxel size stored; write it to {place}")
     return Soundness(len(files), num_cells, next(iter(known), ()), errors, warnings)
 
 
@@ -86,12 +87,12 @@ def soundness(
     errors: list[str] = []
     warnings: list[str] = []
     num_cells = 0
-    axes: dict[int, Frame] = {}  # the first frame of so many axes
+    axes: dict[int, list[Frame]] = {}  # frames of so many axes
     looks: list[Look] = []
     for frame in tqdm(frames, desc="validating", unit="frame"):
         try:
             image = frame.image()
-            axes.setdefault(image.ndim, frame)
+            axes.setdefault(image.ndim, []).append(frame)
             labels = frame.labels()
             num_ids, split = check_frame(frame, image, labels)
             looks.append(look_at(frame, image, labels))
@@ -105,9 +106,9 @@ def soundness(
     spacing: tuple[float, ...] = ()
     origin = ""
     if axes:
-        ndim, first = next(iter(axes.items()))
+        ndim, alike = next(iter(axes.items()))
         try:
-            spacing, origin = spacing_of(source, [first], ndim, spacing_um)
+            spacing, origin = spacing_of(source, alike, ndim, spacing_um)
         except DataError as error:
             errors.append(str(error))
     errors += mistakes_of(looks, spacing_given=origin in ("given", "dataset.json"))

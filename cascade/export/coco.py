@@ -31,13 +31,16 @@ def write(sample: Sample, number: int, folder: Path) -> None:
     for label, box in enumerate(ndimage.find_objects(sample.labels), 1):
         if box is None:
             continue
-        mask = sample.labels == label
+        mask = sample.labels[box] == label
         y, x = box
         annotations.append(
             {
                 "bbox": [x.start, y.start, x.stop - x.start, y.stop - y.start],
                 "area": int(mask.sum()),
-                "segmentation": {"size": list(mask.shape), "counts": _run_lengths(mask)},
+                "segmentation": {
+                    "size": list(sample.labels.shape),
+                    "counts": _run_lengths(mask, (y.start, x.start), sample.labels.shape),
+                },
                 "label": label,
             }
         )
@@ -67,9 +70,14 @@ def finish(folder: Path, records: list[SampleRecord], spacing_um: tuple[float, .
     (folder / "annotations.json").write_text(json.dumps(joined))
 
 
-def _run_lengths(mask: npt.NDArray[Any]) -> list[int]:
-    """COCO's uncompressed run lengths: column by column, starting with the number of zeros."""
-    flat = mask.T.ravel()
-    changes = np.flatnonzero(np.diff(flat.astype(np.int8))) + 1
-    runs = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
-    return [0, *runs] if flat[0] else runs
+def _run_lengths(mask: npt.NDArray[Any], corner: tuple[int, int], shape: tuple[int, ...]) -> list[int]:
+    """COCO's uncompressed run lengths of a mask that lies at a corner of an image: column by column, starting with the
+    number of zeros."""
+    x, y = np.nonzero(mask.T)
+    places = (x + corner[1]) * shape[0] + y + corner[0]
+    last = np.flatnonzero(np.diff(places) > 1)  # of each run but the final one
+    starts, ends = places[np.append(0, last + 1)], places[np.append(last, -1)] + 1
+    runs: list[int] = np.diff(
+        np.concatenate([[0], np.stack([starts, ends], 1).ravel(), [shape[0] * shape[1]]])
+    ).tolist()
+    return runs if runs[-1] else runs[:-1]

@@ -12,16 +12,18 @@ import tifffile
 
 def write_tiff(path: Path, array: npt.NDArray[Any], spacing_um: tuple[float, ...]) -> None:
     """An image (Y, X) or (Z, Y, X), of several channels (C, …), with its voxel size in ImageJ's metadata; uint32, which
-    that lacks, is plain TIFF."""
+    that lacks, is plain TIFF with its pixel size in the tags, in centimetres."""
     metadata: dict[str, str | float] = {"axes": "ZYX"[-len(spacing_um) :], "unit": "um"}
     if len(spacing_um) == 3:
         metadata["spacing"] = spacing_um[0]
     if array.ndim > len(spacing_um):
         array = np.moveaxis(array, 0, -3)  # ImageJ's order is z, channel, y, x
         metadata |= {"axes": {2: "CYX", 3: "ZCYX"}[len(spacing_um)], "mode": "composite"}
-    resolution = (1 / spacing_um[-1], 1 / spacing_um[-2])
+    resolution: dict[str, Any] = {"resolution": (1 / spacing_um[-1], 1 / spacing_um[-2])}
     known = array.dtype != np.uint32
-    tifffile.imwrite(path, array, imagej=known, resolution=resolution, metadata=metadata, compression="zlib")
+    if not known:  # its unit is that of the tags, which know no µm
+        resolution = {"resolution": (1e4 / spacing_um[-1], 1e4 / spacing_um[-2]), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, array, imagej=known, metadata=metadata, compression="zlib", **resolution)
 
 
 def write_ome_tiff(path: Path, array: npt.NDArray[Any], spacing_um: tuple[float, ...], name: str) -> None:

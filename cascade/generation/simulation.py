@@ -21,6 +21,7 @@ from cascade.simulators.catalogue import Simulator
 
 _SPARE = 2  # times the cells of those looked at that images are taken to have at most on average
 _LOOKED_AT = 8  # of labels that exist
+_SIMULATED = 3  # of those that are simulated for it: the first may have far fewer cells than others
 _LONGEST = 400  # frames of a sequence in the Cell Tracking Challenge's layout
 
 
@@ -92,16 +93,17 @@ def simulation_job(
         shard_size=settings.shard_size,
         formats=settings.format,
         frames_per_sequence=frames_per_sequence(
-            settings.format, some_of(source, settings.seed, settings.num_images if exist else None)
+            settings.format,
+            some_of(source, settings.seed, settings.num_images if exist else None, simulated=settings.num_images or 1),
         ),
         meshes=False,
         settings={"organism": organism, **plain_fields(own)},
     )
 
 
-def some_of(source: Source, seed: int, count: int | None) -> Iterator[Annotation]:
-    """Annotations that stand for all: some of `count` that exist, or where None do, the first that is simulated."""
-    return (source(seed, index) for index in (evenly(count, _LOOKED_AT) if count else [0]))
+def some_of(source: Source, seed: int, count: int | None, *, simulated: int = 1) -> Iterator[Annotation]:
+    """Annotations that stand for all: some of `count` that exist, or where None do, some of so many `simulated`."""
+    return (source(seed, index) for index in (evenly(count, _LOOKED_AT) if count else evenly(simulated, _SIMULATED)))
 
 
 def frames_per_sequence(formats: Sequence[str], some: Iterable[Annotation]) -> int:

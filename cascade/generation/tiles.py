@@ -48,7 +48,7 @@ def compose_tiles(
     sizes, sums = np.zeros(len(shown), np.int64), np.zeros((len(shown), len(scene.canvas)))
     for number, (window, cells, near) in enumerate(_tiles(bank, uses, corners, shown, scene, statistics, tile)):
         low = np.array([axis.start for axis in window])
-        margin = _margin(statistics)
+        margin = _margin(statistics, scene.canvas)
         first = np.maximum(low - margin, 0)
         last = np.minimum([axis.stop + margin for axis in window], scene.canvas[-2:])
         leading = scene.canvas[:-2]
@@ -85,10 +85,10 @@ def compose_tiles(
     return SampleRecord(index, seed, index, len(kept), spacing, counts, tuple(records))
 
 
-def _margin(statistics: Statistics) -> int:
+def _margin(statistics: Statistics, canvas: tuple[int, ...]) -> int:
     """How far beyond a tile there is what changes it, in pixels."""
     spacing = statistics.spacing_um
-    reach = statistics.axial.glow_reach(spacing) if statistics.axial else 0
+    reach = statistics.axial.glow_reach(spacing, canvas[0]) if statistics.axial else 0
     return 4 * GAP_PX + (statistics.glow.reach(spacing) if statistics.glow else reach)
 
 
@@ -103,7 +103,7 @@ def _tiles(
 ) -> Iterator[tuple[tuple[slice, slice], list[Cell], npt.NDArray[Any]]]:
     """Each tile's window in y and x, with the cells in and around it, and which of `uses` they are."""
     reach = max(max(cell.mask.shape[-2:]) for cell in bank)
-    end, margin = np.array(scene.canvas[-2:]), _margin(statistics)
+    end, margin = np.array(scene.canvas[-2:]), _margin(statistics, scene.canvas)
     plane = corners[shown][:, -2:]
     origins = [(y, x) for y in range(0, scene.canvas[-2], tile) for x in range(0, scene.canvas[-1], tile)]
     for y, x in tqdm(origins, desc="tiles", unit="tile"):

@@ -16,11 +16,19 @@ def tight_box(mask: npt.NDArray[Any]) -> tuple[slice, ...]:
 
 
 def ellipsoid_region(
-    shape: tuple[int, ...], spacing_um: Sequence[float], semi_axes_um: Sequence[float] | npt.NDArray[Any]
+    shape: tuple[int, ...],
+    spacing_um: Sequence[float],
+    semi_axes_um: Sequence[float] | npt.NDArray[Any],
+    shift_um: Sequence[float] | npt.NDArray[Any] | None = None,
 ) -> npt.NDArray[Any]:
-    """A centred ellipsoid on the canvas, bool: where the cells of an embryo or a spheroid lie."""
+    """An ellipsoid on the canvas, bool: where the cells of an embryo or a spheroid lie.
+
+    shift_um: of its middle from the canvas's, an entry an axis; default centred.
+    """
+    shifts = np.zeros(len(shape)) if shift_um is None else shift_um
     axes = [
-        ((np.arange(n) - 0.5 * (n - 1)) * s / a) ** 2 for n, s, a in zip(shape, spacing_um, semi_axes_um, strict=True)
+        (((np.arange(n) - 0.5 * (n - 1)) * side - shift) / axis) ** 2
+        for n, side, axis, shift in zip(shape, spacing_um, semi_axes_um, shifts, strict=True)
     ]
     inside = [np.flatnonzero(axis <= 1) for axis in axes]
     region = np.zeros(shape, bool)

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from cascade.optics.haze import haze_reach, spread_haze
+
 _MIDDLE_HALF = 0.957  # the mean of √(1 − u²) over |u| < 1/2: an ellipsoid's diameter at relative height u
 
 
@@ -20,7 +22,8 @@ class Axial:
     section: diameter of outlines cut in the middle half of cells (of cells in one layer of all outlines), as a fraction
         of the middle plane's.
     glow, glow_um: share of the light that cells give to what lies around them, and how far it spreads (a Gaussian's σ).
-    haze, haze_um: the same of light that is far out of focus, with σ along z and in the plane.
+    haze, haze_um, haze_slope: the same of light that is far out of focus, with σ along z and in the plane in focus, and
+        by how many µm the latter grows for each µm out of it, see `spread_haze`.
     """
 
     elongation: tuple[float, float]
@@ -32,6 +35,7 @@ class Axial:
     glow_um: float = 0.0
     haze: float = 0.0
     haze_um: tuple[float, float] = (0.0, 0.0)
+    haze_slope: float = 0.0
 
     def elongations(self, diameters_um: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Mean elongation of cells whose middle planes have these diameters.
@@ -58,15 +62,17 @@ class Axial:
 
     def stray(self, light: npt.NDArray[Any], spacing_um: tuple[float, ...]) -> npt.NDArray[Any]:
         """Glow and haze of cells' light (Z, Y, X), float32."""
-        z_um, plane_um = self.haze_um
-        parts = ((self.glow, (self.glow_um,) * 3), (self.haze, (z_um, plane_um, plane_um)))
-        spread = [np.float32(share) * spread_light(light, um, spacing_um) for share, um in parts if share > 0]
-        return np.sum(spread, 0) if spread else np.zeros_like(light)
+        parts = []
+        if self.glow > 0:
+            parts.append(np.float32(self.glow) * spread_light(light, self.glow_um, spacing_um))
+        if self.haze > 0:
+            parts.append(np.float32(self.haze) * spread_haze(light, self.haze_um, self.haze_slope, spacing_um))
+        return np.sum(parts, 0) if parts else np.zeros_like(light)
 
-    def glow_reach(self, spacing_um: tuple[float, ...]) -> int:
-        """How many pixels in the plane the glow of a cell goes beyond it."""
-        far = max(self.glow_um if self.glow else 0.0, self.haze_um[1] if self.haze else 0.0)
-        return int(np.ceil(_GLOW_SIGMAS * far / min(spacing_um[-2:]))) + 1 if far else 0
+    def glow_reach(self, spacing_um: tuple[float, ...], depth: int) -> int:
+        """How many pixels in the plane the glow of a cell goes beyond it, in a stack of so many planes."""
+        near = int(np.ceil(_GLOW_SIGMAS * self.glow_um / min(spacing_um[-2:]))) + 1 if self.glow else 0
+        return max(near, haze_reach(self.haze_um, self.haze_slope, spacing_um, depth) if self.haze else 0)
 
 
 _GLOW_SIGMAS = 3  # beyond that it is nothing

@@ -47,6 +47,7 @@ class Statistics:
     cut_by_border: bool = False  # images are windows of a larger sample: cells_per_image counts those that are cut
     glow: Glow | None = None  # stray light of planes; that of stacks is in `axial`
     middles_um: list[float] = field(default_factory=list)  # above the first slice, of cells that lie in one layer
+    region_shift_um: list[list[float]] = field(default_factory=list)  # of the region from the middle of each image
 
     @property
     def ndim(self) -> int:
@@ -145,13 +146,18 @@ def check_statistics(found: Statistics) -> None:
         check_numbers("axial.u", axial.u, least=0)
         check_numbers("axial.profile", axial.profile, count=len(axial.u))
         check_numbers("axial.haze_um", axial.haze_um, count=2, least=0)
-        for name in ("diameter_um", "section", "glow", "glow_um", "haze"):
+        for name in ("diameter_um", "section", "glow", "glow_um", "haze", "haze_slope"):
             check_numbers(f"axial.{name}", [getattr(axial, name)], least=0)
     for name in ("share", "length_um", "roughness", "roughness_px") if found.glow else ():
         check_numbers(f"glow.{name}", [getattr(found.glow, name)], least=0)
     check_numbers("cells_per_image", found.cells_per_image, least=0, whole=True)
     if found.region_um is not None:
         check_numbers("region_um", found.region_um, count=ndim, above=0)
+    if found.region_shift_um != []:  # in the middle
+        if not isinstance(found.region_shift_um, list) or len(found.region_shift_um) != len(found.cells_per_image):
+            raise ValueError("region_shift_um must be as long as cells_per_image, or empty")
+        for shift in found.region_shift_um:
+            check_numbers("region_shift_um", shift, count=ndim)
     if found.middles_um != []:  # no layer
         if ndim == 2:
             raise ValueError("middles_um must be empty for planes")

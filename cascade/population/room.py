@@ -32,17 +32,22 @@ def room_of(
     middles_um: Sequence[float] = (),
     *,
     beyond: bool = False,
+    shift_um: Sequence[float] | npt.NDArray[Any] | None = None,
 ) -> Room:
     """The room on a canvas that cells have in real images.
 
     region_um: semi-axes of the ellipsoid that they fill, None for everywhere; where it is larger than the canvas, as
     large as that. middles_um: heights of their middles above the first slice where they lie in one layer, empty for
-    anywhere; on a canvas of fewer slices they are squeezed into it.
+    anywhere; on a canvas of fewer slices they are squeezed into it. shift_um: of the ellipsoid's middle from the
+    canvas's, at most until it is half a semi-axis from the border.
     """
     middles, region, flat = None, None, 0
     if len(middles_um):
         middles, flat = np.minimum(np.array(middles_um) / spacing_um[0], canvas[0] - 1), 1
     if region_um is not None:
-        axes_um = np.minimum(region_um, 0.5 * np.array(canvas) * spacing_um)
-        region = ellipsoid_region(canvas[flat:], spacing_um[flat:], axes_um[flat:])
+        half_um = 0.5 * np.array(canvas) * spacing_um
+        axes_um = np.minimum(region_um, half_um)
+        far = half_um - 0.5 * axes_um
+        shift = np.clip(np.zeros(len(canvas)) if shift_um is None else shift_um, -far, far)
+        region = ellipsoid_region(canvas[flat:], spacing_um[flat:], axes_um[flat:], shift[flat:])
     return Room(region, middles, beyond)

@@ -47,6 +47,10 @@ def plan_scene(
     if p is None:
         p = statistics.image_clustering[like] if statistics.image_clustering else statistics.clustering_probability
     room, share = _room(statistics, canvas, region)
+    if statistics.region_shift_um and region is None:
+        smaller = np.minimum(np.array(canvas) / statistics.image_shape, 1)
+        shift = smaller * statistics.region_shift_um[like]
+        room = room_of(canvas, statistics.spacing_um, statistics.region_um, statistics.middles_um, shift_um=shift)
     count = settings.cells_per_image
     if count is None:
         count = max(round(statistics.cells_per_image[like] * share), 1)

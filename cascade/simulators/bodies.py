@@ -88,8 +88,9 @@ def ellipsoid_bodies(
     voxels = np.rint(unit * radius**ndim / np.prod(spacing_um)).astype(int)
     if count and voxels.min() < FEWEST_VOXELS:
         raise ValueError(
-            f"radius_um {radius.min():g} is too small for voxels of {' × '.join(f'{s:g}' for s in spacing_um)} µm: a "
-            f"cell must have {FEWEST_VOXELS} of them"
+            f"a cell of radius {radius.min():.3g} µm is too small for voxels of "
+            f"{' × '.join(f'{s:g}' for s in spacing_um)} µm: it must have {FEWEST_VOXELS} of them; give larger cells, "
+            "or a smaller `spacing_um`"
         )
     most = np.broadcast_to(deformation, count) * radius
     moves = random_displacements(rng, (control_points,) * ndim, 1.0, count) * most.reshape(-1, *[1] * (ndim + 1))

@@ -74,7 +74,11 @@ def _of_table(path: Path, spacing: npt.NDArray[Any]) -> npt.NDArray[Any]:
     names = "zyx"[-len(spacing) :]
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows, lines = [], []
+            for row in reader:
+                rows.append(row)
+                lines.append(reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: cannot be read as CSV ({error}); save it with columns {', '.join(names)}") from error
     found = [[(name or "").strip().lower() for name in row] for row in rows[:1]]
@@ -83,20 +87,26 @@ def _of_table(path: Path, spacing: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if not rows or not set(columns) <= set(found[0]):
             continue
         values = [{(key or "").strip().lower(): value for key, value in row.items()} for row in rows]
-        try:
-            points = np.array([[float(row[column]) for column in columns] for row in values]) * scale
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: a line holds something else than numbers ({error})") from error
-        if not np.isfinite(points).all():
-            line = int(np.flatnonzero(~np.isfinite(points).all(1))[0]) + 2
-            raise ValueError(f"{path}: line {line} holds no finite numbers")
-        return points
+        points = np.array([[_number(row[column]) for column in columns] for row in values])
+        odd = np.flatnonzero(~np.isfinite(points).all(1))
+        if len(odd):
+            shown = ", ".join(str(values[odd[0]][column]) for column in columns)
+            raise ValueError(f"{path}: line {lines[odd[0]]} holds no finite numbers in {', '.join(columns)}: {shown}")
+        return points * scale
     if rows:
         raise ValueError(
             f"{path}: has columns {', '.join(found[0])}; name those of the points {', '.join(names)} (voxels) or "
             f"{', '.join(n + '_um' for n in names)}"
         )
     return np.empty((0, len(spacing)))
+
+
+def _number(text: object) -> float:
+    """Not a number for what is none."""
+    try:
+        return float(str(text))
+    except ValueError:
+        return float("nan")
 
 
 def _shown(voxel: npt.NDArray[Any]) -> str:

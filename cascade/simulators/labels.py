@@ -10,10 +10,13 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from cascade.annotation import Annotation, CellRecord, ids_of
-from cascade.geometry.masks import one_piece, tight_box
+from cascade.geometry.masks import one_piece
 from cascade.settings import at_least, check_fields, check_spacing
 
 _ROUNDS = 20  # in which cells that others cut are laid on top of them
+
+_Mask = tuple[tuple[slice, ...], npt.NDArray[Any]]
+"""The box of a cell, and its mask in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,10 @@ class LabelsSettings:
         at_least(self, slices=1)
         if self.step_um is not None and not 0 < self.step_um < float("inf"):
             raise ValueError(f"step_um must be a length above 0, got {self.step_um:g}")
+        if self.slices != type(self).slices and self.reading != "slice":
+            raise ValueError("slices goes with `reading` slice")
+        if self.step_um is not None and self.reading not in ("slice", "time"):
+            raise ValueError("step_um goes with `reading` slice or time")
 
 
 def whole(annotation: Annotation) -> Annotation:
@@ -95,48 +102,57 @@ def layered(planes: npt.NDArray[Any], spacing_um: tuple[float, float]) -> Annota
     """
     if planes.ndim != 3 or planes.dtype.kind not in "ui":
         raise ValueError(f"layers must be (L, Y, X) integer labels, got {planes.dtype} {planes.shape}")
-    masks = [plane == n for plane in planes for n in ids_of(plane)]
+    masks = [mask for plane in planes for mask in _masks(plane)]
     if not masks:
         raise ValueError("layers hold no cells")
-    for n, mask in enumerate(masks, 1):
+    for n, (_, mask) in enumerate(masks, 1):
         if ndimage.label(mask, np.ones((3, 3)))[1] > 1:
             raise ValueError(f"cell {n} of the layers is in several pieces: give every piece its own id")
-    labels, cut = _laid(masks)
+    labels, cut = _laid(masks, planes.shape[1:])
     annotation = Annotation.of_labels(labels, spacing_um)
     hidden = set(range(1, len(masks) + 1)) - {cell.label for cell in annotation.cells}
     if hidden:
         raise ValueError(f"cell {min(hidden)} of the layers is hidden whole by others: leave one of them out")
-    cells = [_with_outline(cell, mask, spacing_um) for cell, mask in zip(annotation.cells, masks, strict=True)]
+    cells = [_with_outline(cell, *own, spacing_um) for cell, own in zip(annotation.cells, masks, strict=True)]
     return replace(annotation, cells=tuple(cells), counts={"cut_by_others": cut} if cut else {})
 
 
-def _laid(masks: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], int]:
+def _masks(plane: npt.NDArray[Any]) -> list[_Mask]:
+    """Of a plane's cells, in the order of their ids."""
+    ids = ids_of(plane)
+    boxes = ndimage.find_objects(np.where(plane > 0, np.searchsorted(ids, plane) + 1, 0), len(ids))
+    return [(box, plane[box] == n) for box, n in zip(boxes, ids, strict=True)]
+
+
+def _laid(masks: Sequence[_Mask], shape: tuple[int, ...]) -> tuple[npt.NDArray[Any], int]:
     """Labels of masks laid on each other, each in one piece, and how many lost pieces."""
-    by_size = sorted(range(len(masks)), key=lambda n: -int(np.count_nonzero(masks[n])))
+    by_size = sorted(range(len(masks)), key=lambda n: -int(np.count_nonzero(masks[n][1])))
     order = by_size
     for _ in range(_ROUNDS):
-        labels = _painted(masks, order)
-        pieces = [ndimage.label(labels == n + 1, np.ones((3, 3)))[1] for n in range(len(masks))]
+        labels = _painted(masks, order, shape)
+        pieces = [ndimage.label(labels[box] == n + 1, np.ones((3, 3)))[1] for n, (box, _) in enumerate(masks)]
         odd = [n for n in order if pieces[n] != 1]
         if not odd:
             return labels, 0
         order = [n for n in order if pieces[n] == 1] + odd
-    labels = _painted(masks, by_size)
+    labels = _painted(masks, by_size, shape)
     whole, cut = one_piece(labels)
     return whole.astype(labels.dtype), cut
 
 
-def _painted(masks: Sequence[npt.NDArray[Any]], order: Sequence[int]) -> npt.NDArray[Any]:
-    labels = np.zeros(masks[0].shape, np.uint16 if len(masks) < 2**16 else np.uint32)
+def _painted(masks: Sequence[_Mask], order: Sequence[int], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    labels = np.zeros(shape, np.uint16 if len(masks) < 2**16 else np.uint32)
     for n in order:
-        labels[masks[n]] = n + 1
+        box, mask = masks[n]
+        labels[box][mask] = n + 1
     return labels
 
 
-def _with_outline(cell: CellRecord, mask: npt.NDArray[Any], spacing_um: tuple[float, float]) -> CellRecord:
-    box = tight_box(mask)
+def _with_outline(
+    cell: CellRecord, box: tuple[slice, ...], mask: npt.NDArray[Any], spacing_um: tuple[float, float]
+) -> CellRecord:
     origin = tuple(float(part.start * s) for part, s in zip(box, spacing_um, strict=True))
-    return replace(cell, outline=mask[box].copy(), origin_um=origin, outline_pixel_um=float(spacing_um[-1]))
+    return replace(cell, outline=mask, origin_um=origin, outline_pixel_um=float(spacing_um[-1]))
 
 
 def _stacked(planes: Sequence[Annotation], step_um: float) -> Annotation:

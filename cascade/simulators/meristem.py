@@ -54,7 +54,13 @@ class MeristemSettings:
         if len(self.dome) != 3 or not all(0 < share <= 1 for share in self.dome):
             raise ValueError(f"dome must be three shares z y x above 0, up to 1, got {self.dome}")
         if self.shape_model is not None and self.foreground is not None:
-            raise ValueError("shape_model and foreground both say what the organism looks like: give one of them")
+            raise ValueError("shape_model and `foreground` both say what the organism looks like: give one of them")
+        given = self.shape_model is not None or self.foreground is not None
+        for name in ("dome", "roughness") if given else ():
+            if getattr(self, name) != getattr(type(self), name):
+                raise ValueError(
+                    f"{name} goes without `shape_model` and `foreground`, which say what the organism is like"
+                )
         check_tissue(self)
 
 

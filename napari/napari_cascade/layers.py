@@ -110,6 +110,11 @@ def _scale_um(layer: "Layer", ndim: int) -> tuple[float, ...]:
     bare = all(str(unit) == PIXEL for unit in units)
     if ndim == 3 and bare and np.all(scale == 1):
         raise ValueError(f"{layer.name} has no voxel size: write z y x in µm into the field")
+    if odd := [unit for unit in units if str(unit) != PIXEL and not unit.is_compatible_with("micrometer")]:
+        raise ValueError(
+            f"{layer.name} has an axis in {odd[0]}, which is no length: write the voxel size in µm into the field, or "
+            "tick that the first axis counts images"
+        )
     lengths = [
         float(length) * (1.0 if str(unit) == PIXEL else (1 * unit).to("micrometer").magnitude)
         for length, unit in zip(scale, units, strict=True)

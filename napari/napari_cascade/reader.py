@@ -92,15 +92,33 @@ def _arrays(files: "Sequence[LabelFile]", read_one: "Callable[[LabelFile], Any]"
     first = read_one(files[0])
     if first is None or len(files) * first.nbytes <= _EAGER_BYTES:
         return [first, *map(read_one, files[1:])]
-    return [_later(read_one, file, first) for file in files]
+    usual = _stored_shape(files[0])
+    alike = [_stored_shape(file) == usual for file in files]
+    return [
+        _later(read_one, file, first.shape if same else read_one(file).shape, first.dtype)
+        for file, same in zip(files, alike, strict=True)
+    ]
 
 
-def _later(read_one: "Callable[[LabelFile], Any]", file: "LabelFile", like: Array) -> Any:
-    """An array that is read when it is needed, of the shape of another."""
+def _later(read_one: "Callable[[LabelFile], Any]", file: "LabelFile", shape: tuple[int, ...], dtype: Any) -> Any:
+    """An array that is read when it is needed."""
     import dask
     import dask.array as da
 
-    return da.from_delayed(dask.delayed(read_one)(file), like.shape, like.dtype)
+    return da.from_delayed(dask.delayed(read_one)(file), shape, dtype)
+
+
+def _stored_shape(file: "LabelFile") -> tuple[int, ...]:
+    """Of the labels, as their file says; of formats that do not say it, they are read."""
+    import tifffile
+    import zarr
+
+    if file.path.suffix == ".zarr":
+        return tuple(zarr.open_array(file.path / "labels" / "cells" / "0", mode="r").shape)
+    if file.path.suffix in (".tif", ".tiff"):
+        with tifffile.TiffFile(file.path) as tiff:
+            return tuple(tiff.series[0].shape)
+    return tuple(_labels(file).shape)
 
 
 def _joined(arrays: list[Any]) -> Any:

@@ -150,7 +150,7 @@ class CascadeWidget(QScrollArea):
         from cascade.population.settings import CascadeSettings
 
         name, seed, count, bank = self._model(), self.seed.value, self.num_images.value, self.bank.value or None
-        folder = model_folder(name)
+        folder, called = model_folder(name), Path(name).parent.name if self.model.value == FITTED else name
         settings = CascadeSettings(
             canvas_size=numbers("size", self.canvas.value, int) or None, cells_per_image=self.num_cells.value or None
         )
@@ -175,7 +175,7 @@ class CascadeWidget(QScrollArea):
         def shown(samples: "list[Sample]") -> None:
             if not samples:
                 return
-            self._add(samples, Path(name).parent.name if self.model.value == FITTED else name)
+            self._add(samples, called)
             cells = sum(len(one.cells) for one in samples)
             self.said.value = f"{len(samples)} images with {cells} cells"
 

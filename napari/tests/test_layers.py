@@ -49,6 +49,10 @@ def test_what_cannot_be_learned_from_is_said_in_one_line(plane):
         ((good, Labels(np.zeros_like(labels), name="blank")), "blank is empty: outline some cells"),
         ((good, Labels(-labels.astype(int), name="odd")), "odd has numbers below 0"),
         ((Image(stack, name="deep"), Labels(np.stack([labels] * 4))), "deep has no voxel size"),
+        (
+            (Image(stack, name="movie", units=("s", "um", "um")), Labels(np.stack([labels] * 4))),
+            "movie has an axis in second, which is no length",
+        ),
     ):
         with pytest.raises(ValueError, match=message) as said:
             annotated(*pair)

@@ -88,6 +88,17 @@ def test_large_sets_are_read_when_they_are_looked_at(tmp_path, monkeypatch):
     check(layers, samples, True)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_large_sets_of_different_shapes_have_layers_of_their_own(name, tmp_path, monkeypatch):
+    samples = [sample((96, 160), PLANE), sample((96, 96), PLANE, 1), sample((96, 160), PLANE, 2)]
+    folder = save_samples(samples, tmp_path / "set", (name,))
+    monkeypatch.setattr(reader, "_EAGER_BYTES", 1000)
+    layers = read(str(folder))
+    assert all(isinstance(data, dask.array.Array) for data, _, _ in layers)
+    for number, one in enumerate(samples):
+        check(layers[2 * number : 2 * number + 2], [one], False)
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_surfaces_lie_where_the_cells_do(count, tmp_path):
     z, y, x = np.indices((12, 48, 48))
