@@ -165,6 +165,8 @@ def test_stacks_need_to_know_of_light_along_z():
     axial = {"elongation": [1.0, 0.1], "u": [0.0, 1.0], "profile": [1.0]}
     with pytest.raises(ValueError, match=r"axial.profile must be 2 finite numbers"):
         Statistics.from_dict(record | {"axial": axial})
+    with pytest.raises(ValueError, match=r"axial.haze_um must be 2 .* above 0"):
+        Statistics.from_dict(record | {"axial": axial | {"profile": [1.0, 0.2], "haze": 1.0, "haze_um": [80.0, 0.0]}})
     record["axial"] = axial | {"profile": [1.0, 0.2]}
     assert Statistics.from_dict(record).axial.elongation == (1.0, 0.1)
     assert Statistics.from_dict(record | {"middles_um": [1.0]}).middles_um == [1.0]

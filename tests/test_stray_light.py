@@ -77,6 +77,8 @@ def test_haze_of_stacks_is_recovered(haze_um, slope):
     assert found.haze == pytest.approx(1.5, rel=0.2)
     assert found.glow < 0.1
     assert fit_haze(blind, [np.full_like(images[0], 100.0)], masks[:1], covers[:1], spacing) == blind
+    few = replace(blind, diameter_um=0.0)  # too few cells to tell their size
+    assert fit_haze(few, images, masks, covers, spacing) == few
 
 
 def test_read_out_noise_goes_below_the_offset():

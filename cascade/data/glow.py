@@ -148,7 +148,10 @@ def fit_haze(
     spacing_um: tuple[float, ...],
 ) -> Axial:
     """Glow and haze of stacks (Z, Y, X): cells' light spread near and far that together explain best what is seen away
-    from cells, by non-negative least squares over blocks of voxels; as `axial` is where nothing is explained."""
+    from cells, by non-negative least squares over blocks of voxels; as `axial` is where nothing is explained, or the
+    size of cells is unknown."""
+    if axial.diameter_um <= 0:
+        return axial
     factor = [max(round(_BLOCK * axial.diameter_um / side), 1) for side in spacing_um]
     sides = tuple(side * n for side, n in zip(spacing_um, factor, strict=True))
     near_um, far_um, focus_um = (np.multiply(part, axial.diameter_um).tolist() for part in (_NEAR, _FAR, _FOCUS))

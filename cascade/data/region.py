@@ -41,7 +41,7 @@ def fit_shifts(
         return []
     middle = 0.5 * (np.array(shape) - 1) * spacing_um
     means = np.array([found[n].centres_um.mean(0) - middle for n, _ in told])
-    chance = np.square(region_um) / (2 + len(shape)) / np.array([count for _, count in told])[:, None]
+    chance = np.maximum(np.square(region_um), 1e-6) / (2 + len(shape)) / np.array([count for _, count in told])[:, None]
     usual = np.average(means, axis=0, weights=1 / chance[:, 0])
     real = np.maximum(((means - usual) ** 2).mean(0) - chance.mean(0), 0)
     shifts = np.tile(usual, (len(found), 1))

@@ -145,7 +145,7 @@ def check_statistics(found: Statistics) -> None:
         check_numbers("axial.elongation", axial.elongation, count=2, least=0)
         check_numbers("axial.u", axial.u, least=0)
         check_numbers("axial.profile", axial.profile, count=len(axial.u))
-        check_numbers("axial.haze_um", axial.haze_um, count=2, least=0)
+        check_numbers("axial.haze_um", axial.haze_um, count=2, least=0, above=0 if axial.haze else float("-inf"))
         for name in ("diameter_um", "section", "glow", "glow_um", "haze", "haze_slope"):
             check_numbers(f"axial.{name}", [getattr(axial, name)], least=0)
     for name in ("share", "length_um", "roughness", "roughness_px") if found.glow else ():
