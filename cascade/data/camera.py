@@ -1,6 +1,6 @@
 """Fitting background and camera noise to real images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,8 @@ LAG = 4
 
 _SHARES = 41  # of the variance that may be read-out noise, which are tried
 _DARKEST = (1.0, 5.0, 50.0)  # percentiles of the background's pixels
-_GROUPS, _FEW_BLOCKS, _BLOCK_PX = 20, 30, 8  # of hazy places, by their light
+_GROUPS, _FEW_BLOCKS = 20, 30  # of hazy places, by their light
+_BLOCK = (1, 8, 8)  # voxels of each
 _SOME = 500  # pixels of a plane that are looked at for it
 _LAPLACIAN = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 _SEEN = signal.correlate2d(_LAPLACIAN, _LAPLACIAN)  # what it answers to noise of a given covariance, lag by lag
@@ -150,8 +151,8 @@ def _hazy_line(
     found = []
     for image, places in zip(images, hazy, strict=True):
         planes = image.astype(np.float32)
-        light, rough = _blocks(planes), _blocks(np.stack([_rough(plane) for plane in planes]))
-        free = _blocks(places.astype(np.float32)) == 1
+        light, rough = (whole_blocks(part, _BLOCK) for part in (planes, np.stack([_rough(plane) for plane in planes])))
+        free = whole_blocks(places.astype(np.float32), _BLOCK) == 1
         kept = free[:-2] & free[1:-1] & free[2:]
         found.append(np.stack([0.5 * (light[:-2] + light[2:]), light[1:-1], rough[1:-1]])[:, kept])
     expected, light, rough = np.concatenate(found, 1)
@@ -165,11 +166,11 @@ def _hazy_line(
     return (float(slope), float(intercept)) if slope > 0 else None
 
 
-def _blocks(planes: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Means over blocks of `_BLOCK_PX` pixels of planes (Z, Y, X)."""
-    y, x = (n // _BLOCK_PX for n in planes.shape[1:])
-    kept = planes[:, : y * _BLOCK_PX, : x * _BLOCK_PX]
-    return kept.reshape(len(planes), y, _BLOCK_PX, x, _BLOCK_PX).mean((2, 4))
+def whole_blocks(stack: npt.NDArray[Any], factor: Sequence[int]) -> npt.NDArray[Any]:
+    """Means over blocks of a stack (Z, Y, X), of `factor` voxels; what is left over at the ends is cut off."""
+    kept = stack[tuple(slice(0, n - n % f) for n, f in zip(stack.shape, factor, strict=True))]
+    shape = [part for n, f in zip(kept.shape, factor, strict=True) for part in (n // f, f)]
+    return kept.reshape(shape).mean((1, 3, 5))
 
 
 def _slope(levels: npt.NDArray[Any], variances: npt.NDArray[Any], level0: float, variance0: float) -> float:

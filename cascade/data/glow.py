@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, optimize
 
-from cascade.data.camera import LAG, correlate, ring
+from cascade.data.camera import LAG, correlate, ring, whole_blocks
 from cascade.optics.axial import Axial, spread_light
 from cascade.optics.foreground import background_field
 from cascade.optics.glow import Glow
@@ -159,11 +159,11 @@ def fit_haze(
     seen, spread = [], []
     for image, mask, cover in zip(images, masks, covers, strict=True):
         light, away = cell_light(image, mask, cover)
-        free = _blocks(away.astype(np.float32), factor) == 1
+        free = whole_blocks(away.astype(np.float32), factor) == 1
         if free.sum() < _FEW_PX:
             continue
         some = np.flatnonzero(free)[:: int(np.ceil(free.sum() / _MANY_BLOCKS))]
-        values, coarse = _blocks(np.asarray(image, np.float32), factor).ravel()[some], _blocks(light, factor)
+        values, coarse = whole_blocks(np.asarray(image, np.float32), factor).ravel()[some], whole_blocks(light, factor)
         lit = [spread_light(coarse, um, sides).ravel()[some] for um in near_um]
         lit += [spread_haze(coarse, (z, focus), slope, sides).ravel()[some] for z, focus, slope in cones]
         unit = max(float(light[cover].mean()) if cover.any() else float(light.max()), 1.0)
@@ -181,10 +181,3 @@ def fit_haze(
         return axial
     axial = replace(axial, glow=float(glow), glow_um=glow_um)
     return replace(axial, haze=float(haze), haze_um=(z_um, plane_um), haze_slope=slope)
-
-
-def _blocks(stack: npt.NDArray[Any], factor: list[int]) -> npt.NDArray[Any]:
-    """Means over blocks; what is left over at the ends is cut off."""
-    kept = stack[tuple(slice(0, n - n % f) for n, f in zip(stack.shape, factor, strict=True))]
-    shape = [part for n, f in zip(kept.shape, factor, strict=True) for part in (n // f, f)]
-    return kept.reshape(shape).mean((1, 3, 5))
