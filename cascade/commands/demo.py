@@ -51,9 +51,10 @@ def _make(output_dir: Path, seed: int) -> list[str]:
         folder = save_samples(output.samples, output_dir / kind, about=about)
         preview = output_dir / f"preview_{kind}.png"
         sample_preview(output.samples[0], preview)
-        shape, count = "×".join(map(str, output.images[0].shape)), len(output.samples[0].cells)
+        size, count = output.images[0].shape, len(output.samples[0].cells)
+        shape = f"{'×'.join(map(str, size))} {'voxels' if len(size) == 3 else 'pixels'}"
         seconds = time.perf_counter() - start
-        made.append(f"  {preview}: {shape} voxels, {count} annotated nuclei, {seconds:.0f} s; data set in {folder}")
+        made.append(f"  {preview}: {shape}, {count} annotated nuclei, {seconds:.0f} s; data set in {folder}")
     return made
 
 
