@@ -391,3 +391,9 @@ def test_detections_that_cannot_be_are_named(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         zebrafish(np.random.default_rng(0), ZebrafishSettings(canvas_size=(40, 72, 72), detections=path))
+
+
+@pytest.mark.parametrize("text", ["z;y;x\n1,5;2;3\n", "z\ty\tx\n1.5\t2\t3\n", "\ufeffz,y,x\n1.5,2,3\n"])
+def test_detections_are_read_as_spreadsheets_write_them(tmp_path, text):
+    (tmp_path / "points.csv").write_text(text, encoding="utf-8")
+    assert read_detections(tmp_path / "points.csv", (2.0, 1.0, 1.0)).tolist() == [[3.0, 2.0, 3.0]]

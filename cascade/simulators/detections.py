@@ -18,6 +18,7 @@ def read_detections(path: Path, spacing_um: Sequence[float]) -> npt.NDArray[Any]
     """Points (N, n) in µm in the order of the array's axes, of a CSV or a point image.
 
     CSV: one point a line, in columns z, y, x (or y, x), in voxels, or z_um, y_um, x_um; other columns are passed over.
+    Commas, semicolons (then with decimal commas, too) or tabs part the columns.
     Image: TIFF or PNG, 0 except at the points; pixels of equal value that touch are one point, at their mean. Raises
     ValueError for files that cannot be read, hold no points, or points that are no numbers.
     """
@@ -74,7 +75,9 @@ def _of_table(path: Path, spacing: npt.NDArray[Any]) -> npt.NDArray[Any]:
     names = "zyx"[-len(spacing) :]
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            separator = _separator(file.readline())
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=separator)
             rows, lines = [], []
             for row in reader:
                 rows.append(row)
@@ -87,7 +90,7 @@ def _of_table(path: Path, spacing: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if not rows or not set(columns) <= set(found[0]):
             continue
         values = [{(key or "").strip().lower(): value for key, value in row.items()} for row in rows]
-        points = np.array([[_number(row[column]) for column in columns] for row in values])
+        points = np.array([[_number(row[column], separator) for column in columns] for row in values])
         odd = np.flatnonzero(~np.isfinite(points).all(1))
         if len(odd):
             shown = ", ".join(str(values[odd[0]][column]) for column in columns)
@@ -101,10 +104,15 @@ def _of_table(path: Path, spacing: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.empty((0, len(spacing)))
 
 
-def _number(text: object) -> float:
-    """Not a number for what is none."""
+def _separator(header: str) -> str:
+    """Of columns: spreadsheets write semicolons where numbers have decimal commas."""
+    return next((one for one in ",;\t" if one in header), ",")
+
+
+def _number(text: object, separator: str) -> float:
+    """Not a number for what is none; a comma that does not separate columns is a decimal one."""
     try:
-        return float(str(text))
+        return float(str(text) if separator == "," else str(text).replace(",", "."))
     except ValueError:
         return float("nan")
 
