@@ -205,6 +205,18 @@ def test_a_picture_shows_each_in_a_colour():
     assert min(magenta[0], magenta[2]) > 2 * magenta[1]
 
 
+def test_a_large_plane_is_shown_smaller():
+    labels = np.zeros((2, 300, 6150), np.uint16)
+    labels[1, 100:200, 4000:5000] = 1
+    rng = np.random.default_rng(0)
+    light = rng.permuted(np.tile(np.arange(9, dtype=np.uint16), (2, 300, 6150 // 9 + 1)), axis=-1)[..., :6150]
+    picture = sample_picture(Sample(light + 100 * labels, Annotation.of_labels(labels, (4.0, 0.5, 0.5))))
+    image, outlined = picture[:75, :1537], picture[-81:-6, :1537]  # of each four pixels one
+    assert image[26:49, 1001:1249].min() > 0.9 and image[30:45, :990].max() < 0.5
+    np.testing.assert_array_equal(np.flatnonzero((outlined != image).any((1, 2)))[[0, -1]], [25, 49])
+    np.testing.assert_array_equal(np.flatnonzero((outlined != image).any((0, 2)))[[0, -1]], [1000, 1249])
+
+
 def test_an_image_of_another_size_is_refused():
     one = sample(2)
     with pytest.raises(ValueError, match="the image has shape"):

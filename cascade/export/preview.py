@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from PIL import Image
-from skimage import segmentation
+from skimage import segmentation, transform
 
 from cascade.annotation import Sample
 from cascade.evenly import evenly
 from cascade.optics.window import Window
+
+_SIDE = 2048  # pixels of a picture's panel: more cannot be looked at, and takes gigabytes to draw
 
 _LIGHTS = np.array([[0.2, 1, 0.2], [1, 0.2, 1], [0.2, 0.6, 1], [1, 0.8, 0.1]])  # of channels that are shown together
 _COLOURS = np.array(
@@ -73,15 +75,18 @@ def sample_picture(sample: Sample) -> npt.NDArray[Any]:
     colour.
 
     2D: the plane. 3D: sections xy, xz and yz through the middle of the most populated planes, at their true
-    proportions, and the maximum projection along z.
+    proportions, and the maximum projection along z. Of planes of more than 2048 pixels along a side every second,
+    third, … is shown.
     """
-    labels = sample.labels
-    shown = [_stretched(channel) for channel in sample.channels] or [np.zeros(labels.shape, np.float32)]
+    factor = -(-max(sample.labels.shape[-2:]) // _SIDE)
+    labels = sample.labels[..., factor // 2 :: factor, factor // 2 :: factor]
+    shown = [_stretched(_reduced(channel, factor, labels.shape)) for channel in sample.channels]
+    shown = shown or [np.zeros(labels.shape, np.float32)]
     if labels.ndim == 2:
         panels = [(_lit(shown), labels)]
     else:
         z, y, x = (int(np.argmax((labels > 0).sum(tuple({0, 1, 2} - {axis})))) for axis in range(3))
-        dz, dy, dx = sample.spacing_um
+        dz, dy, dx = np.array(sample.spacing_um) * [1, factor, factor]
         panels = [
             (_lit([one[z] for one in shown]), labels[z]),
             (_stretch_rows(_lit([one[:, y] for one in shown]), dz / dx), _stretch_rows(labels[:, y], dz / dx)),
@@ -134,6 +139,15 @@ def coloured_labels(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         met = (rows[1:] != rows[:-1]) & (rows[1:] > 0) & (rows[:-1] > 0)
         np.moveaxis(colour, axis, 0)[1:][met] = 0
     return colour
+
+
+def _reduced(image: npt.NDArray[Any], factor: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Means of `factor`² pixels, as many as `shape` says; one after the other, so that stacks are not copied whole."""
+    if factor == 1:
+        return image
+    planes = image.reshape(-1, *image.shape[-2:])
+    means = [transform.downscale_local_mean(plane, (factor, factor))[: shape[-2], : shape[-1]] for plane in planes]
+    return np.stack(means).reshape(shape).astype(np.float32)
 
 
 def _stretched(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
