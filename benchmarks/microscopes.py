@@ -9,7 +9,8 @@ brighter background, another gain and offset, more blur, and, of stacks, light t
 that was fitted to the training images (that of the embedded model). --kinds: segmenters of planes are also tested on
 other nuclei by other microscopes, the kinds of images of DSB2018 (on crops of which the base of nuclei2d's textures was
 trained): by their size, and those of 256² by that of their nuclei; twelve of each at most, resampled until their nuclei
-are as large as those of BBBC039. Needs CASCADE_DATA and the extra cellpose.
+are as large as those of BBBC039; with --real another segmenter is trained on all other images of these kinds, which
+is what their own annotations give. Needs CASCADE_DATA and the extra cellpose.
 Interrupted, the same command goes on. `seg` holds, by set and microscope, the mean SEG of the images, mean and standard
 deviation over the trainings, `lost` what is less than on the images as they are. Prints one JSON object on its last
 line. To see that it works: --frames 2 --seeds 1 --steps 10.
@@ -87,7 +88,10 @@ def main() -> None:
     statistics = Statistics.from_dict(saved_statistics(embedded(known["model"])))
     changed = changed_sets(test, statistics)
     if options.kinds:
-        changed |= kinds_of_nuclei(data_folder() / "DSB2018", typical_diameter(test), options.frames or 12)
+        kinds, others = kinds_of_nuclei(data_folder() / "DSB2018", typical_diameter(test), options.frames or 12)
+        changed |= kinds
+        if options.real:
+            conditions["real, of the kinds"] = others
     report: dict[str, Any] = {
         "data_set": options.data_set,
         "machine": machine(),
@@ -107,8 +111,10 @@ def changed_sets(test: list[LabelledImage], statistics: Statistics) -> dict[str,
     }
 
 
-def kinds_of_nuclei(folder: Path, diameter_px: float, most: int) -> dict[str, list[LabelledImage]]:
-    """Images by kind, at most so many evenly drawn, resampled to nuclei of a diameter."""
+def kinds_of_nuclei(
+    folder: Path, diameter_px: float, most: int
+) -> tuple[dict[str, list[LabelledImage]], list[LabelledImage]]:
+    """Images by kind, at most so many evenly drawn, and all others, resampled to nuclei of a diameter by kind."""
     found: dict[str, list[LabelledImage]] = {}
     for one in Source(folder, spacing_um=(1.0, 1.0)).load():
         if one.labels.any():
@@ -117,8 +123,15 @@ def kinds_of_nuclei(folder: Path, diameter_px: float, most: int) -> dict[str, li
                 size = typical_diameter([one])
                 kind += ", small" if size < SMALL else ", large" if size > LARGE else ", medium"
             found.setdefault(kind, []).append(one)
-    sets = {kind: [images[n] for n in evenly(len(images), most)] for kind, images in sorted(found.items())}
-    return {kind: [resized(one, diameter_px / typical_diameter(some)) for one in some] for kind, some in sets.items()}
+    kinds: dict[str, list[LabelledImage]] = {}
+    others: list[LabelledImage] = []
+    for kind, images in sorted(found.items()):
+        picked = set(map(int, evenly(len(images), most)))
+        drawn, rest = ([one for n, one in enumerate(images) if (n in picked) is so] for so in (True, False))
+        factor = diameter_px / typical_diameter(drawn)
+        kinds[kind] = [resized(one, factor) for one in drawn]
+        others += [resized(one, factor) for one in rest]
+    return kinds, others
 
 
 def resized(one: LabelledImage, factor: float) -> LabelledImage:

@@ -6,8 +6,10 @@ from made_up import statistics
 from scipy import ndimage
 
 from cascade.data.axial import Census
-from cascade.data.region import fit_region, fit_shifts
+from cascade.data.region import fit_region, fit_shells, fit_shifts
 from cascade.geometry.masks import ellipsoid_region
+from cascade.optics.statistics import Statistics
+from cascade.population.room import room_of
 from cascade.population.scene import plan_scene
 from cascade.population.settings import CascadeSettings
 
@@ -34,6 +36,65 @@ def test_where_embryos_lie_is_recovered():
     assert (error < np.sqrt(((means - truth) ** 2).mean(0))).all()
     assert error[1] < 0.6
     assert fit_shifts(found, SHAPE, None, SPACING) == []
+
+
+def shell_of_cells(count: int, inner: float, outer: float, rng: np.random.Generator) -> Census:
+    """Cells that are spread evenly between two ellipsoids, as factors on `AXES`: rejected from a box, by the other way
+    than the code under test."""
+    points = rng.uniform(-outer, outer, (80 * count, 3))
+    radius = np.linalg.norm(points, axis=1)
+    points = points[(radius < outer) & (radius > inner)][:count]
+    assert len(points) == count
+    return Census(count, points * AXES + rng.normal(0, 5, 3), {})
+
+
+def test_how_large_and_hollow_embryos_are_is_recovered():
+    rng = np.random.default_rng(0)
+    kinds = [(0.0, 1.0)] * 40 + [(1.2, 1.5)] * 10
+    found = [shell_of_cells(40, *kind, rng) for kind in kinds] + [Census(2, np.zeros((2, 3)), {})]
+    shells = np.array(fit_shells(found, AXES, False, 0))
+    assert shells.shape == (51, 2)
+    full, hollow = shells[:40], shells[40:50]
+    assert full[:, 1].mean() == pytest.approx(1, abs=0.03)
+    assert full[:, 1].std() < 0.05
+    assert full[:, 0].mean() < 0.3
+    assert hollow.mean(0) == pytest.approx((1.2, 1.5), abs=0.1)
+    assert shells[50, 1] == pytest.approx(shells[:50, 1].mean(), abs=0.1)  # of two cells nothing is told
+    alike = np.array(fit_shells([shell_of_cells(12, 0.0, 1.0, rng) for _ in range(60)], AXES, False, 0))
+    assert alike[:, 1].std() < 0.02  # by chance they differ by a tenth
+    assert fit_shells(found, None, False, 0) == fit_shells(found[:1], AXES, False, 0) == []
+    two = np.concatenate([rng.normal(-30, 1, (900, 3)), rng.normal(30, 1, (100, 3))])  # far from any shell
+    apart = np.array(fit_shells([*found[:9], Census(1000, two, {})], AXES, False, 0))
+    assert np.isfinite(apart).all()
+    assert apart[9, 0] < 0.1 * apart[9, 1]
+    rings = []  # of a layer only the plane is looked at
+    for radius in np.linspace(0.8, 1.2, 10):
+        angle = rng.uniform(0, 2 * np.pi, 40)
+        ring = np.stack([rng.uniform(0, 9, 40), 25 * radius * np.sin(angle), 25 * radius * np.cos(angle)], 1)
+        rings.append(Census(40, ring, {}))
+    inner, outer = np.transpose(fit_shells(rings, AXES, True, 0))
+    assert outer / outer.mean() == pytest.approx(np.linspace(0.8, 1.2, 10), abs=0.05)
+    assert (inner > 0.6 * outer).all()
+
+
+def test_cells_surround_a_cavity_as_in_the_images_that_they_are_like():
+    shells = [[0.0, 1.0], [0.8, 1.2], [0.5, 0.6]]
+    real = replace(EMBRYO, region_shell=shells, region_shift_um=[[4.0, 0.0, 0.0]] * 3)
+    for number in range(3):
+        scene = plan_scene(real, CascadeSettings(), 0, number)
+        inner, outer = shells[scene.like]
+        wanted = ellipsoid_region(SHAPE, SPACING, outer * np.array(AXES), (4, 0, 0))
+        if inner:
+            wanted &= ~ellipsoid_region(SHAPE, SPACING, inner * np.array(AXES), (4, 0, 0))
+        np.testing.assert_array_equal(scene.room.region, wanted)
+    thin = room_of((4, 8, 8), (2.0, 1.0, 1.0), AXES, shell=(0.999, 1.0))  # no voxel is between the two
+    assert thin.region is not None
+    assert thin.region.any()
+    flat = statistics(cells_per_image=[30] * 3)
+    with pytest.raises(ValueError, match="region_shell must be pairs"):
+        Statistics.from_dict(replace(flat, region_shell=[[1.0, 0.5]] * 3).to_dict())
+    with pytest.raises(ValueError, match="region_shell must be as long as"):
+        Statistics.from_dict(replace(flat, region_shell=shells[:2]).to_dict())
 
 
 def middle_um(region: np.ndarray) -> np.ndarray:

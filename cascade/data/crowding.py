@@ -1,5 +1,6 @@
 """How often cells touch in annotated stacks, as the clustering probability at which simulated ones touch as often."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,13 @@ def clustering_of_stacks(
     axial: Axial,
     shape: tuple[int, ...],
     spacing_um: tuple[float, ...],
-    room: Room,
+    rooms: Callable[[int], Room],
     gap_um: float,
     rng: np.random.Generator,
 ) -> list[float]:
     """The clustering probability of each annotated frame: that at which cells touch in a plane of simulated stacks as
     often as in annotated ones, found for the third of frames with few cells, the middle one and that with many. counts:
-    cells of each frame, were its image of that shape.
+    cells of each frame, were its image of that shape. rooms: where cells of a frame, by its number, lie.
 
     Simulated are ellipsoids with blurred edges, as many and as large as the frame's own, each frame twice; the plane is
     the annotated one, or where whole stacks are annotated the one that shows most.
@@ -53,9 +54,9 @@ def clustering_of_stacks(
             diameters = 2 * np.sqrt(areas / np.pi) / axial.section
             heights = diameters * axial.elongations(diameters)
             cells = [_soft_ellipsoid(h, d, spacing_um) for h, d in zip(heights, diameters, strict=True)]
-            stacks.append((z, [cell for cell in cells if cell.mask.any()]))
+            stacks.append((z, [cell for cell in cells if cell.mask.any()], rooms(n)))
         simulated = [
-            np.mean([_touching(*stack, p, shape, spacing_um, room, gap_um, rng) for stack in 2 * stacks])
+            np.mean([_touching(*stack, p, shape, spacing_um, gap_um, rng) for stack in 2 * stacks])
             for p in probabilities
         ]
         fitted[group] = reached(probabilities, simulated, float(np.mean(seen)))
@@ -65,10 +66,10 @@ def clustering_of_stacks(
 def _touching(
     z: int | None,
     cells: list[Cell],
+    room: Room,
     probability: float,
     shape: tuple[int, ...],
     spacing_um: tuple[float, ...],
-    room: Room,
     gap_um: float,
     rng: np.random.Generator,
 ) -> float:

@@ -12,7 +12,7 @@ from cascade.data.crops import Plane
 from cascade.data.crowding import areas_px, clustering_of_stacks
 from cascade.data.frames import Annotated
 from cascade.data.glow import around, cell_light, fit_glow, fit_haze, least_lit
-from cascade.data.region import fit_region, fit_shifts
+from cascade.data.region import fit_region, fit_shells, fit_shifts
 from cascade.evenly import evenly
 from cascade.geometry.masks import one_piece
 from cascade.optics.axial import Axial
@@ -22,7 +22,7 @@ from cascade.optics.halo import Halo
 from cascade.optics.statistics import Statistics
 from cascade.optics.window import Window
 from cascade.population.clustering import fit_clustering, touching_fraction
-from cascade.population.room import room_of
+from cascade.population.room import Room, room_of
 from cascade.rng import stream
 
 _MANY = 24  # images looked at for background and noise
@@ -61,6 +61,7 @@ def fit_statistics(
     background, noise = fit_camera(arrays, quiet, covers, 2 * diameter_px, strays, hazy)
     middles = _middles(found) if one_layer else []
     region = fit_region(found, np.array(shape) * np.array(spacing_um), one_layer)
+    shifts, shells = fit_shifts(found, shape, region, spacing_um), fit_shells(found, region, one_layer, seed)
     counts = [seen.num_cells for seen in found]
     if region is None and len({array.shape for array in arrays}) > 1:
         counts = _counts(images, found, shape, one_layer)
@@ -74,8 +75,12 @@ def fit_statistics(
         density = float(np.mean(counts)) / room
         clustering = [fit_clustering(touching, np.sqrt(areas / np.pi), density, gap_px, draws)]
     else:
-        within = room_of(shape, spacing_um, region, middles)
-        clustering = clustering_of_stacks(images, planes, counts, axial, shape, spacing_um, within, gap_um, draws)
+
+        def room_in(frame: int) -> Room:
+            shift, shell = shifts[frame] if shifts else None, shells[frame] if shells else (0.0, 1.0)
+            return room_of(shape, spacing_um, region, middles, shift_um=shift, shell=shell)
+
+        clustering = clustering_of_stacks(images, planes, counts, axial, shape, spacing_um, room_in, gap_um, draws)
     statistics = Statistics(
         source=source,
         licence=licence,
@@ -90,7 +95,8 @@ def fit_statistics(
         cells_per_image=counts,
         region_um=region,
         middles_um=middles,
-        region_shift_um=fit_shifts(found, shape, region, spacing_um),
+        region_shift_um=shifts,
+        region_shell=shells,
         clustering_probability=float(np.mean(clustering)),
         image_clustering=clustering if axial else [],
         image_level=_levels(images, halo.radius_px, axial, glow, spacing_um),

@@ -48,6 +48,7 @@ class Statistics:
     glow: Glow | None = None  # stray light of planes; that of stacks is in `axial`
     middles_um: list[float] = field(default_factory=list)  # above the first slice, of cells that lie in one layer
     region_shift_um: list[list[float]] = field(default_factory=list)  # of the region from the middle of each image
+    region_shell: list[list[float]] = field(default_factory=list)  # in each image cells lie between two, [inner, outer]
 
     @property
     def ndim(self) -> int:
@@ -153,11 +154,16 @@ def check_statistics(found: Statistics) -> None:
     check_numbers("cells_per_image", found.cells_per_image, least=0, whole=True)
     if found.region_um is not None:
         check_numbers("region_um", found.region_um, count=ndim, above=0)
-    if found.region_shift_um != []:  # in the middle
-        if not isinstance(found.region_shift_um, list) or len(found.region_shift_um) != len(found.cells_per_image):
-            raise ValueError("region_shift_um must be as long as cells_per_image, or empty")
-        for shift in found.region_shift_um:
-            check_numbers("region_shift_um", shift, count=ndim)
+    for name in ("region_shift_um", "region_shell"):  # or empty: in the middle, and all of it
+        each = getattr(found, name)
+        if not isinstance(each, list) or (each and len(each) != len(found.cells_per_image)):
+            raise ValueError(f"{name} must be as long as cells_per_image, or empty")
+    for shift in found.region_shift_um:
+        check_numbers("region_shift_um", shift, count=ndim)
+    for shell in found.region_shell:
+        check_numbers("region_shell", shell, count=2, least=0)
+        if shell[1] <= shell[0]:
+            raise ValueError(f"region_shell must be pairs of an inner factor and a larger outer one, got {shell}")
     if found.middles_um != []:  # no layer
         if ndim == 2:
             raise ValueError("middles_um must be empty for planes")

@@ -47,10 +47,8 @@ def plan_scene(
     if p is None:
         p = statistics.image_clustering[like] if statistics.image_clustering else statistics.clustering_probability
     room, share = _room(statistics, canvas, region)
-    if statistics.region_shift_um and region is None:
-        smaller = np.minimum(np.array(canvas) / statistics.image_shape, 1)
-        shift = smaller * statistics.region_shift_um[like]
-        room = room_of(canvas, statistics.spacing_um, statistics.region_um, statistics.middles_um, shift_um=shift)
+    if statistics.region_um is not None and region is None:
+        room = room_like(statistics, canvas, like)
     count = settings.cells_per_image
     if count is None:
         count = max(round(statistics.cells_per_image[like] * share), 1)
@@ -59,6 +57,18 @@ def plan_scene(
     level = statistics.image_level[like] if statistics.image_level else float(rng.choice(statistics.background.levels))
     microscope = draw_microscope(settings.vary, seed, index, statistics.window, statistics.dtype, statistics.spacing_um)
     return Scene(canvas, room, int(count), like, level, float(p), settings.max_overlap, microscope)
+
+
+def room_like(statistics: Statistics, canvas: tuple[int, ...], like: int) -> Room:
+    """Where cells may lie on a canvas so that they lie as in real image `like`, if cells do not fill the images."""
+    shift, shell = None, (0.0, 1.0)
+    if statistics.region_shift_um:
+        shift = np.minimum(np.array(canvas) / statistics.image_shape, 1) * statistics.region_shift_um[like]
+    if statistics.region_shell:
+        inner, outer = statistics.region_shell[like]
+        shell = inner, outer
+    own = statistics.region_um, statistics.middles_um
+    return room_of(canvas, statistics.spacing_um, *own, shift_um=shift, shell=shell)
 
 
 def _room(statistics: Statistics, canvas: tuple[int, ...], region: npt.NDArray[Any] | None) -> tuple[Room, float]:
