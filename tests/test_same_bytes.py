@@ -34,9 +34,9 @@ HASHES = {
     "planes": "4cc222c6d9ceb81a888b4bb5",
     "planes of a bank": "25fc62ba54fcb572040b1174",
     "planes of tiles": "b52b0182507b44f0368227a3",
-    "stacks": "b8440d8ef60f71df83887de7",
-    "stacks of sections": "46af2723541a0650f96da954",
-    "stacks of harmonics": "a0a7a2b22956d9366778502d",
+    "stacks": "297dae79b51fdd873941554f",
+    "stacks of sections": "5b1afd1a7a7463269511cf3f",
+    "stacks of harmonics": "4baa3802b870d1b330254189",
 }
 
 
