@@ -337,7 +337,7 @@ def test_the_clustering_of_stacks_is_found_in_their_slices(truth):
         axial,
         shape,
         spacing,
-        Room(),
+        lambda frame: Room(),
         1.0,
         np.random.default_rng(1),
     )
