@@ -67,6 +67,8 @@ def test_how_large_and_hollow_embryos_are_is_recovered():
     apart = np.array(fit_shells([*found[:9], Census(1000, two, {})], AXES, False, 0))
     assert np.isfinite(apart).all()
     assert apart[9, 0] < 0.1 * apart[9, 1]
+    level = [replace(one, centres_um=one.centres_um * (0, 1, 1)) for one in found[:9]]  # all at one height
+    assert np.isfinite(fit_shells(level, (0.0, 25.0, 25.0), False, 0)).all()
     rings = []  # of a layer only the plane is looked at
     for radius in np.linspace(0.8, 1.2, 10):
         angle = rng.uniform(0, 2 * np.pi, 40)

@@ -73,13 +73,13 @@ def fit_shells(
     told = [n for n, seen in enumerate(found) if len(seen.centres_um) >= _FEW]
     if region_um is None or len(told) < 2:
         return []
-    rng = stream(seed, "shells")
+    rng, axes_um = stream(seed, "shells"), np.maximum(region_um[flat:], 1e-3)
     counts = np.array([min(len(found[n].centres_um), _MANY) for n in told])
-    known = {int(count): _simulated(int(count), len(region_um) - flat, rng) for count in np.unique(counts)}
+    known = {int(count): _simulated(int(count), len(axes_um), rng) for count in np.unique(counts)}
     evidence, size, sizes, spreads = np.zeros((len(told), len(_HOLLOW))), np.zeros(len(told)), [], []
     for k, n in enumerate(told):
         ratios, simulated = known[int(counts[k])]
-        ratio, size[k] = _seen(found[n].centres_um[:, flat:] / np.array(region_um[flat:]))
+        ratio, size[k] = _seen(found[n].centres_um[:, flat:] / axes_um)
         evidence[k] = -0.5 * ((ratio - ratios.mean(1)) / ratios.std(1)) ** 2 - np.log(ratios.std(1))
         sizes.append(simulated.mean(1))
         spreads.append(simulated.std(1) / simulated.mean(1))
