@@ -8,7 +8,7 @@ from collections.abc import MutableMapping
 log = logging.getLogger(__name__)
 
 _LOOK_S = 0.1
-_SPINS = "20000"  # about a tenth of a millisecond; libgomp's own is a hundred times as long
+_SPINS = "1000"  # some microseconds; libgomp's own is thousands of times as long
 _KNOWN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
@@ -18,8 +18,8 @@ def wait_as_others_allow(environment: MutableMapping[str, str] = os.environ, *, 
 
     A thread that spins on a core which others want keeps off the very thread that it waits for: two threads that shared
     one of two cores took fourteen times as long. Where there are fewer idle cores than threads they sleep at once,
-    which alone would cost about a quarter of the time; else they spin for a short while, which costs nothing, and much
-    less than OpenMP's own while should another process begin later. The number of threads stays, since results depend
+    which alone may cost up to a quarter of the time; else they spin for a very short while, which costs nothing, and
+    hardly more than sleeping should another process begin at the same moment, or later. The number of threads stays, since results depend
     on it in their last bits. What users have set holds.
     """
     cores = _cores()

@@ -10,7 +10,7 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # chosen: no test warns, or not, by what else the machine does
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # chosen: no test warns, or not, by what else the machine does
 
 
 def pytest_configure(config):

@@ -24,7 +24,7 @@ def cores(monkeypatch):
 @pytest.mark.parametrize(
     ("busy", "given", "chosen"),
     [
-        ([3.0, 8.0], {}, {"GOMP_SPINCOUNT": "20000"}),
+        ([3.0, 8.0], {}, {"GOMP_SPINCOUNT": "1000"}),
         ([100.0, 5.0], {}, {"OMP_WAIT_POLICY": "passive"}),
         ([100.0, 100.0], {"OMP_NUM_THREADS": "2"}, {"OMP_WAIT_POLICY": "passive"}),
         ([100.0, 100.0], {"OMP_NUM_THREADS": "1"}, {}),  # nobody to wait for
