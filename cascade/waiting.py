@@ -19,8 +19,8 @@ def wait_as_others_allow(environment: MutableMapping[str, str] = os.environ, *, 
     A thread that spins on a core which others want keeps off the very thread that it waits for: two threads that shared
     one of two cores took fourteen times as long. Where there are fewer idle cores than threads they sleep at once,
     which alone may cost up to a quarter of the time; else they spin for a very short while, which costs nothing, and
-    hardly more than sleeping should another process begin at the same moment, or later. The number of threads stays, since results depend
-    on it in their last bits. What users have set holds.
+    hardly more than sleeping should another process begin at the same moment, or later. The number of threads stays,
+    since results depend on it in their last bits. What users have set holds.
     """
     cores = _cores()
     threads = environment.get("OMP_NUM_THREADS", "")
